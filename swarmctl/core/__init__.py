@@ -1,0 +1,1 @@
+"""The cluster manager itself; knows executors only by their Protocols, never by plugin."""

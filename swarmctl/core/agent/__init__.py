@@ -1,0 +1,1 @@
+"""ON EVERY NODE: runs the tasks assigned to it and reports."""

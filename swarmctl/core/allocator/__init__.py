@@ -1,0 +1,1 @@
+"""NEW -> PENDING: ports and addresses."""

@@ -1,0 +1,1 @@
+"""IDENTITY: root CA, node certificates, join tokens, issue and renewal."""

@@ -1,0 +1,1 @@
+"""ASSIGNED -> THE NODE: sessions, assignments, liveness."""

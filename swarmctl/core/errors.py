@@ -1,0 +1,124 @@
+"""One root error, and a leaf for each thing a caller can do something about.
+
+The HTTP status and the gRPC code word that Docker's clients match on are class attributes, so the
+API has one mapping and no chain of ifs (docker-api.md section 2.1, "gRPC mapping").
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SwarmError(Exception):
+    """Root of every error that swarmctl raises on purpose.
+
+    ``str(error)`` is the sentence for the user; it never holds secret data.
+    """
+
+    status: ClassVar[int] = 500
+    grpc_code: ClassVar[str | None] = None
+
+    @property
+    def message(self) -> str:
+        """The text a client sees: Docker's ``rpc error`` prefix where Docker's API has one."""
+        if self.grpc_code is None:
+            return str(self)
+        return f"rpc error: code = {self.grpc_code} desc = {self}"
+
+
+class BadRequest(SwarmError):
+    """The request cannot be understood; plain text, as Docker's HTTP converters answer."""
+
+    status = 400
+
+
+class InvalidArgument(SwarmError):
+    """The request is well formed but asks for something that is not allowed."""
+
+    status = 400
+    grpc_code = "InvalidArgument"
+
+
+class FailedPrecondition(SwarmError):
+    """The cluster's state forbids it now."""
+
+    status = 400
+    grpc_code = "FailedPrecondition"
+
+
+class Unauthenticated(SwarmError):
+    """Who asks is not known here: no certificate, or one of another cluster."""
+
+    status = 401
+    grpc_code = "Unauthenticated"
+
+
+class PermissionDenied(SwarmError):
+    """Who asks is known and may not do this."""
+
+    status = 403
+    grpc_code = "PermissionDenied"
+
+
+class NotFound(SwarmError):
+    """No such object (plain text, as Docker answers when resolving a reference)."""
+
+    status = 404
+
+
+class AlreadyExists(SwarmError):
+    """Name taken."""
+
+    status = 409
+    grpc_code = "AlreadyExists"
+
+
+class OutOfSequence(SwarmError):
+    """Somebody else changed the object since the version the caller read."""
+
+    status = 500  # not 409: Docker's own answer, matched by docker-py and Ansible
+    grpc_code = "Unknown"
+
+    def __init__(self, text: str = "update out of sequence") -> None:
+        super().__init__(text)
+
+
+class Unimplemented(SwarmError):
+    """Docker's API has it; it is not offered here, or may not change."""
+
+    status = 501
+    grpc_code = "Unimplemented"
+
+
+class NotManager(SwarmError):
+    """This node is no manager, so it can answer no cluster question."""
+
+    status = 503
+
+
+class Unavailable(SwarmError):
+    """Not now; trying again later can help."""
+
+    status = 503
+    grpc_code = "Unavailable"
+
+
+class NoLeader(SwarmError):
+    """Too few managers are reachable to agree on anything."""
+
+    status = 500
+    grpc_code = "Unknown"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The swarm does not have a leader. It's possible that too few managers are online. "
+            "Make sure more than half of the managers are online."
+        )
+
+
+class LostLeadership(Unavailable):
+    """The write's fate is unknown here: this manager stopped leading before it was committed."""
+
+
+class StorageFailed(SwarmError):
+    """The disk refused a write; the manager ends, since retrying an fsync proves nothing."""

@@ -1,0 +1,1 @@
+"""WHAT A MANAGER DOES: the loops that run while this node leads."""

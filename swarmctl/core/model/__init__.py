@@ -1,0 +1,1 @@
+"""NOUNS: the Docker Engine API's objects, the changes to them, and the rules they keep."""

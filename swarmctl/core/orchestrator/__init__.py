@@ -1,0 +1,1 @@
+"""SERVICES -> TASKS: which tasks should exist."""

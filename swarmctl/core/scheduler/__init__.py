@@ -1,0 +1,1 @@
+"""PENDING -> ASSIGNED: which node runs a task."""

@@ -1,0 +1,1 @@
+"""TABLES: rows changed only by applying committed entries, read through views."""

@@ -1,0 +1,1 @@
+"""The public plugin surface, and the built-ins that use it."""

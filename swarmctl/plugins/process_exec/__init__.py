@@ -1,0 +1,1 @@
+"""Built-in executor that runs tasks as plain processes under a keeper."""

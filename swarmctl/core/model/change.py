@@ -1,0 +1,214 @@
+"""Changes, what they require, and the transactions and entries that carry them (DESIGN section 6).
+
+These are the words of the replicated log: every manager decodes the same bytes and must come to the
+same tables. Nothing here may depend on a clock, fresh randomness or local settings.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Union
+
+import msgspec
+
+from .base import PrivateStruct
+from .objects import Row
+from .task import TaskState, TaskStatus
+
+FORMAT_LEVEL = 1
+"""The newest format of entries that this release writes and understands."""
+
+
+class Kind(str, Enum):
+    """The tables."""
+
+    CLUSTER = "cluster"
+    NODE = "node"
+    SERVICE = "service"
+    TASK = "task"
+    SECRET = "secret"  # noqa: S105 - a table, not a password
+    CONFIG = "config"
+    NETWORK = "network"
+
+
+class Index(str, Enum):
+    """The indexes that a requirement may ask.
+
+    Keys: INGRESS_PORT ``protocol/port`` of a service's endpoint; ADDRESS ``network id/address``;
+    SLOT ``service id/slot`` of tasks whose desired state is RUNNING or below; ROLE the certificate
+    role of a node.
+    """
+
+    INGRESS_PORT = "ingress-port"
+    ADDRESS = "address"
+    SLOT = "slot"
+    ROLE = "role"
+
+
+class Ref(msgspec.Struct, frozen=True, array_like=True):
+    """One row, by table and id."""
+
+    kind: Kind
+    id: str
+
+
+# --- changes -------------------------------------------------------------------------------------
+
+
+class Create(PrivateStruct, frozen=True, kw_only=True, tag="create"):
+    """Add a row. Rule: its id and its name are free."""
+
+    row: Row
+
+
+class Update(PrivateStruct, frozen=True, kw_only=True, tag="update"):
+    """Replace a row. Rule: the version it carries equals the stored one."""
+
+    row: Row
+
+
+class Delete(PrivateStruct, frozen=True, kw_only=True, tag="delete"):
+    """Remove a row. Rule: ``version`` equals the stored one."""
+
+    ref: Ref
+    version: int
+
+
+class Advance(PrivateStruct, frozen=True, kw_only=True, tag="advance"):
+    """Move a task forward; never conflicts.
+
+    A lower observed state is ignored, an equal one with other content replaces, a missing task is
+    no error. ``desired`` only rises. Beyond ASSIGNED nothing else writes a task's status.
+
+    Attributes:
+        node_id: when set, the change is ignored unless the task is assigned to this node.
+    """
+
+    task_id: str
+    status: TaskStatus | None = None
+    desired: TaskState | None = None
+    node_id: str = ""
+
+
+Change = Union[Create, Update, Delete, Advance]  # noqa: UP007 - read at run time
+
+
+# --- requirements --------------------------------------------------------------------------------
+
+
+class Exists(PrivateStruct, frozen=True, kw_only=True, tag="exists"):
+    """The row is there, at any version."""
+
+    ref: Ref
+
+
+class At(PrivateStruct, frozen=True, kw_only=True, tag="at"):
+    """The row is there, at this version."""
+
+    ref: Ref
+    version: int
+
+
+class Unreferenced(PrivateStruct, frozen=True, kw_only=True, tag="unreferenced"):
+    """No service refers to this secret, config or network."""
+
+    ref: Ref
+
+
+class Free(PrivateStruct, frozen=True, kw_only=True, tag="free"):
+    """Nobody holds this key of an index, or only ``holder`` (an id) does."""
+
+    index: Index
+    key: str
+    holder: str = ""
+
+
+class AtLeast(PrivateStruct, frozen=True, kw_only=True, tag="at-least"):
+    """At least ``count`` rows hold this key of an index once the transaction is applied."""
+
+    index: Index
+    key: str
+    count: int
+
+
+Requirement = Union[Exists, At, Unreferenced, Free, AtLeast]  # noqa: UP007 - read at run time
+
+
+# --- transactions --------------------------------------------------------------------------------
+
+
+class Transaction(PrivateStruct, frozen=True, kw_only=True):
+    """Changes and what they require: all of it or nothing.
+
+    Attributes:
+        changes: applied in order; a later one sees the earlier ones.
+        requires: checked against the tables before the first change (AtLeast: after the last).
+        request_id: set by the manager that accepted a client's write; a retry with the same id
+            gets the first answer.
+        now: wall time of the proposing leader, nanoseconds; stamps CreatedAt, UpdatedAt and
+            ``applied_at``.
+    """
+
+    changes: tuple[Change, ...]
+    requires: tuple[Requirement, ...] = ()
+    request_id: str = ""
+    now: int = 0
+
+
+class Entry(PrivateStruct, frozen=True, kw_only=True):
+    """What one Raft entry carries. ``level`` is the format level needed to apply it."""
+
+    transactions: tuple[Transaction, ...]
+    level: int = FORMAT_LEVEL
+
+
+class Applied(PrivateStruct, frozen=True, kw_only=True, tag="applied"):
+    """The transaction took effect at this log index."""
+
+    index: int
+
+
+class ConflictKind(str, Enum):
+    """Why a transaction did not take effect."""
+
+    EXISTS = "exists"  # id or name taken
+    MISSING = "missing"  # row not there
+    VERSION = "version"  # row changed meanwhile
+    REFERENCED = "referenced"  # still in use
+    HELD = "held"  # key of an index taken
+    COUNT = "count"  # too few would remain
+    INVALID = "invalid"  # the transaction contradicts itself
+
+
+class Conflict(PrivateStruct, frozen=True, kw_only=True, tag="conflict"):
+    """The transaction changed nothing.
+
+    Attributes:
+        ref: the row it failed on, where there is one.
+        holders: ids that hold or reference what was asked for.
+        text: a sentence for logs.
+    """
+
+    kind: ConflictKind
+    ref: Ref | None = None
+    holders: tuple[str, ...] = ()
+    text: str = ""
+
+
+Result = Union[Applied, Conflict]  # noqa: UP007 - read at run time
+
+
+# --- decisions -----------------------------------------------------------------------------------
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reconciler wants written, and when it wants to be asked again at the latest.
+
+    ``wake_at`` is wall time in nanoseconds, None for "only when something changes".
+    """
+
+    transactions: tuple[Transaction, ...] = ()
+    wake_at: int | None = None
+
+
+NOTHING = Decision()

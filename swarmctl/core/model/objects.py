@@ -1,0 +1,523 @@
+"""The cluster's objects as the API shows them, their private halves, and the store's rows.
+
+A row is an API object beside what the API must never show; ``api/present.py`` sees only ``.api``.
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+import msgspec
+
+from .base import NEVER, U64, ApiStruct, Driver, Platform, PrivateStruct, Time, Version, printed
+from .spec import (
+    EndpointSpec,
+    PortConfig,
+    Resources,
+    ServiceSpec,
+)
+from .task import Task, TaskPrivate
+
+# --- service -------------------------------------------------------------------------------------
+
+
+class EndpointVirtualIP(ApiStruct, frozen=True, kw_only=True):
+    """A service's address on one network, in CIDR form."""
+
+    NetworkID: str = ""
+    Addr: str = ""
+
+
+class Endpoint(ApiStruct, frozen=True, kw_only=True):
+    """How a service is reached, as allocated."""
+
+    Spec: EndpointSpec = msgspec.field(default_factory=lambda: EndpointSpec())
+    Ports: tuple[PortConfig, ...] = ()
+    VirtualIPs: tuple[EndpointVirtualIP, ...] = ()
+
+
+class UpdateStatus(ApiStruct, frozen=True, kw_only=True):
+    """How far an update or rollback is."""
+
+    State: str = ""
+    StartedAt: Time | None = None
+    CompletedAt: Time | None = None
+    Message: str = ""
+
+
+class ServiceStatus(ApiStruct, frozen=True, kw_only=True):
+    """Counts of a service's tasks; computed for a list, never stored."""
+
+    RunningTasks: U64 = printed(0)
+    DesiredTasks: U64 = printed(0)
+    CompletedTasks: U64 = printed(0)
+
+
+class JobStatus(ApiStruct, frozen=True, kw_only=True):
+    """Which run of a job this is."""
+
+    JobIteration: Version = msgspec.field(default_factory=lambda: Version())
+    LastExecution: Time | None = None
+
+
+class Service(ApiStruct, frozen=True, kw_only=True):
+    """A service as the API shows it."""
+
+    ID: str = ""
+    Version: Version = msgspec.field(default_factory=lambda: Version())
+    CreatedAt: Time = printed(NEVER)
+    UpdatedAt: Time = printed(NEVER)
+    Spec: ServiceSpec = msgspec.field(default_factory=lambda: ServiceSpec())
+    PreviousSpec: ServiceSpec | None = None
+    Endpoint: Endpoint = msgspec.field(default_factory=lambda: Endpoint())
+    UpdateStatus: UpdateStatus | None = None
+    ServiceStatus: ServiceStatus | None = None
+    JobStatus: JobStatus | None = None
+
+
+class RestartRecord(PrivateStruct, frozen=True, kw_only=True):
+    """How often one slot was restarted at one spec version.
+
+    Attributes:
+        spec_version: counting starts anew when the spec changes.
+        attempts: restarts since then.
+        times: when the last of them happened, in nanoseconds; kept only with a window.
+    """
+
+    spec_version: int = 0
+    attempts: int = 0
+    times: tuple[int, ...] = ()
+
+
+class ServicePrivate(PrivateStruct, frozen=True, kw_only=True):
+    """What a service's row holds beyond the API.
+
+    Attributes:
+        spec_index: log index at which the spec last changed; also the version that tasks carry.
+        previous_spec_index: the same of ``PreviousSpec``.
+        registry_auth, previous_registry_auth: pull credentials; secret.
+        restarts: restart counters by slot (as text) or node id.
+        warnings: what was accepted and is not done, in sentences for the user.
+    """
+
+    spec_index: int = 0
+    previous_spec_index: int = 0
+    registry_auth: str = ""
+    previous_registry_auth: str = ""
+    restarts: dict[str, RestartRecord] = msgspec.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+# --- node ----------------------------------------------------------------------------------------
+
+
+class NodeSpec(ApiStruct, frozen=True, kw_only=True):
+    """What an administrator wants of a node."""
+
+    Name: str = ""
+    Labels: dict[str, str] = msgspec.field(default_factory=lambda: dict[str, str]())
+    Role: str = printed("worker")
+    Availability: str = printed("active")
+
+
+class PluginDescription(ApiStruct, frozen=True, kw_only=True):
+    """An engine plugin found on a node."""
+
+    Type: str = ""
+    Name: str = ""
+
+
+class EngineDescription(ApiStruct, frozen=True, kw_only=True):
+    """The engine under an executor. ``Labels`` carries ``swarmctl.executor``, its kind."""
+
+    EngineVersion: str = ""
+    Labels: dict[str, str] = msgspec.field(default_factory=dict)
+    Plugins: tuple[PluginDescription, ...] = ()
+
+
+class TLSInfo(ApiStruct, frozen=True, kw_only=True):
+    """Whom a node trusts and who signed its certificate (subject and key as DER)."""
+
+    TrustRoot: str = ""
+    CertIssuerSubject: bytes = b""
+    CertIssuerPublicKey: bytes = b""
+
+
+class NodeDescription(ApiStruct, frozen=True, kw_only=True):
+    """What a node says of itself."""
+
+    Hostname: str = ""
+    Platform: Platform = msgspec.field(default_factory=lambda: Platform())
+    Resources: Resources = msgspec.field(default_factory=lambda: Resources())
+    Engine: EngineDescription = msgspec.field(default_factory=lambda: EngineDescription())
+    TLSInfo: TLSInfo = msgspec.field(default_factory=lambda: TLSInfo())
+
+
+class NodeStatus(ApiStruct, frozen=True, kw_only=True):
+    """Whether a node answers: ``unknown``, ``down``, ``ready`` or ``disconnected``."""
+
+    State: str = ""
+    Message: str = ""
+    Addr: str = ""
+
+
+class ManagerStatus(ApiStruct, frozen=True, kw_only=True):
+    """A manager's standing in the consensus group; filled on reads, never stored."""
+
+    Leader: bool = False
+    Reachability: str = ""
+    Addr: str = ""
+
+
+class Node(ApiStruct, frozen=True, kw_only=True):
+    """A node as the API shows it."""
+
+    ID: str = ""
+    Version: Version = msgspec.field(default_factory=lambda: Version())
+    CreatedAt: Time = printed(NEVER)
+    UpdatedAt: Time = printed(NEVER)
+    Spec: NodeSpec = msgspec.field(default_factory=lambda: NodeSpec())
+    Description: NodeDescription = msgspec.field(default_factory=lambda: NodeDescription())
+    Status: NodeStatus = msgspec.field(default_factory=lambda: NodeStatus())
+    ManagerStatus: ManagerStatus | None = None
+
+
+class NodePrivate(PrivateStruct, frozen=True, kw_only=True):
+    """What a node's row holds beyond the API.
+
+    Attributes:
+        role: the role its certificates are issued for; follows ``Spec.Role``.
+        raft_id: its number among the managers, 0 for a worker.
+        manager_addr: where it listens as a manager, "" for a worker.
+        public_key: sha256 fingerprint of its present certificate's key, in hex.
+        status_since: when ``Status.State`` last changed, nanoseconds as the leader stamped it.
+        grace_until: until when silence is expected (a restart it announced), nanoseconds.
+        can_run: False while its executor's engine does not answer.
+        spec_index: log index at which the spec last changed.
+    """
+
+    role: str = "worker"
+    raft_id: int = 0
+    manager_addr: str = ""
+    public_key: str = ""
+    status_since: int = 0
+    grace_until: int = 0
+    can_run: bool = True
+    spec_index: int = 0
+
+
+# --- swarm ---------------------------------------------------------------------------------------
+
+
+class OrchestrationConfig(ApiStruct, frozen=True, kw_only=True):
+    """How much history is kept for each slot."""
+
+    TaskHistoryRetentionLimit: int | None = None
+
+
+class RaftConfig(ApiStruct, frozen=True, kw_only=True):
+    """Raft settings; ticks are shown for compatibility."""
+
+    SnapshotInterval: U64 = 0
+    KeepOldSnapshots: U64 | None = None
+    LogEntriesForSlowFollowers: U64 = 0
+    ElectionTick: int = printed(0)
+    HeartbeatTick: int = printed(0)
+
+
+class DispatcherConfig(ApiStruct, frozen=True, kw_only=True):
+    """How often agents report, in nanoseconds."""
+
+    HeartbeatPeriod: int = 0
+
+
+class ExternalCA(ApiStruct, frozen=True, kw_only=True):
+    """A certificate signing service."""
+
+    Protocol: str = printed("")
+    URL: str = printed("")
+    Options: dict[str, str] = msgspec.field(default_factory=dict)
+    CACert: str = printed("")
+
+
+class CAConfig(ApiStruct, frozen=True, kw_only=True):
+    """Certificate lifetimes (nanoseconds) and signers. ``Signing*`` is never shown."""
+
+    NodeCertExpiry: int = 0
+    ExternalCAs: tuple[ExternalCA, ...] = ()
+    SigningCACert: str = ""
+    SigningCAKey: str = ""
+    ForceRotate: U64 = 0
+
+
+class TaskDefaults(ApiStruct, frozen=True, kw_only=True):
+    """What tasks use when their spec says nothing."""
+
+    LogDriver: Driver | None = None
+
+
+class EncryptionConfig(ApiStruct, frozen=True, kw_only=True):
+    """Whether managers need the unlock key to start."""
+
+    AutoLockManagers: bool = printed(False)
+
+
+class SwarmSpec(ApiStruct, frozen=True, kw_only=True):
+    """The cluster's own settings."""
+
+    Name: str = ""
+    Labels: dict[str, str] = msgspec.field(default_factory=lambda: dict[str, str]())
+    Orchestration: OrchestrationConfig = msgspec.field(
+        default_factory=lambda: OrchestrationConfig()
+    )
+    Raft: RaftConfig = msgspec.field(default_factory=lambda: RaftConfig())
+    Dispatcher: DispatcherConfig = msgspec.field(default_factory=lambda: DispatcherConfig())
+    CAConfig: CAConfig = msgspec.field(default_factory=lambda: CAConfig())
+    TaskDefaults: TaskDefaults = msgspec.field(default_factory=lambda: TaskDefaults())
+    EncryptionConfig: EncryptionConfig = msgspec.field(default_factory=lambda: EncryptionConfig())
+
+
+class ClusterInfo(ApiStruct, frozen=True, kw_only=True):
+    """The cluster as the API shows it. Join tokens are put in by ``GET /swarm`` alone."""
+
+    ID: str = ""
+    Version: Version = msgspec.field(default_factory=lambda: Version())
+    CreatedAt: Time = printed(NEVER)
+    UpdatedAt: Time = printed(NEVER)
+    Spec: SwarmSpec = msgspec.field(default_factory=lambda: SwarmSpec())
+    TLSInfo: TLSInfo = msgspec.field(default_factory=lambda: TLSInfo())
+    RootRotationInProgress: bool = printed(False)
+    DataPathPort: U64 = printed(4789)
+    DefaultAddrPool: tuple[str, ...] | None = printed(("10.0.0.0/8",))
+    SubnetSize: U64 = printed(24)
+
+
+class JoinTokens(ApiStruct, frozen=True, kw_only=True):
+    """The two join tokens."""
+
+    Worker: str = printed("")
+    Manager: str = printed("")
+
+
+class Swarm(ClusterInfo, frozen=True, kw_only=True):
+    """``GET /swarm``: the cluster with its join tokens."""
+
+    JoinTokens: JoinTokens = msgspec.field(default_factory=lambda: JoinTokens())
+
+
+class ClusterPrivate(PrivateStruct, frozen=True, kw_only=True):
+    """What the cluster's row holds beyond the API; most of it is secret.
+
+    Attributes:
+        format_level: the lowest format level among the managers.
+        ca_cert, ca_key: the root CA in PEM.
+        worker_secret, manager_secret: the secret parts of the join tokens.
+        unlock_key: key encryption key with autolock on, else empty.
+        removed_nodes: ids that may never come back, with their certificates' expiry.
+        signing_ca_cert, signing_ca_key: a user's own CA of ``CAConfig``, taken out of the spec.
+        spec_index: log index at which the spec last changed.
+    """
+
+    format_level: int = 1
+    ca_cert: str = ""
+    ca_key: str = ""
+    worker_secret: str = ""
+    manager_secret: str = ""
+    unlock_key: bytes = b""
+    removed_nodes: dict[str, int] = msgspec.field(default_factory=dict)
+    signing_ca_cert: str = ""
+    signing_ca_key: str = ""
+    spec_index: int = 0
+
+
+# --- secret, config, network ---------------------------------------------------------------------
+
+
+class SecretSpec(ApiStruct, frozen=True, kw_only=True):
+    """A secret as the user names it. ``Data`` is read from a request and never kept here."""
+
+    Name: str = ""
+    Labels: dict[str, str] = msgspec.field(default_factory=lambda: dict[str, str]())
+    Data: bytes = b""
+    Driver: Driver | None = None
+    Templating: SpecDriver | None = None
+
+
+SpecDriver = Driver  # a field may not be annotated with the name of its neighbour
+
+
+class Secret(ApiStruct, frozen=True, kw_only=True):
+    """A secret as the API shows it."""
+
+    ID: str = ""
+    Version: Version = msgspec.field(default_factory=lambda: Version())
+    CreatedAt: Time = printed(NEVER)
+    UpdatedAt: Time = printed(NEVER)
+    Spec: SecretSpec = msgspec.field(default_factory=lambda: SecretSpec())
+
+
+class SecretPrivate(PrivateStruct, frozen=True, kw_only=True):
+    """The secret itself."""
+
+    data: bytes = b""
+    spec_index: int = 0
+
+
+class ConfigSpec(ApiStruct, frozen=True, kw_only=True):
+    """A config; its data is shown, but kept out of files all the same."""
+
+    Name: str = ""
+    Labels: dict[str, str] = msgspec.field(default_factory=lambda: dict[str, str]())
+    Data: bytes = b""
+    Templating: Driver | None = None
+
+
+class Config(ApiStruct, frozen=True, kw_only=True):
+    """A config as the API shows it."""
+
+    ID: str = ""
+    Version: Version = msgspec.field(default_factory=lambda: Version())
+    CreatedAt: Time = printed(NEVER)
+    UpdatedAt: Time = printed(NEVER)
+    Spec: ConfigSpec = msgspec.field(default_factory=lambda: ConfigSpec())
+
+
+class ConfigPrivate(PrivateStruct, frozen=True, kw_only=True):
+    """A config has nothing to hide but bookkeeping."""
+
+    spec_index: int = 0
+
+
+class IPAMConfig(ApiStruct, frozen=True, kw_only=True):
+    """One subnet of a network."""
+
+    Subnet: str = ""
+    IPRange: str = ""
+    Gateway: str = ""
+    AuxiliaryAddresses: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class IPAM(ApiStruct, frozen=True, kw_only=True):
+    """Address management of a network."""
+
+    Driver: str = printed("")
+    Options: dict[str, str] | None = printed(None)
+    Config: tuple[IPAMConfig, ...] | None = printed(None)
+
+
+class ConfigFrom(ApiStruct, frozen=True, kw_only=True):
+    """Another network whose settings are taken."""
+
+    Network: str = printed("")
+
+
+class NetworkSpec(ApiStruct, frozen=True, kw_only=True):
+    """``POST /networks/create``: what the user asks for."""
+
+    Name: str = ""
+    Driver: str = ""
+    Scope: str = ""
+    EnableIPv4: bool | None = None
+    EnableIPv6: bool | None = None
+    IPAM: IPAM | None = None
+    Internal: bool = False
+    Attachable: bool = False
+    Ingress: bool = False
+    ConfigOnly: bool = False
+    ConfigFrom: ConfigFrom | None = None
+    Options: dict[str, str] = msgspec.field(default_factory=dict)
+    Labels: dict[str, str] = msgspec.field(default_factory=dict)
+    CheckDuplicate: bool = False
+
+
+class Network(ApiStruct, frozen=True, kw_only=True):
+    """A network as the API shows it (docker-api.md section 3.9)."""
+
+    Name: str = printed("")
+    Id: str = printed("")
+    Created: Time = printed(NEVER)
+    Scope: str = printed("swarm")
+    Driver: str = printed("")
+    EnableIPv4: bool = printed(True)
+    EnableIPv6: bool = printed(False)
+    IPAM: IPAM = msgspec.field(default_factory=lambda: IPAM())
+    Internal: bool = printed(False)
+    Attachable: bool = printed(False)
+    Ingress: bool = printed(False)
+    ConfigFrom: ConfigFrom = msgspec.field(default_factory=lambda: ConfigFrom())
+    ConfigOnly: bool = printed(False)
+    Containers: dict[str, dict[str, str]] | None = printed(None)
+    Options: dict[str, str] = msgspec.field(default_factory=lambda: dict[str, str]())
+    Labels: dict[str, str] = msgspec.field(default_factory=lambda: dict[str, str]())
+
+    @property
+    def ID(self) -> str:  # noqa: N802 - every other object calls it so
+        """The network's id, under the name that every other object gives it."""
+        return self.Id
+
+
+class NetworkPrivate(PrivateStruct, frozen=True, kw_only=True):
+    """What a network's row holds beyond the API; versions are not shown for networks."""
+
+    spec: NetworkSpec = msgspec.field(default_factory=lambda: NetworkSpec())
+    version: int = 0
+    updated_at: int = 0
+    vni: int = 0
+    spec_index: int = 0
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+class ClusterRow(msgspec.Struct, frozen=True, kw_only=True, tag="cluster"):
+    """The one row of the cluster table."""
+
+    api: ClusterInfo
+    private: ClusterPrivate = msgspec.field(default_factory=lambda: ClusterPrivate())
+
+
+class NodeRow(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
+    """A row of the node table."""
+
+    api: Node
+    private: NodePrivate = msgspec.field(default_factory=lambda: NodePrivate())
+
+
+class ServiceRow(msgspec.Struct, frozen=True, kw_only=True, tag="service"):
+    """A row of the service table."""
+
+    api: Service
+    private: ServicePrivate = msgspec.field(default_factory=lambda: ServicePrivate())
+
+
+class TaskRow(msgspec.Struct, frozen=True, kw_only=True, tag="task"):
+    """A row of the task table."""
+
+    api: Task
+    private: TaskPrivate = msgspec.field(default_factory=lambda: TaskPrivate())
+
+
+class SecretRow(msgspec.Struct, frozen=True, kw_only=True, tag="secret"):
+    """A row of the secret table."""
+
+    api: Secret
+    private: SecretPrivate = msgspec.field(default_factory=lambda: SecretPrivate())
+
+
+class ConfigRow(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
+    """A row of the config table."""
+
+    api: Config
+    private: ConfigPrivate = msgspec.field(default_factory=lambda: ConfigPrivate())
+
+
+class NetworkRow(msgspec.Struct, frozen=True, kw_only=True, tag="network"):
+    """A row of the network table."""
+
+    api: Network
+    private: NetworkPrivate = msgspec.field(default_factory=lambda: NetworkPrivate())
+
+
+Row = Union[  # noqa: UP007 - msgspec reads it at run time on 3.10 too
+    ClusterRow, NodeRow, ServiceRow, TaskRow, SecretRow, ConfigRow, NetworkRow
+]

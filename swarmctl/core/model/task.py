@@ -1,0 +1,215 @@
+"""Tasks: one attempt to run a service's spec in one slot on one node.
+
+Who writes what (one field, one writer):
+
+| field | writer |
+|---|---|
+| everything at creation | orchestrator |
+| NetworksAttachments, Status up to PENDING | allocator |
+| NodeID, Status ASSIGNED, Status.Err while PENDING | scheduler |
+| Status beyond ASSIGNED | the node's agent, by Advance; the dispatcher for lost nodes |
+| DesiredState | orchestrator (forward only) |
+
+States only move forward, so reports merge without conflict (swarmkit: a Lamport clock).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+from .base import NEVER, ApiStruct, Driver, PrivateStruct, Time, Version, printed
+from .spec import EndpointSpec, GenericResource, PortConfig, TaskSpec
+
+
+class TaskState(IntEnum):
+    """Observed and desired states, with swarmkit's numbers; the API shows the lower-case name."""
+
+    NEW = 0
+    PENDING = 64
+    ASSIGNED = 192
+    ACCEPTED = 256
+    PREPARING = 320
+    READY = 384
+    STARTING = 448
+    RUNNING = 512
+    COMPLETE = 576
+    SHUTDOWN = 640
+    FAILED = 704
+    REJECTED = 768
+    REMOVE = 800
+    ORPHANED = 832
+
+
+STATE_NAMES: dict[TaskState, str] = {state: state.name.lower() for state in TaskState}
+STATES_BY_NAME: dict[str, TaskState] = {name: state for state, name in STATE_NAMES.items()}
+
+
+class ContainerStatus(ApiStruct, frozen=True, kw_only=True):
+    """The container (or process) behind a task, once there is one."""
+
+    ContainerID: str = printed("")
+    PID: int = printed(0)
+    ExitCode: int = printed(0)
+
+
+class PortStatus(ApiStruct, frozen=True, kw_only=True):
+    """Host-mode ports as the node really bound them."""
+
+    Ports: tuple[PortConfig, ...] = ()
+
+
+class TaskStatus(ApiStruct, frozen=True, kw_only=True):
+    """What is known of a task's state, and since when."""
+
+    Timestamp: Time = printed(NEVER)
+    State: TaskState = printed(TaskState.NEW)
+    Message: str = ""
+    Err: str = ""
+    ContainerStatus: ContainerStatus | None = None
+    PortStatus: PortStatus = msgspec.field(default_factory=lambda: PortStatus())
+
+
+class SubnetOptions(ApiStruct, frozen=True, kw_only=True):
+    """One subnet of an attached network."""
+
+    Subnet: str = ""
+    Range: str = ""
+    Gateway: str = ""
+
+
+class IPAMOptions(ApiStruct, frozen=True, kw_only=True):
+    """Address management of an attached network."""
+
+    Driver: Driver | None = None
+    Configs: tuple[SubnetOptions, ...] = ()
+
+
+class AttachedNetworkSpec(ApiStruct, frozen=True, kw_only=True):
+    """What was asked of an attached network."""
+
+    Name: str = ""
+    Labels: dict[str, str] = msgspec.field(default_factory=lambda: dict[str, str]())
+    DriverConfiguration: Driver | None = None
+    IPv6Enabled: bool = False
+    Internal: bool = False
+    Attachable: bool = False
+    Ingress: bool = False
+    IPAMOptions: IPAMOptions | None = None
+    Scope: str = ""
+
+
+class AttachedNetwork(ApiStruct, frozen=True, kw_only=True):
+    """The copy of a network that a task carries (docker-api.md section 3.5)."""
+
+    ID: str = ""
+    Version: Version = msgspec.field(default_factory=lambda: Version())
+    CreatedAt: Time = printed(NEVER)
+    UpdatedAt: Time = printed(NEVER)
+    Spec: AttachedNetworkSpec = msgspec.field(default_factory=lambda: AttachedNetworkSpec())
+    DriverState: Driver | None = None
+    IPAMOptions: IPAMOptions | None = None
+
+
+class NetworkAttachment(ApiStruct, frozen=True, kw_only=True):
+    """A task's place on one network: a copy of the network and the addresses in CIDR form."""
+
+    Network: AttachedNetwork = msgspec.field(default_factory=lambda: AttachedNetwork())
+    Addresses: tuple[str, ...] = ()
+
+
+Iteration = Version  # a field may not be annotated with the name of its neighbour
+
+
+class Task(ApiStruct, frozen=True, kw_only=True):
+    """A task as the API shows it."""
+
+    ID: str = ""
+    Version: Version = msgspec.field(default_factory=lambda: Version())
+    CreatedAt: Time = printed(NEVER)
+    UpdatedAt: Time = printed(NEVER)
+    Name: str = ""
+    Labels: dict[str, str] = msgspec.field(default_factory=lambda: dict[str, str]())
+    Spec: TaskSpec = msgspec.field(default_factory=lambda: TaskSpec())
+    ServiceID: str = ""
+    Slot: int = 0
+    NodeID: str = ""
+    Status: TaskStatus = msgspec.field(default_factory=lambda: TaskStatus())
+    DesiredState: TaskState = printed(TaskState.NEW)
+    NetworksAttachments: tuple[NetworkAttachment, ...] = ()
+    GenericResources: tuple[GenericResource, ...] = ()
+    JobIteration: Iteration | None = None
+    Volumes: tuple[str, ...] | None = printed(None)
+
+
+class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
+    """What a task's row holds beyond the API.
+
+    Attributes:
+        spec_version: the service's ``spec_index`` this task was made from.
+        service_name, service_labels: kept, so names and filters work after the service is gone.
+        endpoint: the endpoint spec the task was made with; part of what makes it dirty.
+        registry_auth: credentials for pulling the image; secret.
+        replaces: the task that has to stop before this one starts, else "".
+        start_delay_ns: how long after creation this task may leave READY.
+        applied_at: when the leader took the last status, in nanoseconds.
+        log_driver: the cluster's default at creation, used when the spec names none.
+        spec_index: log index at which the user's part last changed.
+    """
+
+    spec_version: int = 0
+    service_name: str = ""
+    service_labels: dict[str, str] = msgspec.field(default_factory=dict)
+    endpoint: EndpointSpec | None = None
+    registry_auth: str = ""
+    replaces: str = ""
+    start_delay_ns: int = 0
+    applied_at: int = 0
+    log_driver: Driver | None = None
+    spec_index: int = 0
+
+
+class SecretFile(PrivateStruct, frozen=True, kw_only=True):
+    """Secret or config data for one task, resolved: where it goes and what it holds."""
+
+    id: str
+    target: str
+    uid: str = "0"
+    gid: str = "0"
+    mode: int = 0o444
+    data: bytes = b""
+
+
+class TaskAssignment(PrivateStruct, frozen=True, kw_only=True):
+    """Everything an executor needs to run one task. Templates in the spec are expanded already.
+
+    Attributes:
+        task: the task; ``task.Spec.ContainerSpec`` is what runs.
+        service_name, service_labels: of the service it belongs to.
+        registry_auth: value for ``X-Registry-Auth``, else ""; secret, never written to disk.
+        secrets, configs: files to show inside the task; secret, kept in memory only.
+        cluster_id: whose task it is.
+    """
+
+    task: Task
+    service_name: str = ""
+    service_labels: dict[str, str] = msgspec.field(default_factory=dict)
+    registry_auth: str = ""
+    secrets: tuple[SecretFile, ...] = ()
+    configs: tuple[SecretFile, ...] = ()
+    log_driver: Driver | None = None
+    cluster_id: str = ""
+
+    @property
+    def name(self) -> str:
+        """The task's display name, also its container's: service, slot or node, task id."""
+        return task_name(self.service_name, self.task)
+
+
+def task_name(service_name: str, task: Task) -> str:
+    """Return ``<service>.<slot or node id>.<task id>``.  # swarmkit api/naming"""
+    if task.Name:
+        return task.Name
+    place = str(task.Slot) if task.Slot else task.NodeID
+    return f"{service_name}.{place}.{task.ID}"

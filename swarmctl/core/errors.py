@@ -120,5 +120,66 @@ class LostLeadership(Unavailable):
     """The write's fate is unknown here: this manager stopped leading before it was committed."""
 
 
+class RemoteProtocolError(SwarmError):
+    """The other side sent bytes that break the protocol; its connection is of no further use."""
+
+    status = 400
+
+
 class StorageFailed(SwarmError):
     """The disk refused a write; the manager ends, since retrying an fsync proves nothing."""
+
+
+class CertificateRefused(Unauthenticated):
+    """A certificate does not prove what it would have to; the leaves say what is wrong with it."""
+
+
+class CertificateMalformed(CertificateRefused):
+    """These bytes are no certificate, or one that names no node of any swarm."""
+
+
+class CertificateExpired(CertificateRefused):
+    """It was good once; its node must renew it, or join again."""
+
+
+class CertificateNotYetValid(CertificateRefused):
+    """It will be good later: one of the two clocks is wrong."""
+
+
+class UnknownAuthority(CertificateRefused):
+    """No CA that is trusted here signed it: another swarm's, or the root was rotated meanwhile."""
+
+
+class WrongCluster(CertificateRefused):
+    """Well signed, but made for a node of another cluster."""
+
+
+class WrongRole(CertificateRefused):
+    """Well signed and ours, but of a node whose role may not do this."""
+
+    status = 403
+    grpc_code = "PermissionDenied"
+
+
+class InvalidCSR(InvalidArgument):
+    """A certificate signing request that no CA here signs; a new key and request can help."""
+
+
+class InvalidJoinToken(InvalidArgument):
+    """The join token is mistyped, rotated, or of another swarm."""
+
+
+class InvalidUnlockKey(InvalidArgument):
+    """The unlock key is mistyped, or does not open this manager."""
+
+
+class IdentityMissing(SwarmError):
+    """The state directory holds no node identity, or only half of one: join anew."""
+
+
+class IdentityBroken(SwarmError):
+    """The node's key, certificate or root cannot be used as they lie on the disk."""
+
+
+class CopiedState(SwarmError):
+    """The state directory belongs to a node on another machine."""

@@ -44,7 +44,7 @@ swarmctl.core.raft             message quorum progress confchange log raft confi
 swarmctl.core.raft             tracker
 swarmctl.core.raft             disk:T transport:T runner:T
 swarmctl.core.wire             frame calls tls http1 link:T http_server:T unix_listener:T
-swarmctl.core.ca               x509 chain token issue rotation keyfiles:E server:T renew:T
+swarmctl.core.ca               keys x509 chain token issue rotation keyfiles:E server:T renew:T
 swarmctl.core.orchestrator     decide slots replicated global_ jobs restart rollout reaper enforcer
 swarmctl.core.allocator        decide ports
 swarmctl.core.scheduler        decide filters resources explain
@@ -110,7 +110,7 @@ ABOVE_CORE = ("swarmctl.plugins", "swarmctl.cli", "swarmctl.daemon", "swarmctl.c
 # trio is not here: the letters of TREE decide about it.
 LIBRARIES = {
     "click": ("swarmctl.cli",),
-    "cryptography": ("swarmctl.core.ca.x509", "swarmctl.core.raft.disk"),
+    "cryptography": ("swarmctl.core.ca.keys", "swarmctl.core.ca.x509", "swarmctl.core.raft.disk"),
     "docker": ("swarmctl_docker_exec",),
     "exceptiongroup": ("swarmctl", "swarmctl_docker_exec", "swarmctl_podman_exec"),
     "h11": ("swarmctl.core.wire.http1",),

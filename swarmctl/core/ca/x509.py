@@ -5,8 +5,8 @@ Whether a certificate is to be believed is decided in ``chain.py``, on the facts
 
 Laws:
 
-- The only module of swarmctl that imports ``cryptography``; every argument and result is bytes,
-  text, integer nanoseconds or one of the frozen classes below.
+- Nothing but this module and ``keys.py`` knows ``cryptography``; every argument and result is
+  bytes, text, integer nanoseconds or one of the frozen classes below.
 - Of a signing request only the public key counts. Who a node is, is said by the caller, who read
   it in the cluster's tables (swarm-behaviour.md 4.1).
 - What cannot be read or may not be signed raises in words. Private keys appear in no ``repr`` and
@@ -29,14 +29,21 @@ from typing import cast
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
-from ..errors import (
-    CertificateExpired,
-    CertificateMalformed,
-    InvalidCSR,
+from ..errors import CertificateExpired, CertificateMalformed
+from .keys import (
+    SOUND_HASHES,
+    PrivateKey,
+    PublicKey,
+    hash_for,
+    key_pem,
+    load_key,
+    requested_key,
+    spki,
+    weakness,
 )
 
 ROOT_CN = "swarm-ca"
@@ -46,13 +53,10 @@ DAY_NS = 24 * HOUR_NS
 ROOT_LIFE_NS = 20 * 365 * DAY_NS  # swarmkit ca/certificates.go RootCAExpiration: 630,720,000 s
 BACKDATE_NS = HOUR_NS  # clocks of nodes differ; swarmkit ca/certificates.go CertBackdate
 
-MAX_CSR_BYTES = 16 * 1024
-MAX_RSA_BITS = 8192  # verifying a request's own signature must stay cheap
 MAX_CHAIN = 8  # certificates in one presented chain, or one trusted bundle
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _FAR_FUTURE_NS = 253_402_300_799 * SECOND_NS  # 9999-12-31T23:59:59Z, the last time X.509 can say
-_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 # What the TLS library and chain.py enforce; a critical extension beyond these must be refused.
 _ENFORCED = frozenset(
     {
@@ -62,9 +66,6 @@ _ENFORCED = frozenset(
         ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
     }
 )
-
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 
 class Role(enum.Enum):
@@ -150,8 +151,8 @@ class Signer:
             )
         certificate = certificates[0]
         require_ca(certificate)
-        key = _private_key(key_pem)
-        if _spki(key.public_key()) != certificate.public_key:
+        key = load_key(key_pem)
+        if spki(key.public_key()) != certificate.public_key:
             raise CertificateMalformed("the CA's key does not belong to the CA's certificate")
         intermediates = tuple(parse_certificates(intermediates_pem)) if intermediates_pem else ()
         _require_chain_from(certificate, intermediates)
@@ -177,7 +178,7 @@ def create_root(now_ns: int) -> RootCA:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
-    return RootCA(_pem(builder.sign(key, hashes.SHA256())), _key_pem(key))
+    return RootCA(_pem(builder.sign(key, hashes.SHA256())), key_pem(key))
 
 
 def new_key_and_csr() -> tuple[bytes, bytes]:
@@ -190,7 +191,7 @@ def new_key_and_csr() -> tuple[bytes, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     csr = request.sign(key, hashes.SHA256())
-    return _key_pem(key), csr.public_bytes(serialization.Encoding.PEM)
+    return key_pem(key), csr.public_bytes(serialization.Encoding.PEM)
 
 
 def sign_node_certificate(
@@ -219,7 +220,7 @@ def sign_node_certificate(
     """
     if expiry_ns <= 0:
         raise ValueError(f"a certificate's expiry must be positive, got {expiry_ns} ns")
-    public_key = _requested_key(csr_pem)
+    public_key = requested_key(csr_pem)
     ca = signer.certificate
     if now_ns >= ca.not_after_ns:
         raise CertificateExpired(
@@ -250,7 +251,7 @@ def sign_node_certificate(
             x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False
         )
     )
-    leaf = builder.sign(signer.key, _hash_for(signer.key))
+    leaf = builder.sign(signer.key, hash_for(signer.key))
     return _pem(leaf) + b"".join(_pem(above.parsed) for above in signer.intermediates)
 
 
@@ -289,7 +290,7 @@ def cross_sign(signer: Signer, new_root_pem: bytes, *, now_ns: int) -> bytes:
         .add_extension(_key_identifier(new_root.parsed), critical=False)
         .add_extension(_authority(old), critical=False)
     )
-    return _pem(builder.sign(signer.key, _hash_for(signer.key)))
+    return _pem(builder.sign(signer.key, hash_for(signer.key)))
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -336,7 +337,7 @@ def parse_certificates(data: bytes) -> list[Certificate]:
         CertificateMalformed: the bytes are anything else.
     """
     try:
-        if data.lstrip()[:5] == b"-----":
+        if b"-----BEGIN" in data:
             found = x509.load_pem_x509_certificates(data)
         else:
             found = [x509.load_der_x509_certificate(data)]
@@ -353,18 +354,18 @@ def issued(issuer: Certificate, certificate: Certificate) -> bool:
     """True if ``issuer`` is a CA with a sound key and signed ``certificate`` with a sound hash."""
     if not issuer.is_ca or issuer.weakness is not None:
         return False
-    if not isinstance(certificate.parsed.signature_hash_algorithm, _HASHES):
-        return False
     try:
+        if not isinstance(certificate.parsed.signature_hash_algorithm, SOUND_HASHES):
+            return False
         certificate.parsed.verify_directly_issued_by(issuer.parsed)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
         return False
     return True
 
 
 def require_pair(chain_pem: bytes, key_pem: bytes) -> None:
     """Raise CertificateMalformed unless ``key_pem`` is the key of the chain's leaf."""
-    if _spki(_private_key(key_pem).public_key()) != parse_certificates(chain_pem)[0].public_key:
+    if spki(load_key(key_pem).public_key()) != parse_certificates(chain_pem)[0].public_key:
         raise CertificateMalformed("the private key does not belong to the certificate")
 
 
@@ -391,7 +392,7 @@ def _facts(certificate: x509.Certificate) -> Certificate:
         authority_key = b""
     return Certificate(
         subject=certificate.subject.public_bytes(),
-        public_key=_spki(certificate.public_key()),
+        public_key=spki(certificate.public_key()),
         not_before_ns=_ns(certificate.not_valid_before_utc),
         not_after_ns=_ns(certificate.not_valid_after_utc),
         is_ca=is_ca,
@@ -401,7 +402,7 @@ def _facts(certificate: x509.Certificate) -> Certificate:
         not_enforced=tuple(
             e.oid.dotted_string for e in extensions if e.critical and e.oid not in _ENFORCED
         ),
-        weakness=_weakness(certificate.public_key()),
+        weakness=weakness(certificate.public_key()),
         parsed=certificate,
     )
 
@@ -428,55 +429,6 @@ def _only(name: x509.Name, oid: x509.ObjectIdentifier, what: str) -> str:
             f"a node certificate's subject has exactly one {what}, this one has {len(values)}"
         )
     return value
-
-
-# --- parsing what others sent ---------------------------------------------------------------------
-
-
-def _requested_key(csr_pem: bytes) -> PublicKey:
-    if len(csr_pem) > MAX_CSR_BYTES:
-        raise InvalidCSR(
-            f"the signing request has {len(csr_pem)} bytes; at most {MAX_CSR_BYTES} are read"
-        )
-    try:
-        csr = x509.load_pem_x509_csr(csr_pem)
-        key = csr.public_key()
-        weakness = _weakness(key)
-        if weakness is None and not isinstance(csr.signature_hash_algorithm, _HASHES):
-            weakness = "it is signed with a hash other than SHA-256, SHA-384 or SHA-512"
-        if weakness is not None:
-            raise InvalidCSR(f"the signing request is refused: {weakness}")
-        if not csr.is_signature_valid:
-            raise InvalidCSR(
-                "the signing request is not signed by the key it asks to certify, so its sender "
-                "did not prove to hold that key"
-            )
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as error:
-        raise InvalidCSR("this is no PKCS#10 certificate signing request in PEM") from error
-    return cast("PublicKey", key)  # _weakness named no other type as strong
-
-
-def _private_key(key_pem: bytes) -> PrivateKey:
-    try:
-        key = serialization.load_pem_private_key(key_pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise CertificateMalformed("this is no unencrypted private key in PEM") from error
-    if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
-        raise CertificateMalformed("the private key is neither ECDSA nor RSA")
-    return key
-
-
-def _weakness(key: object) -> str | None:
-    """Say why a public key is not accepted, or None for P-256/384/521 and RSA of 2048 and more."""
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        if isinstance(key.curve, (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)):
-            return None
-        return f"its key is on curve {key.curve.name}; P-256, P-384 and P-521 are accepted"
-    if isinstance(key, rsa.RSAPublicKey):
-        if 2048 <= key.key_size <= MAX_RSA_BITS:
-            return None
-        return f"its RSA key has {key.key_size} bits; 2048 to {MAX_RSA_BITS} are accepted"
-    return "its key is neither ECDSA nor RSA"
 
 
 def _require_chain_from(ca: Certificate, intermediates: tuple[Certificate, ...]) -> None:
@@ -526,32 +478,8 @@ def _authority(ca: Certificate) -> x509.AuthorityKeyIdentifier:
     )
 
 
-def _hash_for(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512:
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        if isinstance(key.curve, ec.SECP384R1):
-            return hashes.SHA384()
-        if isinstance(key.curve, ec.SECP521R1):
-            return hashes.SHA512()
-    return hashes.SHA256()
-
-
 def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _key_pem(key: PrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
-def _spki(key: object) -> bytes:
-    """A public key's DER, the form in which keys are compared and shown."""
-    return cast("PublicKey", key).public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
 
 
 def _time(moment_ns: int) -> datetime:

@@ -1,0 +1,326 @@
+"""The tables change here and nowhere else: by applying committed entries.
+
+Laws (DESIGN section 6):
+
+- **Deterministic**: the same entries give the same tables on every manager. No clock, no fresh
+  ids, no settings; times and ids come inside the entry.
+- **Total**: any entry that decodes gives Applied or Conflict for each of its transactions, never an
+  exception.
+- **Judged alone, in order**: a transaction sees its predecessors in the entry, takes effect whole
+  or not at all, and spoils none of its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
+
+from ..model.base import Time, Version
+from ..model.change import (
+    Advance,
+    Applied,
+    At,
+    AtLeast,
+    Change,
+    Conflict,
+    ConflictKind,
+    Create,
+    Delete,
+    Entry,
+    Exists,
+    Free,
+    Kind,
+    Ref,
+    Requirement,
+    Result,
+    Transaction,
+    Unreferenced,
+    Update,
+)
+from ..model.objects import ClusterRow, NetworkRow, Row, TaskRow
+from ..model.task import TaskState
+from .view import KIND_OF, Overlay, Tables, name_of, ref_of, version_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..model.spec import TaskSpec
+
+REMEMBERED_REQUESTS = 10_000
+
+
+class RowChange(NamedTuple):
+    """One row before and after; None where it was or is not there."""
+
+    ref: Ref
+    before: Row | None
+    after: Row | None
+
+
+class Outcome(NamedTuple):
+    """What applying one entry did: a result for each transaction, and the rows that changed."""
+
+    results: tuple[Result, ...]
+    changes: tuple[RowChange, ...]
+
+
+class Store:
+    """The replicated state machine: tables, and the results of recent requests."""
+
+    def __init__(self) -> None:
+        self.view = Tables()
+        self._answers: OrderedDict[str, Result] = OrderedDict()
+        self._specs: dict[tuple[str, int], TaskSpec] = {}
+
+    @property
+    def index(self) -> int:
+        """Log index of the last entry applied."""
+        return self.view.index
+
+    def apply(self, index: int, entry: Entry) -> Outcome:
+        """Apply one committed entry.
+
+        Args:
+            index: the entry's place in the log; becomes the version of every row it writes.
+        """
+        results: list[Result] = []
+        changes: list[RowChange] = []
+        for transaction in entry.transactions:
+            answer = self._answers.get(transaction.request_id) if transaction.request_id else None
+            if answer is None:
+                answer = self._judge(index, transaction, changes)
+                self._remember(transaction.request_id, answer)
+            results.append(answer)
+        self.view.index = index
+        return Outcome(tuple(results), tuple(changes))
+
+    def skip(self, index: int) -> None:
+        """Note an entry that changes no table (empty, or a change of membership)."""
+        self.view.index = index
+
+    def answer_of(self, request_id: str) -> Result | None:
+        """Return the first answer to a recent request, or None when it was never applied."""
+        return self._answers.get(request_id)
+
+    def _remember(self, request_id: str, answer: Result) -> None:
+        if request_id:
+            self._answers[request_id] = answer
+            if len(self._answers) > REMEMBERED_REQUESTS:
+                self._answers.popitem(last=False)
+
+    def _judge(self, index: int, transaction: Transaction, changes: list[RowChange]) -> Result:
+        scratch = self.view.overlay()
+        for requirement in transaction.requires:
+            if not isinstance(requirement, AtLeast):
+                conflict = _check(scratch, requirement)
+                if conflict is not None:
+                    return conflict
+        for change in transaction.changes:
+            conflict = lay(scratch, change, index, transaction.now)
+            if conflict is not None:
+                return conflict
+        for requirement in transaction.requires:
+            if isinstance(requirement, AtLeast):
+                conflict = _check(scratch, requirement)
+                if conflict is not None:
+                    return conflict
+        self._write(scratch.written(), changes)
+        return Applied(index=index)
+
+    def _write(self, written: Iterable[tuple[Ref, Row | None]], changes: list[RowChange]) -> None:
+        for ref, row in written:
+            if row is None:
+                before = self.view.drop(ref)
+                if before is not None:
+                    changes.append(RowChange(ref, before, None))
+                    self._forget_specs(ref)
+                continue
+            if isinstance(row, TaskRow):
+                row = self._share_spec(row)
+            changes.append(RowChange(ref, self.view.put(row), row))
+
+    def _share_spec(self, row: TaskRow) -> TaskRow:
+        """Let the tasks of one service version share one spec object in memory."""
+        key = (row.api.ServiceID, row.private.spec_version)
+        shared = self._specs.setdefault(key, row.api.Spec)
+        if shared is row.api.Spec or shared != row.api.Spec:
+            return row
+        return replace(row, api=replace(row.api, Spec=shared))
+
+    def _forget_specs(self, ref: Ref) -> None:
+        if ref.kind is Kind.SERVICE:
+            for key in [key for key in self._specs if key[0] == ref.id]:
+                del self._specs[key]
+
+    # --- snapshots (dump.py makes bytes of them) ---
+
+    def contents(self) -> tuple[list[Row], list[tuple[str, Result]]]:
+        """Return all rows and remembered answers; frozen, so they stay as they are."""
+        rows = [row for kind in Kind for row in self.view.rows(kind)]
+        return rows, list(self._answers.items())
+
+    def replace_contents(
+        self, index: int, rows: Iterable[Row], answers: Iterable[tuple[str, Result]]
+    ) -> None:
+        """Take over a snapshot's contents; everything before is forgotten."""
+        tables = Tables()
+        self._specs.clear()
+        for row in rows:
+            tables.put(self._share_spec(row) if isinstance(row, TaskRow) else row)
+        tables.index = index
+        # Readers hold the view object itself, so its contents are replaced, not the object.
+        self.view.__dict__.update(tables.__dict__)
+        self._answers = OrderedDict(answers)
+
+
+# --- requirements --------------------------------------------------------------------------------
+
+
+def _check(view: Overlay, requirement: Requirement) -> Conflict | None:
+    if isinstance(requirement, (Exists, At)):
+        row = view.row(requirement.ref)
+        if row is None:
+            return Conflict(kind=ConflictKind.MISSING, ref=requirement.ref)
+        if isinstance(requirement, At) and version_of(row) != requirement.version:
+            return Conflict(kind=ConflictKind.VERSION, ref=requirement.ref)
+        return None
+    if isinstance(requirement, Unreferenced):
+        holders = view.referrers(requirement.ref)
+        if holders:
+            return Conflict(kind=ConflictKind.REFERENCED, ref=requirement.ref, holders=holders)
+        return None
+    if isinstance(requirement, Free):
+        held = view.holders(requirement.index, requirement.key)
+        others = tuple(holder for holder in held if holder != requirement.holder)
+        if others:
+            text = f"{requirement.index.value} {requirement.key} is taken"
+            return Conflict(kind=ConflictKind.HELD, holders=others, text=text)
+        return None
+    held = view.holders(requirement.index, requirement.key)
+    if len(held) < requirement.count:
+        text = f"{requirement.index.value} {requirement.key} needs {requirement.count} holders"
+        return Conflict(kind=ConflictKind.COUNT, holders=held, text=text)
+    return None
+
+
+# --- changes -------------------------------------------------------------------------------------
+
+
+def lay(view: Overlay, change: Change, index: int, now: int) -> Conflict | None:
+    """Lay one change over a view, or say why it cannot be.
+
+    Args:
+        index: becomes the version of the row written.
+        now: the proposer's wall time in nanoseconds, for the row's own times.
+    """
+    if isinstance(change, Advance):
+        _advance(view, change, index, now)
+        return None
+    if isinstance(change, Delete):
+        row = view.row(change.ref)
+        if row is None:
+            return Conflict(kind=ConflictKind.MISSING, ref=change.ref)
+        if version_of(row) != change.version:
+            return Conflict(kind=ConflictKind.VERSION, ref=change.ref)
+        view.drop(change.ref)
+        return None
+    if isinstance(change, Create):
+        return _create(view, change.row, index, now)
+    return _update(view, change, index, now)
+
+
+def _create(view: Overlay, row: Row, index: int, now: int) -> Conflict | None:
+    ref = ref_of(row)
+    if not ref.id:
+        return Conflict(kind=ConflictKind.INVALID, ref=ref, text="a row needs an id")
+    taken = view.row(ref) is not None
+    if taken or (isinstance(row, ClusterRow) and view.cluster() is not None):
+        return Conflict(kind=ConflictKind.EXISTS, ref=ref, holders=(ref.id,))
+    conflict = _name_conflict(view, row)
+    if conflict is None:
+        view.put(_stamp(row, None, index, now))
+    return conflict
+
+
+def _update(view: Overlay, change: Update, index: int, now: int) -> Conflict | None:
+    row = change.row
+    ref = ref_of(row)
+    before = view.row(ref)
+    if before is None:
+        return Conflict(kind=ConflictKind.MISSING, ref=ref)
+    if version_of(before) != version_of(row):
+        return Conflict(kind=ConflictKind.VERSION, ref=ref)
+    if isinstance(row, TaskRow) and isinstance(before, TaskRow) and _goes_back(before, row):
+        return Conflict(kind=ConflictKind.INVALID, ref=ref, text="a task's state never goes back")
+    conflict = _name_conflict(view, row)
+    if conflict is None:
+        view.put(_stamp(row, before, index, now))
+    return conflict
+
+
+def _goes_back(before: TaskRow, after: TaskRow) -> bool:
+    return (
+        after.api.Status.State < before.api.Status.State
+        or after.api.DesiredState < before.api.DesiredState
+    )
+
+
+def _name_conflict(view: Overlay, row: Row) -> Conflict | None:
+    name = name_of(row)
+    if name is None:
+        return None
+    holder = view.by_name(KIND_OF[type(row)], name)
+    if holder is None or holder.api.ID == row.api.ID:
+        return None
+    ref = ref_of(holder)
+    return Conflict(kind=ConflictKind.EXISTS, ref=ref, holders=(ref.id,), text=f"name {name}")
+
+
+def _stamp(row: Row, before: Row | None, index: int, now: int) -> Row:
+    """Return the row with its version, times and ``spec_index`` as of this entry."""
+    changed = before is None or _wish(row) != _wish(before)
+    if isinstance(row, NetworkRow):
+        network = row.private
+        created = before.api.Created if isinstance(before, NetworkRow) else Time(now)
+        spec_index = index if changed else network.spec_index
+        private = replace(network, version=index, updated_at=now, spec_index=spec_index)
+        return replace(row, api=replace(row.api, Created=created), private=private)
+    created_at = Time(now)
+    if before is not None and not isinstance(before, NetworkRow):
+        created_at = before.api.CreatedAt
+    stamps = {"Version": Version(Index=index), "CreatedAt": created_at, "UpdatedAt": Time(now)}
+    api = replace(row.api, **stamps)
+    if changed:
+        return replace(row, api=api, private=replace(row.private, spec_index=index))
+    return replace(row, api=api)
+
+
+def _wish(row: Row) -> object:
+    """Return the part of a row that users write."""
+    if isinstance(row, NetworkRow):
+        return row.private.spec
+    return row.api.Spec
+
+
+def _advance(view: Overlay, change: Advance, index: int, now: int) -> None:
+    row = view.row(Ref(Kind.TASK, change.task_id))
+    if not isinstance(row, TaskRow) or (change.node_id and row.api.NodeID != change.node_id):
+        return
+    status, desired, applied_at = row.api.Status, row.api.DesiredState, row.private.applied_at
+    report = change.status
+    if report is not None and report.State >= status.State and report != status:
+        status, applied_at = report, now
+    if change.desired is not None:
+        desired = max(desired, change.desired)
+    if status is row.api.Status and desired == row.api.DesiredState:
+        return
+    api = replace(
+        row.api,
+        Status=status,
+        DesiredState=TaskState(desired),
+        Version=Version(Index=index),
+        UpdatedAt=Time(now),
+    )
+    view.put(replace(row, api=api, private=replace(row.private, applied_at=applied_at)))

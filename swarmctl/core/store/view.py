@@ -1,0 +1,326 @@
+"""Reading the tables: one consistent world for everyone who decides.
+
+A :class:`View` answers by id, by name and by index. The live tables are one (trio switches tasks
+only at checkpoints, so a synchronous reader sees them stand still), an :class:`Overlay` is another:
+a view with changes laid over it, used to judge a transaction before it touches the tables and to
+show one reconciler key what the pass has decided for the keys before it.
+
+Laws: no view hands out anything mutable; rows are frozen and shared.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from ..model.change import Index, Kind, Ref
+from ..model.objects import (
+    ClusterRow,
+    ConfigRow,
+    NetworkRow,
+    NodeRow,
+    Row,
+    SecretRow,
+    ServiceRow,
+    TaskRow,
+)
+from ..model.task import TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+KIND_OF: dict[type[object], Kind] = {
+    ClusterRow: Kind.CLUSTER,
+    NodeRow: Kind.NODE,
+    ServiceRow: Kind.SERVICE,
+    TaskRow: Kind.TASK,
+    SecretRow: Kind.SECRET,
+    ConfigRow: Kind.CONFIG,
+    NetworkRow: Kind.NETWORK,
+}
+
+Key = tuple[str, ...]
+
+
+def ref_of(row: Row) -> Ref:
+    """Return the table and id of a row."""
+    return Ref(KIND_OF[type(row)], row.api.ID)
+
+
+def version_of(row: Row) -> int:
+    """Return the log index of the last write to a row."""
+    if isinstance(row, NetworkRow):
+        return row.private.version
+    return row.api.Version.Index
+
+
+def name_of(row: Row) -> str | None:
+    """Return the name that must be unique in the row's table, lower-cased, or None."""
+    if isinstance(row, (ServiceRow, SecretRow, ConfigRow)):
+        return row.api.Spec.Name.lower() or None
+    if isinstance(row, NetworkRow):
+        return row.api.Name.lower() or None
+    return None
+
+
+# --- indexes -------------------------------------------------------------------------------------
+# An index maps a row to the keys under which it is found. The first part of a key names the index.
+
+
+def _service_keys(row: ServiceRow) -> Iterator[Key]:
+    spec, endpoint = row.api.Spec, row.api.Endpoint
+    asked = spec.EndpointSpec.Ports if spec.EndpointSpec else ()
+    for port in {*asked, *endpoint.Ports}:
+        if port.PublishedPort and port.PublishMode in ("", "ingress"):
+            yield (Index.INGRESS_PORT, f"{port.Protocol or 'tcp'}/{port.PublishedPort}")
+    for vip in endpoint.VirtualIPs:
+        yield (Index.ADDRESS, f"{vip.NetworkID}/{vip.Addr}")
+    container = spec.TaskTemplate.ContainerSpec
+    if container is not None:
+        for secret in container.Secrets:
+            yield ("ref", Kind.SECRET, secret.SecretID)
+        for config in container.Configs:
+            yield ("ref", Kind.CONFIG, config.ConfigID)
+    for network in spec.TaskTemplate.Networks or spec.Networks:
+        yield ("ref", Kind.NETWORK, network.Target)
+
+
+def _task_keys(row: TaskRow) -> Iterator[Key]:
+    task = row.api
+    yield ("task.state", task.Status.State.name)
+    if task.ServiceID:
+        place = str(task.Slot) if task.Slot else task.NodeID
+        yield ("task.service", task.ServiceID)
+        yield ("task.slot", task.ServiceID, place)
+        if task.DesiredState <= TaskState.RUNNING:
+            yield (Index.SLOT, f"{task.ServiceID}/{place}")
+    if task.NodeID:
+        yield ("task.node", task.NodeID)
+    if task.Status.State <= TaskState.RUNNING:
+        for attachment in task.NetworksAttachments:
+            for address in attachment.Addresses:
+                yield (Index.ADDRESS, f"{attachment.Network.ID}/{address}")
+
+
+def keys_of(row: Row) -> list[Key]:
+    """Return every key under which a row is found, its unique name included."""
+    keys: list[Key] = []
+    name = name_of(row)
+    if name is not None:
+        keys.append(("name", KIND_OF[type(row)], name))
+    if isinstance(row, ServiceRow):
+        keys.extend(_service_keys(row))
+    elif isinstance(row, TaskRow):
+        keys.extend(_task_keys(row))
+    elif isinstance(row, NodeRow):
+        keys.append((Index.ROLE, row.private.role))
+        keys.append(("hostname", row.api.Description.Hostname.lower()))
+    return keys
+
+
+# --- views ---------------------------------------------------------------------------------------
+
+
+class View:
+    """Typed questions over three primitives that a subclass answers.
+
+    ``index`` is the log index of the last entry applied to what is seen.
+    """
+
+    index: int = 0
+
+    def row(self, ref: Ref) -> Row | None:
+        """Return one row, or None."""
+        raise NotImplementedError  # pragma: no cover - both subclasses answer
+
+    def rows(self, kind: Kind) -> Iterable[Row]:
+        """Return all rows of a table."""
+        raise NotImplementedError  # pragma: no cover
+
+    def ids(self, key: Key) -> Iterable[str]:
+        """Return the ids found under an index key."""
+        raise NotImplementedError  # pragma: no cover
+
+    # by id
+
+    def cluster(self) -> ClusterRow | None:
+        """Return the cluster's own row; None before it was made."""
+        for row in self.rows(Kind.CLUSTER):
+            return cast("ClusterRow", row)
+        return None
+
+    def node(self, node_id: str) -> NodeRow | None:
+        return cast("NodeRow | None", self.row(Ref(Kind.NODE, node_id)))
+
+    def service(self, service_id: str) -> ServiceRow | None:
+        return cast("ServiceRow | None", self.row(Ref(Kind.SERVICE, service_id)))
+
+    def task(self, task_id: str) -> TaskRow | None:
+        return cast("TaskRow | None", self.row(Ref(Kind.TASK, task_id)))
+
+    def secret(self, secret_id: str) -> SecretRow | None:
+        return cast("SecretRow | None", self.row(Ref(Kind.SECRET, secret_id)))
+
+    def config(self, config_id: str) -> ConfigRow | None:
+        return cast("ConfigRow | None", self.row(Ref(Kind.CONFIG, config_id)))
+
+    def network(self, network_id: str) -> NetworkRow | None:
+        return cast("NetworkRow | None", self.row(Ref(Kind.NETWORK, network_id)))
+
+    # whole tables
+
+    def nodes(self) -> Iterable[NodeRow]:
+        return cast("Iterable[NodeRow]", self.rows(Kind.NODE))
+
+    def services(self) -> Iterable[ServiceRow]:
+        return cast("Iterable[ServiceRow]", self.rows(Kind.SERVICE))
+
+    def tasks(self) -> Iterable[TaskRow]:
+        return cast("Iterable[TaskRow]", self.rows(Kind.TASK))
+
+    # by index
+
+    def by_name(self, kind: Kind, name: str) -> Row | None:
+        """Return the row of that (case-insensitive) name, or None."""
+        for row_id in self.ids(("name", kind, name.lower())):
+            return self.row(Ref(kind, row_id))
+        return None
+
+    def _tasks_by(self, key: Key) -> list[TaskRow]:
+        found = (self.task(task_id) for task_id in self.ids(key))
+        return [row for row in found if row is not None]
+
+    def tasks_of(self, service_id: str) -> list[TaskRow]:
+        """Return every task of a service, history included."""
+        return self._tasks_by(("task.service", service_id))
+
+    def tasks_in(self, service_id: str, place: str) -> list[TaskRow]:
+        """Return every task of a slot (its number as text) or, for global ones, of a node id."""
+        return self._tasks_by(("task.slot", service_id, place))
+
+    def tasks_on(self, node_id: str) -> list[TaskRow]:
+        """Return every task that was assigned to a node."""
+        return self._tasks_by(("task.node", node_id))
+
+    def tasks_at(self, state: TaskState) -> list[TaskRow]:
+        """Return every task whose observed state is ``state``."""
+        return self._tasks_by(("task.state", state.name))
+
+    def holders(self, index: Index, key: str) -> tuple[str, ...]:
+        """Return the ids that hold a key of one of the public indexes."""
+        return tuple(self.ids((index, key)))
+
+    def referrers(self, ref: Ref) -> tuple[str, ...]:
+        """Return the ids of the services that refer to a secret, config or network."""
+        return tuple(self.ids(("ref", ref.kind, ref.id)))
+
+    def overlay(self) -> Overlay:
+        """Return an empty layer over this view."""
+        return Overlay(self)
+
+
+class Overlay(View):
+    """A view with rows put over it or taken away from it. Writes stay in the overlay.
+
+    The base must not change below a decision made in one synchronous stretch; across checkpoints
+    it may, and the version rules catch what became stale.
+    """
+
+    def __init__(self, base: View) -> None:
+        self._base = base
+        self.index = base.index
+        self._over: dict[Ref, Row | None] = {}
+        self._found: dict[Key, dict[str, None]] = {}
+        self._hidden: dict[Key, set[str]] = {}
+
+    def row(self, ref: Ref) -> Row | None:
+        if ref in self._over:
+            return self._over[ref]
+        return self._base.row(ref)
+
+    def rows(self, kind: Kind) -> Iterable[Row]:
+        over = self._over
+        for row in self._base.rows(kind):
+            if ref_of(row) not in over:
+                yield row
+        for ref, row_over in over.items():
+            if ref.kind is kind and row_over is not None:
+                yield row_over
+
+    def ids(self, key: Key) -> Iterable[str]:
+        hidden = self._hidden.get(key, ())
+        for row_id in self._base.ids(key):
+            if row_id not in hidden:
+                yield row_id
+        yield from self._found.get(key, ())
+
+    def put(self, row: Row) -> None:
+        """Add or replace a row."""
+        ref = ref_of(row)
+        self._forget(ref)
+        self._over[ref] = row
+        for key in keys_of(row):
+            self._found.setdefault(key, {})[ref.id] = None
+
+    def drop(self, ref: Ref) -> None:
+        """Take a row away."""
+        self._forget(ref)
+        self._over[ref] = None
+
+    def _forget(self, ref: Ref) -> None:
+        if ref not in self._over:
+            below = self._base.row(ref)
+            for key in keys_of(below) if below is not None else ():
+                self._hidden.setdefault(key, set()).add(ref.id)
+            return
+        previous = self._over[ref]
+        for key in keys_of(previous) if previous is not None else ():
+            self._found[key].pop(ref.id, None)
+
+    def written(self) -> Iterable[tuple[Ref, Row | None]]:
+        """Return what was put (row) or dropped (None), in order of first touch."""
+        return self._over.items()
+
+
+class Tables(View):
+    """The live tables. Only :class:`~swarmctl.core.store.store.Store` writes them."""
+
+    def __init__(self) -> None:
+        self.index = 0
+        self._rows: dict[Kind, dict[str, Row]] = {kind: {} for kind in Kind}
+        self._ids: dict[Key, dict[str, None]] = {}
+
+    def row(self, ref: Ref) -> Row | None:
+        return self._rows[ref.kind].get(ref.id)
+
+    def rows(self, kind: Kind) -> Iterable[Row]:
+        return self._rows[kind].values()
+
+    def ids(self, key: Key) -> Iterable[str]:
+        return self._ids.get(key, ())
+
+    def put(self, row: Row) -> Row | None:
+        """Add or replace a row; return what stood there."""
+        ref = ref_of(row)
+        before = self._rows[ref.kind].get(ref.id)
+        self._rows[ref.kind][ref.id] = row
+        keys = keys_of(row)
+        if before is not None:
+            kept = set(keys)
+            self._unindex(ref.id, (key for key in keys_of(before) if key not in kept))
+        for key in keys:
+            self._ids.setdefault(key, {})[ref.id] = None
+        return before
+
+    def drop(self, ref: Ref) -> Row | None:
+        """Take a row away; return what stood there."""
+        before = self._rows[ref.kind].pop(ref.id, None)
+        if before is not None:
+            self._unindex(ref.id, keys_of(before))
+        return before
+
+    def _unindex(self, row_id: str, keys: Iterable[Key]) -> None:
+        for key in keys:
+            found = self._ids[key]
+            found.pop(row_id, None)
+            if not found:
+                del self._ids[key]

@@ -126,6 +126,10 @@ class RemoteProtocolError(SwarmError):
     status = 400
 
 
+class Undecodable(SwarmError):
+    """Bytes that should hold a known object do not: damaged, or written by a newer release."""
+
+
 class StorageFailed(SwarmError):
     """The disk refused a write; the manager ends, since retrying an fsync proves nothing."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .base import U64, ApiStruct, Driver, Platform, printed
+from .base import I64, U32, U64, ApiStruct, Driver, Platform, printed
 
 # --- resources, restart, placement ---------------------------------------------------------------
 
@@ -24,7 +24,7 @@ class DiscreteResourceSpec(ApiStruct, frozen=True, kw_only=True):
     """A count of a generic resource, such as ``fpga=2``."""
 
     Kind: str = ""
-    Value: int = printed(0)
+    Value: I64 = printed(0)
 
 
 class GenericResource(ApiStruct, frozen=True, kw_only=True):
@@ -37,16 +37,16 @@ class GenericResource(ApiStruct, frozen=True, kw_only=True):
 class Limit(ApiStruct, frozen=True, kw_only=True):
     """What a task may use at most: CPU in 1e-9 cores, memory in bytes, processes."""
 
-    NanoCPUs: int = 0
-    MemoryBytes: int = 0
-    Pids: int = 0
+    NanoCPUs: I64 = 0
+    MemoryBytes: I64 = 0
+    Pids: I64 = 0
 
 
 class Resources(ApiStruct, frozen=True, kw_only=True):
     """What a task reserves, or a node offers: CPU in 1e-9 cores, memory in bytes."""
 
-    NanoCPUs: int = 0
-    MemoryBytes: int = 0
+    NanoCPUs: I64 = 0
+    MemoryBytes: I64 = 0
     GenericResources: tuple[GenericResource, ...] = ()
 
 
@@ -61,9 +61,9 @@ class RestartPolicy(ApiStruct, frozen=True, kw_only=True):
     """When a stopped task gets a successor. Durations in nanoseconds."""
 
     Condition: str = ""
-    Delay: int | None = None
+    Delay: I64 | None = None
     MaxAttempts: U64 | None = None
-    Window: int | None = None
+    Window: I64 | None = None
 
 
 class SpreadOver(ApiStruct, frozen=True, kw_only=True):
@@ -126,8 +126,8 @@ class ImageOptions(ApiStruct, frozen=True, kw_only=True):
 class TmpfsOptions(ApiStruct, frozen=True, kw_only=True):
     """Options of a tmpfs mount: size in bytes, mode as permission bits."""
 
-    SizeBytes: int = 0
-    Mode: int = 0
+    SizeBytes: I64 = 0
+    Mode: U32 = 0
     Options: tuple[tuple[str, ...], ...] = ()
 
 
@@ -195,11 +195,11 @@ class HealthConfig(ApiStruct, frozen=True, kw_only=True):
     """A health check. Durations in nanoseconds; 0 inherits the image's."""
 
     Test: tuple[str, ...] = ()
-    Interval: int = 0
-    Timeout: int = 0
-    StartPeriod: int = 0
-    StartInterval: int = 0
-    Retries: int = 0
+    Interval: I64 = 0
+    Timeout: I64 = 0
+    StartPeriod: I64 = 0
+    StartInterval: I64 = 0
+    Retries: I64 = 0
 
 
 class DNSConfig(ApiStruct, frozen=True, kw_only=True):
@@ -216,7 +216,7 @@ class FileTarget(ApiStruct, frozen=True, kw_only=True):
     Name: str = printed("")
     UID: str = printed("")
     GID: str = printed("")
-    Mode: U64 = printed(0)
+    Mode: U32 = printed(0)
 
 
 class RuntimeTarget(ApiStruct, frozen=True, kw_only=True):
@@ -244,8 +244,8 @@ class Ulimit(ApiStruct, frozen=True, kw_only=True):
     """One resource limit of the process."""
 
     Name: str = printed("")
-    Hard: int = printed(0)
-    Soft: int = printed(0)
+    Hard: I64 = printed(0)
+    Soft: I64 = printed(0)
 
 
 class ContainerSpec(ApiStruct, frozen=True, kw_only=True):
@@ -267,7 +267,7 @@ class ContainerSpec(ApiStruct, frozen=True, kw_only=True):
     OpenStdin: bool = False
     ReadOnly: bool = False
     Mounts: tuple[Mount, ...] = ()
-    StopGracePeriod: int | None = None
+    StopGracePeriod: I64 | None = None
     Healthcheck: HealthConfig | None = None
     Hosts: tuple[str, ...] = ()
     DNSConfig: DNSConfig | None = None
@@ -278,7 +278,7 @@ class ContainerSpec(ApiStruct, frozen=True, kw_only=True):
     CapabilityAdd: tuple[str, ...] = ()
     CapabilityDrop: tuple[str, ...] = ()
     Ulimits: tuple[Ulimit, ...] = ()
-    OomScoreAdj: int = 0
+    OomScoreAdj: I64 = 0
 
 
 class PluginPrivilege(ApiStruct, frozen=True, kw_only=True):
@@ -357,9 +357,9 @@ class UpdateConfig(ApiStruct, frozen=True, kw_only=True):
     """How an update (or rollback) rolls through the slots. Durations in nanoseconds."""
 
     Parallelism: U64 = printed(0)
-    Delay: int = 0
+    Delay: I64 = 0
     FailureAction: str = ""
-    Monitor: int = 0
+    Monitor: I64 = 0
     MaxFailureRatio: float = printed(0.0)
     Order: str = printed("")
 
@@ -372,8 +372,8 @@ class PortConfig(ApiStruct, frozen=True, kw_only=True):
 
     Name: str = ""
     Protocol: str = ""
-    TargetPort: U64 = 0
-    PublishedPort: U64 = 0
+    TargetPort: U32 = 0
+    PublishedPort: U32 = 0
     PublishMode: str = ""
 
 

@@ -15,7 +15,7 @@ States only move forward, so reports merge without conflict (swarmkit: a Lamport
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import Enum
 
 import msgspec
 
@@ -23,26 +23,54 @@ from .base import NEVER, ApiStruct, Driver, PrivateStruct, Time, Version, printe
 from .spec import EndpointSpec, GenericResource, PortConfig, TaskSpec
 
 
-class TaskState(IntEnum):
-    """Observed and desired states, with swarmkit's numbers; the API shows the lower-case name."""
+class TaskState(Enum):
+    """Observed and desired states, ordered by swarmkit's numbers, written down by their names.
 
-    NEW = 0
-    PENDING = 64
-    ASSIGNED = 192
-    ACCEPTED = 256
-    PREPARING = 320
-    READY = 384
-    STARTING = 448
-    RUNNING = 512
-    COMPLETE = 576
-    SHUTDOWN = 640
-    FAILED = 704
-    REJECTED = 768
-    REMOVE = 800
-    ORPHANED = 832
+    ``TaskState.RUNNING.value`` is ``"running"``, as the API shows it and the log keeps it; ``<``
+    and ``int(state)`` go by the number. (No IntEnum: msgspec would print the number everywhere.)
+    """
+
+    number: int
+    _value_: str
+
+    def __new__(cls, number: int, name: str) -> TaskState:  # noqa: PYI034 - no Self on 3.10
+        state = object.__new__(cls)
+        state._value_ = name
+        state.number = number
+        return state
+
+    def __lt__(self, other: TaskState) -> bool:
+        return self.number < other.number
+
+    def __le__(self, other: TaskState) -> bool:
+        return self.number <= other.number
+
+    def __gt__(self, other: TaskState) -> bool:
+        return self.number > other.number
+
+    def __ge__(self, other: TaskState) -> bool:
+        return self.number >= other.number
+
+    def __int__(self) -> int:
+        return self.number
+
+    NEW = (0, "new")
+    PENDING = (64, "pending")
+    ASSIGNED = (192, "assigned")
+    ACCEPTED = (256, "accepted")
+    PREPARING = (320, "preparing")
+    READY = (384, "ready")
+    STARTING = (448, "starting")
+    RUNNING = (512, "running")
+    COMPLETE = (576, "complete")
+    SHUTDOWN = (640, "shutdown")
+    FAILED = (704, "failed")
+    REJECTED = (768, "rejected")
+    REMOVE = (800, "remove")
+    ORPHANED = (832, "orphaned")
 
 
-STATE_NAMES: dict[TaskState, str] = {state: state.name.lower() for state in TaskState}
+STATE_NAMES: dict[TaskState, str] = {state: state.value for state in TaskState}
 STATES_BY_NAME: dict[str, TaskState] = {name: state for state, name in STATE_NAMES.items()}
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
@@ -55,6 +56,7 @@ BACKDATE_NS = HOUR_NS  # clocks of nodes differ; swarmkit ca/certificates.go Cer
 
 MAX_CHAIN = 8  # certificates in one presented chain, or one trusted bundle
 
+_NAME = re.compile(r"[0-9A-Za-z.-]{1,64}")  # fits PrintableString, CN's 64 and a DNS name
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _FAR_FUTURE_NS = 253_402_300_799 * SECOND_NS  # 9999-12-31T23:59:59Z, the last time X.509 can say
 # What the TLS library and chain.py enforce; a critical extension beyond these must be refused.
@@ -446,6 +448,8 @@ def _require_chain_from(ca: Certificate, intermediates: tuple[Certificate, ...])
 
 
 def _attribute(oid: x509.ObjectIdentifier, value: str) -> x509.NameAttribute[str]:
+    if not _NAME.fullmatch(value):
+        raise ValueError(f"{value!r} cannot stand in a certificate: letters, digits, - and . can")
     # Go, and so Docker, writes PrintableString where it can; clients compare CertIssuerSubject as
     # bytes. The library offers the choice only under this underscored name.
     return x509.NameAttribute(oid, value, _ASN1Type.PrintableString)

@@ -1,0 +1,53 @@
+"""What the machine must offer before a lab can stand on it, said in words."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+
+_FOR_HOSTS = {
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "mount": "mount",
+    "nsenter": "util-linux",
+    "unshare": "util-linux",
+}
+_FOR_ENGINES = {"dockerd": "docker.io", "busybox": "busybox-static"}
+
+
+@cache
+def missing_for_hosts() -> str | None:
+    """Why no lab host can be made here; None when it can."""
+    if sys.platform != "linux":
+        return "a lab needs Linux"
+    if os.geteuid() != 0:
+        return "a lab needs root, for network namespaces"
+    missing = _missing_commands(_FOR_HOSTS)
+    if missing:
+        return missing
+    tried = subprocess.run(
+        ["unshare", "--net", "--mount", "--uts", "--pid", "--cgroup", "--fork", "true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if tried.returncode != 0:
+        return f"a lab needs namespaces, which this machine refuses: {tried.stderr.strip()}"
+    return None
+
+
+@cache
+def missing_for_engines() -> str | None:
+    """Why no lab host could run a Docker engine here; None when it could."""
+    return missing_for_hosts() or _missing_commands(_FOR_ENGINES)
+
+
+def _missing_commands(wanted: dict[str, str]) -> str | None:
+    missing = [command for command in wanted if shutil.which(command) is None]
+    if not missing:
+        return None
+    packages = " ".join(sorted({wanted[command] for command in missing}))
+    return f"not on PATH: {', '.join(missing)} (Debian: apt-get install {packages})"

@@ -40,7 +40,6 @@ from ..model.change import (
     Update,
 )
 from ..model.objects import ClusterRow, NetworkRow, Row, TaskRow
-from ..model.task import TaskState
 from .view import KIND_OF, Overlay, Tables, name_of, ref_of, version_of
 
 if TYPE_CHECKING:
@@ -319,7 +318,7 @@ def _advance(view: Overlay, change: Advance, index: int, now: int) -> None:
     api = replace(
         row.api,
         Status=status,
-        DesiredState=TaskState(desired),
+        DesiredState=desired,
         Version=Version(Index=index),
         UpdatedAt=Time(now),
     )

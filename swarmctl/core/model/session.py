@@ -1,0 +1,170 @@
+"""What an agent and the leader's dispatcher say to each other on their one stream.
+
+The agent opens the stream with :class:`Register`; the dispatcher answers :class:`Welcome` and then
+one complete :class:`Assignments`, later incremental ones. Everything after that flows both ways
+until either side closes. A lost stream loses nothing: the agent registers again, gets a complete
+set, and reports every status it holds anew.
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+import msgspec
+
+from .base import Driver, PrivateStruct
+from .objects import NodeDescription
+from .task import Task, TaskStatus
+
+SESSION_METHOD = "session"
+
+
+class ManagerPeer(PrivateStruct, frozen=True, kw_only=True):
+    """A manager that an agent may dial."""
+
+    node_id: str
+    addr: str
+
+
+# --- from the agent ------------------------------------------------------------------------------
+
+
+class Register(PrivateStruct, frozen=True, kw_only=True, tag="register"):
+    """The first message: who is here, with what.
+
+    Attributes:
+        description: what this node offers.
+        can_run: False while the executor's engine does not answer.
+        instance: random id of this process; a second process with the same certificate shows.
+        advertise_addr: where the node says it is; empty for "where I dial from".
+        warning: a sentence for ``Status.Message``, such as why it cannot run tasks.
+    """
+
+    description: NodeDescription
+    can_run: bool = True
+    instance: str = ""
+    advertise_addr: str = ""
+    warning: str = ""
+
+
+class Heartbeat(PrivateStruct, frozen=True, kw_only=True, tag="heartbeat"):
+    """Still here."""
+
+
+class TaskReport(PrivateStruct, frozen=True, kw_only=True):
+    """The newest status of one task."""
+
+    task_id: str
+    status: TaskStatus
+
+
+class Report(PrivateStruct, frozen=True, kw_only=True, tag="report"):
+    """Statuses that changed. Counts as a heartbeat. Answered by :class:`ReportTaken`."""
+
+    number: int
+    tasks: tuple[TaskReport, ...]
+
+
+class Describe(PrivateStruct, frozen=True, kw_only=True, tag="describe"):
+    """The node's description changed."""
+
+    description: NodeDescription
+    can_run: bool = True
+    warning: str = ""
+
+
+class Farewell(PrivateStruct, frozen=True, kw_only=True, tag="farewell"):
+    """This daemon ends on purpose.
+
+    Attributes:
+        back_within_ns: it is only restarting; silence is expected for this long. 0: it stops.
+    """
+
+    back_within_ns: int = 0
+
+
+FromAgent = Union[Register, Heartbeat, Report, Describe, Farewell]  # noqa: UP007 - read at run time
+
+
+# --- from the dispatcher -------------------------------------------------------------------------
+
+
+class NodeNews(PrivateStruct, frozen=True, kw_only=True):
+    """What a node has to know beyond its tasks.
+
+    Attributes:
+        heartbeat_ns: how often to send something.
+        managers: all of them, so the agent can find the next leader.
+        root_ca: the trusted root certificates in PEM.
+        role: the role its certificate should have.
+        renew: ask for a new certificate now, whatever its age.
+    """
+
+    heartbeat_ns: int
+    managers: tuple[ManagerPeer, ...] = ()
+    root_ca: str = ""
+    role: str = "worker"
+    renew: bool = False
+
+
+class Welcome(PrivateStruct, frozen=True, kw_only=True, tag="welcome"):
+    """Registered."""
+
+    cluster_id: str
+    node_id: str
+    session_id: str
+    news: NodeNews
+
+
+class News(PrivateStruct, frozen=True, kw_only=True, tag="news"):
+    """Something in :class:`NodeNews` changed."""
+
+    news: NodeNews
+
+
+class AssignedTask(PrivateStruct, frozen=True, kw_only=True):
+    """A task for this node, with what only the node may see."""
+
+    task: Task
+    service_name: str = ""
+    service_labels: dict[str, str] = msgspec.field(default_factory=dict)
+    registry_auth: str = ""
+    log_driver: Driver | None = None
+
+
+class Dependency(PrivateStruct, frozen=True, kw_only=True):
+    """A secret's or config's data; goes to the nodes that run a task using it, and no others."""
+
+    id: str
+    data: bytes
+    templating: str = ""
+
+
+class Assignments(PrivateStruct, frozen=True, kw_only=True, tag="assignments"):
+    """What this node shall hold.
+
+    Attributes:
+        number: counts up from 1 in a session; a gap means messages were lost.
+        complete: what is not listed is gone. Else only what is listed changes.
+        put: tasks to take on, or whose desired state or spec changed.
+        removed: tasks to stop, remove and forget.
+        secrets, configs: data that tasks in ``put`` need and this node was not sent yet.
+        dropped: ids of secrets and configs that no task of this node uses any more.
+    """
+
+    number: int
+    complete: bool = False
+    put: tuple[AssignedTask, ...] = ()
+    removed: tuple[str, ...] = ()
+    secrets: tuple[Dependency, ...] = ()
+    configs: tuple[Dependency, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+
+class ReportTaken(PrivateStruct, frozen=True, kw_only=True, tag="report-taken"):
+    """The statuses of that report are in the log."""
+
+    number: int
+
+
+FromDispatcher = Union[Welcome, News, Assignments, ReportTaken]  # noqa: UP007 - read at run time

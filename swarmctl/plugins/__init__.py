@@ -1,1 +1,52 @@
-"""The public plugin surface, and the built-ins that use it."""
+"""The public plugin surface: what a plugin imports, and nothing else of swarmctl.
+
+A plugin is a module (or package) with functions marked ``hookimpl`` that implement hooks of
+:mod:`swarmctl.plugins.hookspecs`. This package gives the marker, the Protocols that the objects
+made by hooks implement, and their errors; :mod:`swarmctl.plugins.model` gives the nouns. The
+built-ins come in through the same door and use nothing that a plugin cannot.
+
+Law: nothing here starts anything. Finding and loading plugins is ``loader.py``'s, and only the
+daemon imports that.
+"""
+
+from __future__ import annotations
+
+from ..core.agent.executor import (
+    EngineUnavailable,
+    Executor,
+    ExecutorDescription,
+    ExecutorError,
+    ExitStatus,
+    LogLine,
+    LogOptions,
+    NodeIdentity,
+    TaskController,
+    TaskObservation,
+    TaskStats,
+)
+from .hookspecs import (
+    PLUGIN_API,
+    ExecutorLimits,
+    ExecutorSettings,
+    PluginInfo,
+    hookimpl,
+)
+
+__all__ = [
+    "PLUGIN_API",
+    "EngineUnavailable",
+    "Executor",
+    "ExecutorDescription",
+    "ExecutorError",
+    "ExecutorLimits",
+    "ExecutorSettings",
+    "ExitStatus",
+    "LogLine",
+    "LogOptions",
+    "NodeIdentity",
+    "PluginInfo",
+    "TaskController",
+    "TaskObservation",
+    "TaskStats",
+    "hookimpl",
+]

@@ -1,0 +1,108 @@
+"""The hooks: every place where a plugin may add to swarmctl, as typed, documented signatures.
+
+Laws for hooks and for those who implement them:
+
+- Hooks are synchronous factories that return objects. They are called on the event loop, so they
+  do no I/O and wait for nothing; what awaits is the returned object's Protocol. The loader refuses
+  ``async def`` implementations.
+- A hook that chooses one of many is ``firstresult`` and keyed by name: an implementation returns
+  None for every name that is not its own.
+- Hooks grow by new arguments (an implementation may take fewer); none is renamed in place.
+- A new kind of object gets its hook here together with its Protocol, never before.
+
+Only ``loader.py`` calls hooks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import pluggy
+
+if TYPE_CHECKING:
+    from ..core.agent.executor import Executor
+
+PROJECT = "swarmctl"
+PLUGIN_API = 1
+"""Level of this plugin surface; goes up when an implementation that was right may stop working."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class PluginInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plugin says of itself, shown by ``swarmctl plugin ls``.
+
+    Attributes:
+        name: what users call it, such as ``docker``.
+        version: its own version.
+        api: the :data:`PLUGIN_API` it was written for.
+    """
+
+    name: str
+    version: str
+    api: int = PLUGIN_API
+
+
+class ExecutorLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much an executor asks of its engine at a time.
+
+    Attributes:
+        pulls: image pulls; they take long and wait for registries.
+        changes: calls that make, start or remove something; more of them only queue in the engine.
+    """
+
+    pulls: int = 3
+    changes: int = 8
+
+
+class ExecutorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's configuration says to its executor.
+
+    Attributes:
+        state_dir: absolute path of this node's state directory; what an executor keeps goes into a
+            directory of its own in there.
+        engine: endpoint such as ``unix:///var/run/docker.sock``; None for the executor's default.
+        limits: how much to ask of the engine at a time.
+        options: the executor's own section of the configuration, not interpreted by swarmctl.
+    """
+
+    state_dir: str
+    engine: str | None = None
+    limits: ExecutorLimits = msgspec.field(default_factory=ExecutorLimits)
+    options: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+@hookspec
+def swarmctl_plugin_info() -> PluginInfo:
+    """Tell what this plugin is.
+
+    Called by the node process, worker or manager, once, when the plugin is loaded. Every plugin
+    answers for itself; one without this hook is listed under the name it was loaded by. A plugin
+    written for a newer ``PluginInfo.api`` than :data:`PLUGIN_API` is refused.
+
+    .. versionadded:: 0.1
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def swarmctl_executor(name: str, settings: ExecutorSettings) -> Executor | None:
+    """Make the executor called ``name``, or return None when ``name`` is not yours.
+
+    Called by the node process, worker or manager, when it starts: once with the configured name,
+    or with one name after the other until an executor answers. The first plugin that does not
+    return None wins. Returning an executor says nothing about its engine: one that is down is
+    found out by :meth:`~swarmctl.plugins.Executor.describe`.
+
+    Args:
+        name: as given to ``--executor``, such as ``docker`` or ``process``.
+        settings: of this node.
+
+    Raises:
+        SwarmError: the settings cannot be used; its text says which and what would be right.
+
+    .. versionadded:: 0.1
+    """
+    raise NotImplementedError

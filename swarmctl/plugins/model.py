@@ -1,0 +1,102 @@
+"""The nouns that plugins meet, under one public name: specs, tasks, descriptions.
+
+Only names are handed on from :mod:`swarmctl.core.model`; what they mean is written there. Names
+may be added here; one that was public stays.
+"""
+
+from __future__ import annotations
+
+from ..core.model.base import (
+    NANOSECONDS_PER_SECOND,
+    NEVER,
+    SECOND,
+    Driver,
+    Platform,
+    Time,
+)
+from ..core.model.duration import format_time, parse_time
+from ..core.model.objects import EngineDescription, NodeDescription, PluginDescription
+from ..core.model.spec import (
+    AppArmorOpts,
+    BindOptions,
+    ContainerSpec,
+    CredentialSpec,
+    DiscreteResourceSpec,
+    DNSConfig,
+    EndpointSpec,
+    GenericResource,
+    HealthConfig,
+    ImageOptions,
+    Limit,
+    Mount,
+    NamedResourceSpec,
+    PortConfig,
+    Privileges,
+    ResourceRequirements,
+    Resources,
+    SeccompOpts,
+    SELinuxContext,
+    TaskSpec,
+    TmpfsOptions,
+    Ulimit,
+    VolumeOptions,
+)
+from ..core.model.task import (
+    AttachedNetwork,
+    AttachedNetworkSpec,
+    ContainerStatus,
+    NetworkAttachment,
+    PortStatus,
+    SecretFile,
+    Task,
+    TaskAssignment,
+    TaskState,
+    TaskStatus,
+)
+
+__all__ = [
+    "NANOSECONDS_PER_SECOND",
+    "NEVER",
+    "SECOND",
+    "AppArmorOpts",
+    "AttachedNetwork",
+    "AttachedNetworkSpec",
+    "BindOptions",
+    "ContainerSpec",
+    "ContainerStatus",
+    "CredentialSpec",
+    "DNSConfig",
+    "DiscreteResourceSpec",
+    "Driver",
+    "EndpointSpec",
+    "EngineDescription",
+    "GenericResource",
+    "HealthConfig",
+    "ImageOptions",
+    "Limit",
+    "Mount",
+    "NamedResourceSpec",
+    "NetworkAttachment",
+    "NodeDescription",
+    "Platform",
+    "PluginDescription",
+    "PortConfig",
+    "PortStatus",
+    "Privileges",
+    "ResourceRequirements",
+    "Resources",
+    "SELinuxContext",
+    "SeccompOpts",
+    "SecretFile",
+    "Task",
+    "TaskAssignment",
+    "TaskSpec",
+    "TaskState",
+    "TaskStatus",
+    "Time",
+    "TmpfsOptions",
+    "Ulimit",
+    "VolumeOptions",
+    "format_time",
+    "parse_time",
+]

@@ -1,0 +1,261 @@
+"""Loading plugins: which ones, in which order, and what is said about those that are refused."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from swarmctl.core.errors import InvalidArgument
+from swarmctl.plugins import (
+    EngineUnavailable,
+    ExecutorSettings,
+    PluginInfo,
+    hookimpl,
+    hookspecs,
+)
+from swarmctl.plugins.loader import (
+    Candidate,
+    NoExecutor,
+    NoSuchExecutor,
+    PluginError,
+    Plugins,
+    load_plugins,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SETTINGS = ExecutorSettings(state_dir="/nowhere")
+
+
+class Engine:
+    """As much of an executor as detection asks for."""
+
+    def __init__(self, name: str, *, up: bool = True) -> None:
+        self.name = name
+        self._up = up
+
+    async def describe(self) -> None:
+        if not self._up:
+            raise EngineUnavailable("nobody answers")
+
+
+def plugin(**functions: Callable[..., Any]) -> types.SimpleNamespace:
+    return types.SimpleNamespace(**{name: hookimpl(f) for name, f in functions.items()})
+
+
+def makes(name: str, **how: Any) -> types.SimpleNamespace:
+    def swarmctl_executor(name: str, wanted: str = name) -> Engine | None:
+        return Engine(wanted, **how) if name == wanted else None
+
+    def by_name(name: str) -> Any:
+        return swarmctl_executor(name)
+
+    return plugin(swarmctl_executor=by_name)
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Puts an importable module with these functions in place; gives its name."""
+
+    def put(name: str, **functions: Callable[..., Any]) -> str:
+        made = types.ModuleType(name)
+        for key, function in functions.items():
+            setattr(made, key, hookimpl(function))
+        monkeypatch.setitem(sys.modules, name, made)
+        return name
+
+    return put
+
+
+def info() -> PluginInfo:
+    return PluginInfo(name="mine", version="1")
+
+
+def load(*candidates: Candidate, **how: Any) -> list[str]:
+    plugins = load_plugins(built_ins={}, candidates=candidates, **how)
+    return [loaded.name for loaded in plugins.infos()]
+
+
+def test_first_party_plugins_are_enabled_by_being_installed(module: Callable[..., str]) -> None:
+    """The docker executor's entry point loads without being named."""
+    module("swarmctl_docker_exec", swarmctl_plugin_info=info)
+    assert load(Candidate("docker", "swarmctl_docker_exec")) == ["mine"]
+
+
+def test_a_stranger_under_a_first_party_name_is_not_loaded(module: Callable[..., str]) -> None:
+    """An entry point called docker that leads to another module stays off."""
+    module("impostor", swarmctl_plugin_info=info)
+    assert load(Candidate("docker", "impostor")) == []
+
+
+def test_third_party_plugins_load_only_when_named(module: Callable[..., str]) -> None:
+    """An installed plugin of a stranger stays off until the configuration names it."""
+    module("stranger", swarmctl_plugin_info=info)
+    point = Candidate("theirs", "stranger")
+    assert load(point) == []
+    assert load(point, named=["theirs"]) == ["mine"]
+
+
+def test_a_named_plugin_that_is_missing_is_named_with_what_there_is() -> None:
+    """A typo in the configuration is answered with the names that exist."""
+    with pytest.raises(PluginError, match='no plugin called "gpux" is installed; installed: gpu'):
+        load(Candidate("gpu", "gpu_plugin"), named=["gpux"])
+
+
+def test_two_plugins_of_one_name_are_both_named(module: Callable[..., str]) -> None:
+    """Which of two distributions is meant is not guessed."""
+    with pytest.raises(PluginError, match='called "gpu": a and b'):
+        load(Candidate("gpu", "a"), Candidate("gpu", "b"), named=["gpu"])
+
+
+def test_built_ins_come_first_and_their_own_entry_points_add_nothing(
+    module: Callable[..., str],
+) -> None:
+    """The entry point that swarmctl itself declares for a built-in does not load it twice."""
+    name = module("swarmctl.plugins.process_exec", swarmctl_plugin_info=info)
+    plugins = load_plugins(built_ins={"process": name}, candidates=[Candidate("process", name)])
+    assert [loaded.name for loaded in plugins.infos()] == ["mine"]
+
+
+def test_an_import_error_names_plugin_and_cause() -> None:
+    """A plugin that cannot be imported is named together with why."""
+    with pytest.raises(PluginError, match=r'"docker".*swarmctl_docker_exec.*No module') as caught:
+        load_plugins(built_ins={"docker": "swarmctl_docker_exec.nowhere"}, candidates=[])
+    assert isinstance(caught.value.__cause__, ImportError)
+
+
+def test_single_files_are_plugins(tmp_path: Path) -> None:
+    """Every Python file in the plugin directory is loaded, in the order of their names."""
+    for name in ("b", "a"):
+        file = tmp_path / f"{name}.py"
+        file.write_text(
+            "from swarmctl.plugins import PluginInfo, hookimpl\n"
+            "@hookimpl\n"
+            f"def swarmctl_plugin_info(): return PluginInfo(name={name!r}, version='1')\n"
+        )
+        file.chmod(0o644)
+    assert load(directory=tmp_path) == ["a", "b"]
+    assert load(directory=tmp_path / "missing") == []
+
+
+def test_a_broken_file_is_named_with_its_cause(tmp_path: Path) -> None:
+    """A plugin file that raises while being imported ends the start, and says what it raised."""
+    file = tmp_path / "bad.py"
+    file.write_text("1 / 0\n")
+    file.chmod(0o600)
+    with pytest.raises(PluginError, match=r"bad\.py cannot be imported: ZeroDivisionError"):
+        load(directory=tmp_path)
+
+
+def test_a_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    """The daemon runs no code that another user of the machine could have put there."""
+    file = tmp_path / "open.py"
+    file.write_text("")
+    file.chmod(0o666)
+    with pytest.raises(PluginError, match="chmod go-w"):
+        load(directory=tmp_path)
+
+
+def test_async_hooks_are_refused() -> None:
+    """An ``async def`` hook is refused with what to write instead."""
+
+    async def swarmctl_executor(name: str) -> None: ...
+
+    with pytest.raises(
+        PluginError, match=r'"x": swarmctl_executor is "async def"; hooks are plain'
+    ):
+        Plugins().register("x", plugin(swarmctl_executor=swarmctl_executor))
+
+
+@pytest.mark.parametrize(
+    ("functions", "text"),
+    [
+        ({"swarmctl_exekutor": lambda: None}, "no hook of this version; hooks: swarmctl_plugin_in"),
+        ({}, "implements no hook"),
+        ({"swarmctl_executor": lambda color: color}, "color"),
+        ({"swarmctl_plugin_info": lambda: 1 / 0}, "swarmctl_plugin_info failed: ZeroDivision"),
+        ({"swarmctl_plugin_info": lambda: "docker"}, "must return a PluginInfo"),
+        (
+            {"swarmctl_plugin_info": lambda: PluginInfo(name="x", version="1", api=99)},
+            "needs plugin API 99, this swarmctl has 1",
+        ),
+    ],
+)
+def test_a_plugin_that_breaks_a_rule_is_refused_and_leaves_nothing(
+    functions: dict[str, Callable[..., Any]], text: str
+) -> None:
+    """The refusal names the plugin and the rule, and no half of the plugin stays registered."""
+    plugins = Plugins()
+    with pytest.raises(PluginError, match=text) as caught:
+        plugins.register("x", plugin(**functions))
+    assert '"x"' in str(caught.value)
+    assert plugins.infos() == ()
+    plugins.register("x", plugin(swarmctl_plugin_info=info))
+
+
+def test_a_hook_may_be_implemented_under_another_name() -> None:
+    """The rules look at the hook that is implemented, not at what the function is called."""
+
+    async def other(name: str) -> None: ...
+
+    odd = types.SimpleNamespace(other=hookimpl(specname="swarmctl_executor")(other))
+    with pytest.raises(PluginError, match="async def"):
+        Plugins().register("x", odd)
+
+
+def test_the_executor_is_made_by_the_plugin_of_that_name() -> None:
+    """Of several plugins the one that knows the name makes the executor."""
+    plugins = Plugins()
+    for name in ("docker", "process"):
+        plugins.register(name, makes(name))
+    assert plugins.executor("process", SETTINGS).name == "process"
+
+
+def test_an_unknown_executor_is_bad_input_and_says_what_is_loaded() -> None:
+    """A name that no plugin knows is the user's mistake, answered with the loaded plugins."""
+    plugins = Plugins()
+    plugins.register("docker", makes("docker"))
+    with pytest.raises(NoSuchExecutor, match='called "dokcer"; loaded plugins: docker'):
+        plugins.executor("dokcer", SETTINGS)
+
+
+def test_a_plugin_that_fails_to_make_its_executor_is_named() -> None:
+    """A crash in a hook is the plugin's error; bad settings stay the user's."""
+
+    def crash(name: str) -> None:
+        raise KeyError("oops")
+
+    def refuse(name: str) -> None:
+        raise InvalidArgument("no such endpoint")
+
+    for function, error in ((crash, PluginError), (refuse, InvalidArgument)):
+        plugins = Plugins()
+        plugins.register("x", plugin(swarmctl_executor=function))
+        with pytest.raises(error, match="oops" if error is PluginError else "no such endpoint"):
+            plugins.executor("x", SETTINGS)
+
+
+async def test_detection_takes_the_first_executor_that_answers() -> None:
+    """An engine that is down is passed over for the next in order."""
+    plugins = Plugins()
+    plugins.register("docker", makes("docker", up=False))
+    plugins.register("process", makes("process"))
+    assert (await plugins.detect_executor(SETTINGS)).name == "process"
+
+
+async def test_detection_that_finds_nothing_says_why_of_each() -> None:
+    """When nothing answers, every executor that was tried is named with its reason."""
+    plugins = Plugins()
+    plugins.register("docker", makes("docker", up=False))
+    with pytest.raises(NoExecutor, match="docker: nobody answers; podman: not installed; process"):
+        await plugins.detect_executor(SETTINGS)
+
+
+def test_settings_default_to_the_measured_limits() -> None:
+    """Three pulls and eight changes at a time, unless the configuration says otherwise."""
+    assert SETTINGS.limits == hookspecs.ExecutorLimits(pulls=3, changes=8)

@@ -217,6 +217,7 @@ class TaskAssignment(PrivateStruct, frozen=True, kw_only=True):
         service_name, service_labels: of the service it belongs to.
         registry_auth: value for ``X-Registry-Auth``, else ""; secret, never written to disk.
         secrets, configs: files to show inside the task; secret, kept in memory only.
+        ports: the service's published ports as allocated; an executor binds the host-mode ones.
         cluster_id: whose task it is.
     """
 
@@ -226,6 +227,7 @@ class TaskAssignment(PrivateStruct, frozen=True, kw_only=True):
     registry_auth: str = ""
     secrets: tuple[SecretFile, ...] = ()
     configs: tuple[SecretFile, ...] = ()
+    ports: tuple[PortConfig, ...] = ()
     log_driver: Driver | None = None
     cluster_id: str = ""
 

@@ -34,16 +34,18 @@ PLUGIN_ROOTS = ("docker_exec", "podman_exec")
 TREE = """
 swarmctl                       __main__:E daemon:T config:E
 swarmctl.cli                   *:E
-swarmctl.plugins               hookspecs loader:E testing:T spread subnets null_exec:T
+swarmctl.plugins               hookspecs model loader:E testing:T spread subnets null_exec:T
 swarmctl.plugins.process_exec  *:T
 swarmctl.plugins.overlay       *:T
 swarmctl.core                  errors ids clock:T node:T
-swarmctl.core.model            base spec objects task change validate labels
+swarmctl.core.model            base spec objects task change request codec duration
+swarmctl.core.model            validate defaults reference labels constraint dirty
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
-swarmctl.core.raft             tracker
+swarmctl.core.raft             tracker state election leading following reads orders
 swarmctl.core.raft             disk:T transport:T runner:T
-swarmctl.core.wire             frame calls tls http1 link:T http_server:T unix_listener:T
+swarmctl.core.wire             frame calls tls http1 link:T stream:T connect:T http_server:T
+swarmctl.core.wire             unix_listener:T
 swarmctl.core.ca               keys x509 chain token issue rotation keyfiles:E server:T renew:T
 swarmctl.core.orchestrator     decide slots replicated global_ jobs restart rollout reaper enforcer
 swarmctl.core.allocator        decide ports

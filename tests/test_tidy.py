@@ -38,8 +38,8 @@ swarmctl.plugins               hookspecs model loader:E testing:T spread subnets
 swarmctl.plugins.process_exec  *:T
 swarmctl.plugins.overlay       *:T
 swarmctl.core                  errors ids clock:T node:T
-swarmctl.core.model            base spec objects task change request codec duration
-swarmctl.core.model            validate defaults reference labels constraint dirty
+swarmctl.core.model            base spec objects cluster task change request session codec
+swarmctl.core.model            duration validate defaults reference labels constraint dirty
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
@@ -178,6 +178,8 @@ MAY_SWALLOW = frozenset(
         "swarmctl.core.manager.reconcile",
         "swarmctl.core.api.server",
         "swarmctl.core.wire.http_server",
+        "swarmctl.core.wire.link",  # per call of a peer
+        "swarmctl.core.wire.connect",  # per peer
         "swarmctl.core.agent.worker",
         "swarmctl.core.agent.runner",
         "swarmctl.plugins.loader",

@@ -21,7 +21,7 @@ I64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 U64 = Annotated[int, msgspec.Meta(ge=0)]
 U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 """Go's widths, held when a request is decoded: a number that no Go client could read back would
-make every list that shows it fail. (No decoder here takes more than 64 bits, so U64 has no ``le``.)
+make every list that shows it fail. (msgspec has no bound beyond 63 bits; codec.py holds U64's.)
 """
 
 NANOSECONDS_PER_SECOND = 1_000_000_000

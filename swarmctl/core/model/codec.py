@@ -101,8 +101,8 @@ def _parse(body: bytes) -> object:
             raise BadRequest("unexpected content after JSON") from None
         if "truncated" in text:
             raise BadRequest("invalid JSON: unexpected EOF") from None
-        text = text.removeprefix("JSON is malformed: ")
-        raise BadRequest(f"invalid JSON: {text[0].lower()}{text[1:]}") from None
+        text = text.removeprefix("JSON is malformed: ").partition(" - at ")[0]
+        raise BadRequest(f"invalid JSON: {_place(text)}") from None
     return plain
 
 
@@ -114,7 +114,7 @@ def _place(text: str) -> str:
     match = _PLACE.fullmatch(text)
     assert match is not None  # both groups may be empty
     what = match["what"].replace("`", "")
-    what = what[:1].lower() + what[1:]
+    what = what[:1].lower() + what[1:].replace(" | null", "")
     return f"{match['path']}: {what}" if match["path"] else what
 
 
@@ -238,7 +238,7 @@ def _build(info: inspect.Type) -> Fold:
     if isinstance(info, inspect.UnionType):  # T | None; null never gets this far
         (inner,) = (one for one in info.types if not isinstance(one, inspect.NoneType))
         return _build(inner)
-    return _keep
+    return _whole if isinstance(info, inspect.IntType) else _keep
 
 
 def _zero(info: inspect.Type) -> object:
@@ -252,6 +252,15 @@ def _zero(info: inspect.Type) -> object:
 
 def _keep(plain: object) -> object:
     return plain
+
+
+# convert refuses a value of a foreign class by the name of that class: this one is for reading
+_BEYOND_64_BITS = type("number beyond 64 bits", (), {})()
+
+
+def _whole(plain: object) -> object:
+    # msgspec has no bound for unsigned integers, yet msgpack and Go hold 64 bits
+    return _BEYOND_64_BITS if isinstance(plain, int) and plain >= 2**64 else plain
 
 
 def _struct_fold(info: inspect.StructType) -> Fold:

@@ -9,7 +9,18 @@ from typing import Union
 
 import msgspec
 
-from .base import NEVER, U64, ApiStruct, Driver, Platform, PrivateStruct, Time, Version, printed
+from .base import (
+    NEVER,
+    U64,
+    ApiStruct,
+    Driver,
+    Platform,
+    PrivateStruct,
+    Time,
+    Version,
+    printed,
+)
+from .cluster import ClusterInfo, ClusterPrivate, TLSInfo
 from .spec import (
     EndpointSpec,
     PortConfig,
@@ -135,14 +146,6 @@ class EngineDescription(ApiStruct, frozen=True, kw_only=True):
     Plugins: tuple[PluginDescription, ...] = ()
 
 
-class TLSInfo(ApiStruct, frozen=True, kw_only=True):
-    """Whom a node trusts and who signed its certificate (subject and key as DER)."""
-
-    TrustRoot: str = ""
-    CertIssuerSubject: bytes = b""
-    CertIssuerPublicKey: bytes = b""
-
-
 class NodeDescription(ApiStruct, frozen=True, kw_only=True):
     """What a node says of itself."""
 
@@ -203,130 +206,6 @@ class NodePrivate(PrivateStruct, frozen=True, kw_only=True):
     status_since: int = 0
     grace_until: int = 0
     can_run: bool = True
-    spec_index: int = 0
-
-
-# --- swarm ---------------------------------------------------------------------------------------
-
-
-class OrchestrationConfig(ApiStruct, frozen=True, kw_only=True):
-    """How much history is kept for each slot."""
-
-    TaskHistoryRetentionLimit: int | None = None
-
-
-class RaftConfig(ApiStruct, frozen=True, kw_only=True):
-    """Raft settings; ticks are shown for compatibility."""
-
-    SnapshotInterval: U64 = 0
-    KeepOldSnapshots: U64 | None = None
-    LogEntriesForSlowFollowers: U64 = 0
-    ElectionTick: int = printed(0)
-    HeartbeatTick: int = printed(0)
-
-
-class DispatcherConfig(ApiStruct, frozen=True, kw_only=True):
-    """How often agents report, in nanoseconds."""
-
-    HeartbeatPeriod: int = 0
-
-
-class ExternalCA(ApiStruct, frozen=True, kw_only=True):
-    """A certificate signing service."""
-
-    Protocol: str = printed("")
-    URL: str = printed("")
-    Options: dict[str, str] = msgspec.field(default_factory=dict)
-    CACert: str = printed("")
-
-
-class CAConfig(ApiStruct, frozen=True, kw_only=True):
-    """Certificate lifetimes (nanoseconds) and signers. ``Signing*`` is never shown."""
-
-    NodeCertExpiry: int = 0
-    ExternalCAs: tuple[ExternalCA, ...] = ()
-    SigningCACert: str = ""
-    SigningCAKey: str = ""
-    ForceRotate: U64 = 0
-
-
-class TaskDefaults(ApiStruct, frozen=True, kw_only=True):
-    """What tasks use when their spec says nothing."""
-
-    LogDriver: Driver | None = None
-
-
-class EncryptionConfig(ApiStruct, frozen=True, kw_only=True):
-    """Whether managers need the unlock key to start."""
-
-    AutoLockManagers: bool = printed(False)
-
-
-class SwarmSpec(ApiStruct, frozen=True, kw_only=True):
-    """The cluster's own settings."""
-
-    Name: str = ""
-    Labels: dict[str, str] = msgspec.field(default_factory=lambda: dict[str, str]())
-    Orchestration: OrchestrationConfig = msgspec.field(
-        default_factory=lambda: OrchestrationConfig()
-    )
-    Raft: RaftConfig = msgspec.field(default_factory=lambda: RaftConfig())
-    Dispatcher: DispatcherConfig = msgspec.field(default_factory=lambda: DispatcherConfig())
-    CAConfig: CAConfig = msgspec.field(default_factory=lambda: CAConfig())
-    TaskDefaults: TaskDefaults = msgspec.field(default_factory=lambda: TaskDefaults())
-    EncryptionConfig: EncryptionConfig = msgspec.field(default_factory=lambda: EncryptionConfig())
-
-
-class ClusterInfo(ApiStruct, frozen=True, kw_only=True):
-    """The cluster as the API shows it. Join tokens are put in by ``GET /swarm`` alone."""
-
-    ID: str = ""
-    Version: Version = msgspec.field(default_factory=lambda: Version())
-    CreatedAt: Time = printed(NEVER)
-    UpdatedAt: Time = printed(NEVER)
-    Spec: SwarmSpec = msgspec.field(default_factory=lambda: SwarmSpec())
-    TLSInfo: TLSInfo = msgspec.field(default_factory=lambda: TLSInfo())
-    RootRotationInProgress: bool = printed(False)
-    DataPathPort: U64 = printed(4789)
-    DefaultAddrPool: tuple[str, ...] | None = printed(("10.0.0.0/8",))
-    SubnetSize: U64 = printed(24)
-
-
-class JoinTokens(ApiStruct, frozen=True, kw_only=True):
-    """The two join tokens."""
-
-    Worker: str = printed("")
-    Manager: str = printed("")
-
-
-class Swarm(ClusterInfo, frozen=True, kw_only=True):
-    """``GET /swarm``: the cluster with its join tokens."""
-
-    JoinTokens: JoinTokens = msgspec.field(default_factory=lambda: JoinTokens())
-
-
-class ClusterPrivate(PrivateStruct, frozen=True, kw_only=True):
-    """What the cluster's row holds beyond the API; most of it is secret.
-
-    Attributes:
-        format_level: the lowest format level among the managers.
-        ca_cert, ca_key: the root CA in PEM.
-        worker_secret, manager_secret: the secret parts of the join tokens.
-        unlock_key: key encryption key with autolock on, else empty.
-        removed_nodes: ids that may never come back, with their certificates' expiry.
-        signing_ca_cert, signing_ca_key: a user's own CA of ``CAConfig``, taken out of the spec.
-        spec_index: log index at which the spec last changed.
-    """
-
-    format_level: int = 1
-    ca_cert: str = ""
-    ca_key: str = ""
-    worker_secret: str = ""
-    manager_secret: str = ""
-    unlock_key: bytes = b""
-    removed_nodes: dict[str, int] = msgspec.field(default_factory=dict)
-    signing_ca_cert: str = ""
-    signing_ca_key: str = ""
     spec_index: int = 0
 
 

@@ -1,0 +1,70 @@
+"""Request and answer bodies of the Engine API that are not objects of their own.
+
+Field tables: docker-api.md section 2.3. The bodies of service, node, secret and config calls are
+the specs themselves.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .base import U32, ApiStruct, printed
+from .cluster import SwarmSpec
+
+
+class InitRequest(ApiStruct, frozen=True, kw_only=True):
+    """``POST /swarm/init``. Zero values mean "use the default"."""
+
+    ListenAddr: str = ""
+    AdvertiseAddr: str = ""
+    DataPathAddr: str = ""
+    DataPathPort: U32 = 0
+    ForceNewCluster: bool = False
+    Spec: SwarmSpec = msgspec.field(default_factory=lambda: SwarmSpec())
+    AutoLockManagers: bool = False
+    Availability: str = ""
+    DefaultAddrPool: tuple[str, ...] | None = None
+    SubnetSize: U32 = 0
+
+
+class JoinRequest(ApiStruct, frozen=True, kw_only=True):
+    """``POST /swarm/join``. ``JoinToken`` is secret."""
+
+    ListenAddr: str = ""
+    AdvertiseAddr: str = ""
+    DataPathAddr: str = ""
+    RemoteAddrs: tuple[str, ...] = ()
+    JoinToken: str = ""
+    Availability: str = ""
+
+
+class UnlockRequest(ApiStruct, frozen=True, kw_only=True):
+    """``POST /swarm/unlock`` and the answer of ``GET /swarm/unlockkey``; secret."""
+
+    UnlockKey: str = printed("")
+
+
+class Created(ApiStruct, frozen=True, kw_only=True):
+    """Answer of ``POST /secrets/create`` and ``/configs/create``."""
+
+    ID: str = printed("")
+
+
+class ServiceCreated(ApiStruct, frozen=True, kw_only=True):
+    """Answer of ``POST /services/create``; no warnings print as null, as Docker does."""
+
+    ID: str = printed("")
+    Warnings: tuple[str, ...] | None = printed(None)
+
+
+class ServiceUpdated(ApiStruct, frozen=True, kw_only=True):
+    """Answer of ``POST /services/{id}/update``."""
+
+    Warnings: tuple[str, ...] | None = printed(None)
+
+
+class NetworkCreated(ApiStruct, frozen=True, kw_only=True):
+    """Answer of ``POST /networks/create``; the key is ``Id`` here."""
+
+    Id: str = printed("")
+    Warning: str = printed("")

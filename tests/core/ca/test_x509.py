@@ -170,6 +170,14 @@ def test_weak_keys_are_refused_in_words(swarm: Swarm, now_ns: int, key: object, 
         sign(swarm, request_of(key), now_ns)
 
 
+def test_a_request_signed_with_a_weak_hash_is_refused(swarm: Swarm, now_ns: int) -> None:
+    """A sound key under SHA-224 is refused by the hash's name."""
+    builder = lib.CertificateSigningRequestBuilder().subject_name(lib.Name([]))
+    csr = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA224())
+    with pytest.raises(InvalidCSR, match="other than SHA-256"):
+        sign(swarm, csr.public_bytes(PEM), now_ns)
+
+
 @pytest.mark.parametrize(
     "csr",
     [b"", b"hello", b"\xff" * 100, b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n"],

@@ -12,7 +12,7 @@ it and nothing else. Nothing here knows swarmctl's code: only its command line a
 
 from . import traces
 from .daemons import Daemon
-from .engines import Engine
+from .engines import Engine, run_container
 from .hosts import Host, HostCommandFailed
 from .images import IMAGE
 from .lab import Lab
@@ -35,5 +35,6 @@ __all__ = [
     "find_traces",
     "missing_for_engines",
     "missing_for_hosts",
+    "run_container",
     "traces",
 ]

@@ -1,0 +1,182 @@
+"""The first start of an archive: unpack it, compile it, name it, and tidy what nobody uses.
+
+Laws:
+
+- A tree appears whole or not at all: it is made under a temporary name and renamed. Only a damaged
+  tree is repaired in place, file by file, because a running daemon may import from it any time.
+- First starts at the same moment wait for one another; when the lock does not work (some network
+  filesystems) they do the work twice and the rename decides.
+- What swarmctl may import is compiled here, as the interpreter would otherwise do it again at every start where
+  PYTHONDONTWRITEBYTECODE is set or the cache is read-only.
+
+It must not know anything of swarmctl, and uses the standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import py_compile
+import re
+import shutil
+import tempfile
+import time
+import zipfile
+from importlib.util import cache_from_source
+from typing import TYPE_CHECKING
+
+from swarmctl_boot import ARCHIVE, MARKER, Unusable, is_intact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OLDEST_GLIBC = (2, 28)  # what the native wheels in the archive were built against
+UNUSED_AFTER_S = 30 * 24 * 3600
+ABANDONED_AFTER_S = 24 * 3600
+BOOTSTRAP = {"__main__.py", "swarmctl_boot.py", "swarmctl_built.py", "swarmctl_unpack.py"}
+# A third of all the code, and nothing that we show is highlighted: rich only brings it along.
+NOT_COMPILED = "pygments/"
+_TREE = re.compile(r"[0-9a-f]{20}-cpython-[\w-]+")
+_TAGGED = re.compile(r"\.cpython-[\w-]+\.so$")
+
+
+def unpack(base: str, name: str) -> None:
+    """Make the tree ``name`` in ``base``, or repair it.
+
+    Raises:
+        Unusable: this machine's C library is too old, or the disk lies.
+        OSError: no space, no permission; nothing is left behind.
+    """
+    check_libc()
+    tree = os.path.join(base, name)
+    with only_one(os.path.join(base, f".{name}.lock")):
+        if is_intact(tree):
+            return
+        if os.path.isdir(tree):
+            fill(tree, name)
+        else:
+            make(tree, base, name)
+    if not is_intact(tree):
+        raise Unusable("what was unpacked there did not stay as written")
+    prune(base, keep=name)
+
+
+def make(tree: str, base: str, name: str) -> None:
+    """Unpack under a temporary name, then let the tree appear whole."""
+    fresh = tempfile.mkdtemp(prefix=".new-", dir=base)
+    try:
+        fill(fresh, name)
+        os.rename(fresh, tree)
+    except OSError:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if not os.path.isdir(tree):  # else somebody else's rename came first
+            raise
+
+
+def check_libc() -> None:
+    """Raise Unusable on a glibc older than the wheels in the archive."""
+    version = (os.confstr("CS_GNU_LIBC_VERSION") or "").rpartition(" ")[2]
+    if version and tuple(int(part) for part in version.split(".")[:2]) < OLDEST_GLIBC:
+        oldest = ".".join(map(str, OLDEST_GLIBC))
+        raise Unusable(f"this machine has glibc {version}; the native code needs {oldest}")
+
+
+@contextlib.contextmanager
+def only_one(path: str) -> Iterator[None]:
+    """Hold an exclusive lock on ``path``, as far as the filesystem knows locks."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def fill(tree: str, name: str) -> None:
+    """Write every file of the tree ``name`` into the directory ``tree``, the marker last."""
+    written: list[tuple[int, str]] = []
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        for entry in archive.infolist():
+            path = place(entry.filename, name.partition("-")[2])
+            if path is None:
+                continue
+            target = os.path.join(tree, path)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            write_whole(target, archive.read(entry))
+            written.append((entry.file_size, path))
+            if path.endswith(".py") and (compiled := compile_one(tree, path)):
+                written.append((os.path.getsize(os.path.join(tree, compiled)), compiled))
+    rows = "".join(f"{size} {path}\n" for size, path in written)
+    write_whole(os.path.join(tree, MARKER), rows.encode())
+
+
+def place(path: str, tag: str) -> str | None:
+    """Where an archive's member goes in the tree of interpreter ``tag``; None when it does not.
+
+    ``native/x86_64-linux-gnu/cffi/_x.cpython-311-x86_64-linux-gnu.so`` goes to ``cffi/`` for the
+    interpreter whose tag is in its name; ``x.abi3.so`` goes to every one of that machine.
+    """
+    if not path.startswith("native/"):
+        return None if path in BOOTSTRAP else path
+    _, machine, inner = path.split("/", 2)
+    if not tag.endswith(f"-{machine}"):
+        return None
+    tagged = _TAGGED.search(inner)
+    return inner if tagged is None or tagged[0] == f".{tag}.so" else None
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Write a file that appears complete, or not at all."""
+    partial = f"{path}.{os.getpid()}.new"
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
+
+
+def compile_one(tree: str, path: str) -> str | None:
+    """Compile ``path``; return where the result is, or None where there is none.
+
+    The result is never compared with its source again: a changed source has another tree.
+    """
+    if path.startswith(NOT_COMPILED):
+        return None
+    compiled = cache_from_source(path)
+    try:
+        py_compile.compile(
+            os.path.join(tree, path),
+            cfile=os.path.join(tree, compiled),
+            dfile=path,
+            doraise=True,
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+    except py_compile.PyCompileError:
+        return None  # some packages carry files for other Pythons
+    return compiled
+
+
+def prune(base: str, keep: str) -> None:
+    """Remove the trees in ``base`` that nothing used for 30 days and nothing runs from."""
+    now = time.time()
+    for entry in os.scandir(base):
+        path = entry.path
+        try:
+            if entry.name.startswith((".new-", ".old-")):
+                if entry.stat().st_mtime < now - ABANDONED_AFTER_S:
+                    shutil.rmtree(path, ignore_errors=True)
+            elif entry.name != keep and _TREE.fullmatch(entry.name):
+                with open(os.path.join(path, MARKER), "rb") as marker:
+                    if os.fstat(marker.fileno()).st_mtime > now - UNUSED_AFTER_S:
+                        continue
+                    fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    old = tempfile.mkdtemp(prefix=".old-", dir=base)
+                    os.rename(path, old)
+                    shutil.rmtree(old, ignore_errors=True)
+        except OSError:
+            continue  # in use, or being removed by another first start

@@ -35,7 +35,8 @@ TREE = """
 swarmctl                       __main__:E daemon:T config:E
 swarmctl.cli                   *:E
 swarmctl.plugins               hookspecs model loader:E testing:T spread subnets null_exec:T
-swarmctl.plugins.process_exec  *:T
+swarmctl.plugins.process_exec  refuse request policy *:T
+swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T
 swarmctl.core                  errors ids clock:T node:T
 swarmctl.core.model            base spec objects cluster task change request session codec
@@ -71,7 +72,7 @@ PROTOCOLS = frozenset(
         "swarmctl.core.scheduler.filters",
     }
 )
-SURFACE = NOUNS | PROTOCOLS | {"swarmctl.core.store.view"}
+SURFACE = NOUNS | PROTOCOLS | {"swarmctl.core.store.view", "swarmctl.core.clock"}
 
 # What a module may import from the product besides its own package, longest prefix first. Shells
 # (T and E in core) may import all of core, save the packages that sit above them.
@@ -86,6 +87,7 @@ ALLOWED = {
         {"swarmctl.daemon", "swarmctl.config", "swarmctl.core.errors"}
     ),
     "swarmctl.plugins": SURFACE | {"swarmctl.core.errors"},
+    "swarmctl.plugins.process_exec.keeper": frozenset(),  # it runs from an archive of itself
     "swarmctl.core": NOUNS,
     "swarmctl.core.errors": frozenset(),
     "swarmctl.core.ids": frozenset(),
@@ -147,9 +149,10 @@ class Ban:
     instead: str
 
 
-CLOCK = Ban(("swarmctl.core.clock",), "wall time comes from Clock.now() (core/clock.py)")
+KEEPER = "swarmctl.plugins.process_exec.keeper"  # a program of its own: one thread, no trio
+CLOCK = Ban(("swarmctl.core.clock", KEEPER), "wall time comes from Clock.now() (core/clock.py)")
 FSYNC = Ban(
-    ("swarmctl.core.raft.disk", "swarmctl.core.agent.disk", "swarmctl.core.ca.keyfiles"),
+    ("swarmctl.core.raft.disk", "swarmctl.core.agent.disk", "swarmctl.core.ca.keyfiles", KEEPER),
     "the loop may not wait for a disk; write through a module that owns a writer thread",
 )
 BANNED_CALLS = {
@@ -183,6 +186,7 @@ MAY_SWALLOW = frozenset(
         "swarmctl.core.agent.worker",
         "swarmctl.core.agent.runner",
         "swarmctl.plugins.loader",
+        "swarmctl.plugins.process_exec.keeper.server",  # per request, and per turn: see there
     }
 )
 
@@ -261,7 +265,7 @@ def _imports(module: Module) -> Iterator[Import]:
     typing_only = {
         id(inner)
         for node in ast.walk(module.tree)
-        if isinstance(node, ast.If) and module.dotted(node.test) == "typing.TYPE_CHECKING"
+        if isinstance(node, ast.If) and module.dotted(node.test) in ("typing.TYPE_CHECKING", "TYPE_CHECKING")
         for statement in node.body
         for inner in ast.walk(statement)
     }

@@ -101,7 +101,7 @@ def _kill_manager(side: Side, lab: Lab, figures: Figures) -> list[Audit]:
         cluster.wait_running(service, _KILL_REPLICAS)
         audit = cluster.audit(service)
         figures.add(
-            f"manager killed -> {_KILL_REPLICAS} run, none twice", side.name, _since(started)
+            f"manager killed -> {_KILL_REPLICAS} run, no others", side.name, _since(started)
         )
         cluster.remove(service)
     return [audit]

@@ -146,6 +146,41 @@ def test_swarmctl_commands_find_their_hosts_daemon() -> None:
             assert said == f"{host.state_dir / 'swarmctl'} {run} node ls\n"
 
 
+_STAND_IN = """
+import signal, socketserver, subprocess, sys
+from http.server import BaseHTTPRequestHandler
+
+class Answer(BaseHTTPRequestHandler):
+    def address_string(self):
+        return "unix"
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+path = next(arg for arg in sys.argv if arg.startswith("--socket=")).partition("=")[2]
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
+subprocess.Popen(["sleep", "1000"])
+with socketserver.UnixStreamServer(path, Answer) as server:
+    server.serve_forever()
+"""
+
+
+def test_daemon_is_waited_for_killed_alone_and_started_again() -> None:
+    """A daemon answers when start_daemon returns; kill spares its children; it starts again."""
+    with Lab(1, swarmctl_command=[sys.executable, "-c", _STAND_IN]) as lab:
+        daemon = lab[0].start_daemon()
+        with daemon.client() as client:
+            assert client.request("GET", "/_ping").status == 200
+        with pytest.raises(RuntimeError, match="runs a swarmctl daemon already"):
+            lab[0].start_daemon()
+        daemon.kill()
+        eventually(lambda: len(lab[0].pids()) == 1, what="only the daemon's child to be left")
+        assert lab[0].start_daemon() is daemon
+        assert daemon.terminate() == 5
+        lab.clean()
+        assert not lab[0].pids()
+
+
 def test_daemon_that_ends_at_once_is_quoted() -> None:
     """start_daemon fails with the daemon's own last words when it ends before it answers."""
     words = ["sh", "-c", "echo no such flag; exit 2", "swarmctl"]
@@ -299,6 +334,26 @@ def test_ctrl_c_leaves_nothing() -> None:
         owner.send_signal(signal.SIGINT)
         owner.wait(20)
     assert find_traces(names) == []
+
+
+# --- skipping -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 error")])
+def test_a_machine_that_cannot_skips_and_ci_fails(ci: str, outcome: str, tmp_path: Path) -> None:
+    """Without its programs an engine test is skipped with the reason; with CI=true it fails."""
+    only = f"{Path(__file__).relative_to(_REPOSITORY)}::test_api_errors_carry_status_and_text"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", only],
+        env={**os.environ, "PATH": str(tmp_path), "CI": ci},
+        cwd=_REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome in done.stdout
+    assert "not on PATH: ip, iptables" in done.stdout
+    assert (done.returncode == 0) is (not ci)
 
 
 # --- waiting --------------------------------------------------------------------------------

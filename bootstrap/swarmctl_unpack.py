@@ -6,8 +6,8 @@ Laws:
   tree is repaired in place, file by file, because a running daemon may import from it any time.
 - First starts at the same moment wait for one another; when the lock does not work (some network
   filesystems) they do the work twice and the rename decides.
-- What swarmctl may import is compiled here, as the interpreter would otherwise do it again at every start where
-  PYTHONDONTWRITEBYTECODE is set or the cache is read-only.
+- What swarmctl may import is compiled here: where PYTHONDONTWRITEBYTECODE is set or the cache is
+  read-only, the interpreter would do it again at every start.
 
 It must not know anything of swarmctl, and uses the standard library alone.
 """
@@ -50,7 +50,7 @@ def unpack(base: str, name: str) -> None:
     """
     check_libc()
     tree = os.path.join(base, name)
-    with only_one(os.path.join(base, f".{name}.lock")):
+    with only_one(os.path.join(base, ".lock")):
         if is_intact(tree):
             return
         if os.path.isdir(tree):

@@ -237,6 +237,12 @@ class Disk:
             "INSERT INTO snapshot VALUES (?, ?, ?)", (number, self._seal.key_id, record)
         )
 
+    def _put_chunk(self, snapshot: int, place: int, chunk: bytes) -> None:
+        record = self._seal.seal(chunk, table=f"chunk {snapshot}", index=place)
+        self._connection.execute(
+            "INSERT INTO chunk VALUES (?, ?, ?, ?)", (snapshot, place, self._seal.key_id, record)
+        )
+
     def _write_snapshot(self, job: _Save) -> None:
         """Write chunks under a new number, then switch to it and cut the log in one transaction."""
         execute = self._connection.execute
@@ -244,11 +250,7 @@ class Disk:
         number = (row[0] or 0) + 1
         execute("DELETE FROM chunk WHERE snapshot = ?", (number,))
         for place, chunk in enumerate(job.chunks):
-            record = self._seal.seal(chunk, table=f"chunk {number}", index=place)
-            execute(
-                "INSERT INTO chunk VALUES (?, ?, ?, ?)",
-                (number, place, self._seal.key_id, record),
-            )
+            self._put_chunk(number, place, chunk)
         execute("BEGIN IMMEDIATE")
         self._put_snapshot(job.snapshot, number)
         execute("DELETE FROM chunk WHERE snapshot <> ?", (number,))
@@ -304,11 +306,16 @@ class Disk:
                 raise StorageFailed(f"the Raft database lacks chunk {place} of its snapshot")
             yield self._seal.open(record, table=f"chunk {row[0]}", index=number)
 
-    def bootstrap(self, snapshot: Snapshot) -> None:
-        """Write the first membership of a new database; blocking, before :meth:`load`."""
+    def bootstrap(self, snapshot: Snapshot, chunks: Iterable[bytes] = ()) -> None:
+        """Write the first membership and state of a new database; blocking, before :meth:`load`.
+
+        It is all there afterwards or, after a crash, nothing.
+        """
         self._connection.execute("BEGIN IMMEDIATE")
         self._put_snapshot(snapshot, 1)
-        self._put_hard_state(HardState())
+        for place, chunk in enumerate(chunks):
+            self._put_chunk(1, place, chunk)
+        self._put_hard_state(HardState(term=snapshot.term, commit=snapshot.index))
         self._connection.execute("COMMIT")
 
     def is_new(self) -> bool:

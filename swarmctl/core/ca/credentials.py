@@ -1,0 +1,293 @@
+"""What a node proves itself with, and how it comes by it: join, renew, and TLS settings made of it.
+
+A shell: it dials managers and reads and writes the key files. One :class:`Credentials` lives as
+long as the node is in a swarm; a renewal replaces what is inside, and every connection made later
+uses the new certificate. It must not know tables or tasks.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..errors import InvalidArgument, SwarmError, Unavailable
+from ..model.codec import pack, unpack
+from ..wire.connect import dial, present_identity
+from ..wire.tls import client_context, server_context, unverified_client_context
+from . import keyfiles
+from .calls import (
+    ISSUE,
+    RENEW,
+    ROOT_CA,
+    CertificateAnswer,
+    IssueRequest,
+    RenewRequest,
+    RootAnswer,
+)
+from .chain import renewal_time, tls_info, verify_chain
+from .token import parse_token, require_root
+from .x509 import Role, new_key_and_csr
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from ..clock import Clock
+    from ..wire.link import Link
+    from .chain import TrustInfo
+    from .x509 import Identity
+
+MANAGER_NAME = Role.MANAGER.unit
+JOIN_TIMEOUT_S = 20.0
+RENEW_TIMEOUT_S = 10.0
+RETRY_FIRST_S = 5.0
+RETRY_MAX_S = 3600.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Material:
+    """A certificate with its key and the roots it is trusted by."""
+
+    root_pem: bytes
+    pair: keyfiles.KeyPair
+
+
+class Credentials:
+    """This node's identity as it is now.
+
+    Raises:
+        CertificateRefused: at construction, when the certificate does not fit the roots or is past
+            its end; the text says which.
+    """
+
+    def __init__(self, material: Material, now_ns: int) -> None:
+        self.changed = trio.Event()
+        self._set(material, now_ns)
+
+    def replace(self, material: Material, now_ns: int) -> None:
+        """Use another certificate from now on, and tell who waits for ``changed``."""
+        self._set(material, now_ns)
+        changed, self.changed = self.changed, trio.Event()
+        changed.set()
+
+    def _set(self, material: Material, now_ns: int) -> None:
+        self.identity: Identity = verify_chain(
+            material.pair.cert_pem, material.root_pem, now_ns=now_ns
+        )
+        self.material = material
+        self._server = self._present(server_context(material.root_pem.decode("ascii")))
+        self._client = self._present(client_context(material.root_pem.decode("ascii")))
+
+    def _present(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        pair = self.material.pair
+        present_identity(context, pair.cert_pem.decode("ascii"), pair.key_pem.decode("ascii"))
+        return context
+
+    @property
+    def node_id(self) -> str:
+        return self.identity.node_id
+
+    @property
+    def cluster_id(self) -> str:
+        return self.identity.cluster_id
+
+    @property
+    def role(self) -> Role:
+        return self.identity.role
+
+    def server_context(self) -> ssl.SSLContext:
+        """TLS settings for accepting other nodes."""
+        return self._server
+
+    def client_context(self) -> ssl.SSLContext:
+        """TLS settings for dialling a manager."""
+        return self._client
+
+    def trust_info(self) -> TrustInfo:
+        """Who signed this certificate, for the node's description."""
+        return tls_info(self.material.root_pem, self.material.pair.cert_pem)
+
+
+# --- joining -------------------------------------------------------------------------------------
+
+
+async def join(addresses: Sequence[str], token: str, availability: str, now_ns: int) -> Material:
+    """Become a node of a swarm: fetch the root, check it against the token, have a key signed.
+
+    Args:
+        addresses: managers to try in turn, ``host:port``.
+        token: a join token; its digest decides which root is believed.
+
+    Raises:
+        InvalidJoinToken: it is no token, not of the swarm that answers, or rotated away.
+        Unreachable: none of the addresses answered; the text names the last and why.
+    """
+    parsed = parse_token(token)
+    key_pem, csr_pem = new_key_and_csr()
+    request = IssueRequest(csr_pem=csr_pem, token=token, availability=availability)
+    failure: SwarmError = InvalidArgument("at least 1 RemoteAddr is required to join")
+    for address in addresses:
+        host, port = split_address(address)
+        try:
+            root_pem = await _fetch_root(host, port)
+            require_root(parsed, root_pem)
+            context = client_context(root_pem.decode("ascii"))
+            answer = await _ask(host, port, context, ISSUE, pack(request))
+        except Unavailable as error:
+            failure = error
+            continue
+        material = Material(root_pem, keyfiles.KeyPair(answer.cert_pem, key_pem))
+        verify_chain(answer.cert_pem, root_pem, now_ns=now_ns)
+        return material
+    raise failure
+
+
+async def _fetch_root(host: str, port: int) -> bytes:
+    context = unverified_client_context()
+    link = await dial(host, port, context, server_hostname=MANAGER_NAME)
+    data = await _call_once(link, ROOT_CA, b"")
+    return unpack(data, RootAnswer).root_pem
+
+
+async def _ask(
+    host: str, port: int, context: ssl.SSLContext, method: str, body: bytes
+) -> CertificateAnswer:
+    link = await dial(host, port, context, server_hostname=MANAGER_NAME)
+    return unpack(await _call_once(link, method, body), CertificateAnswer)
+
+
+async def _call_once(link: Link, method: str, body: bytes) -> bytes:
+    """Make one call over a link of its own."""
+    answer = b""
+    failure: SwarmError | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_run_quietly, link)
+        try:
+            with trio.fail_after(JOIN_TIMEOUT_S):
+                answer = await link.call(method, body)
+        except trio.TooSlowError:
+            failure = Unavailable(f"{link.peer_address} did not answer in {JOIN_TIMEOUT_S:g} s")
+        except SwarmError as error:
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return answer
+
+
+async def _run_quietly(link: Link) -> None:
+    """Run a link for somebody who learns from its calls how it ended."""
+    try:
+        await link.run()
+    except SwarmError as error:
+        log.debug("link to %s ended: %s", link.peer_address, error)
+
+
+# --- renewing ------------------------------------------------------------------------------------
+
+
+async def run_renewal(
+    credentials: Credentials,
+    state_dir: Path,
+    managers: Callable[[], Sequence[str]],
+    asked: Callable[[], trio.Event],
+    clock: Clock,
+) -> None:
+    """Renew this node's certificate between 50 and 80 % of its life, until cancelled.
+
+    Args:
+        managers: where to ask, as known at that moment.
+        asked: returns the event of "renew now", set when a manager wants a new certificate.
+    """
+    draw = random.SystemRandom().random
+    failures = 0
+    while True:
+        identity = credentials.identity
+        due = renewal_time(identity.not_before_ns, identity.not_after_ns, draw=draw())
+        wait_s = max(0, due - clock.now()) / 1e9
+        if failures:
+            wait_s = draw() * min(RETRY_FIRST_S * 2**failures, RETRY_MAX_S)
+        with trio.move_on_after(wait_s):
+            await asked().wait()
+        try:
+            await renew(credentials, state_dir, managers(), clock.now())
+        except SwarmError as error:
+            failures += 1
+            log.warning("the node certificate could not be renewed yet: %s", error)
+        else:
+            failures = 0
+            log.info("the node certificate was renewed")
+
+
+async def renew(
+    credentials: Credentials, state_dir: Path, addresses: Sequence[str], now_ns: int
+) -> None:
+    """Have a fresh key signed, store it and use it.
+
+    Raises:
+        Unavailable: no manager could be asked; nothing changed.
+    """
+    key_pem, csr_pem = new_key_and_csr()
+    failure: SwarmError = Unavailable("no manager is known to ask for a certificate")
+    for address in addresses:
+        host, port = split_address(address)
+        try:
+            with trio.fail_after(RENEW_TIMEOUT_S):
+                answer = await _ask(
+                    host,
+                    port,
+                    credentials.client_context(),
+                    RENEW,
+                    pack(RenewRequest(csr_pem=csr_pem)),
+                )
+        except (SwarmError, trio.TooSlowError) as error:
+            failure = error if isinstance(error, SwarmError) else Unavailable(f"{address} is slow")
+            continue
+        material = Material(answer.root_pem, keyfiles.KeyPair(answer.cert_pem, key_pem))
+        verify_chain(answer.cert_pem, answer.root_pem, now_ns=now_ns)
+        await trio.to_thread.run_sync(store, state_dir, material)
+        credentials.replace(material, now_ns)
+        return
+    raise failure
+
+
+# --- on disk -------------------------------------------------------------------------------------
+
+
+def store(state_dir: Path, material: Material) -> None:
+    """Write the identity; blocking.
+
+    Raises:
+        StorageFailed: the disk refused; what was there before still is.
+    """
+    keyfiles.save_root(state_dir, material.root_pem)
+    keyfiles.save_pair(state_dir, material.pair)
+
+
+def load(state_dir: Path) -> Material:
+    """Read the identity; blocking.
+
+    Raises:
+        IdentityMissing, IdentityBroken: see ``keyfiles.load``.
+    """
+    stored = keyfiles.load(state_dir)
+    return Material(stored.root_pem, stored.pair)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split ``host:port`` (IPv6 hosts in brackets).
+
+    Raises:
+        InvalidArgument: not of that form.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InvalidArgument(f"{address!r} is no address: expected HOST:PORT")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,103 @@
+"""Making a new cluster: its CA, its first manager's certificate, its first transaction.
+
+It asks the operating system for randomness and nothing else; where the results are kept is the
+caller's business. Defaults and checks of the spec are the API's.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, NamedTuple
+
+from .ca.chain import tls_info
+from .ca.credentials import Material
+from .ca.issue import fresh_tokens, node_expiry_ns
+from .ca.keyfiles import KeyPair
+from .ca.server import new_node_row
+from .ca.x509 import Role, Signer, create_root, identity_of, new_key_and_csr, sign_node_certificate
+from .model.change import Create, Transaction
+from .model.cluster import ClusterInfo, ClusterPrivate, TLSInfo
+from .model.objects import ClusterRow
+
+if TYPE_CHECKING:
+    from .membership import Membership
+    from .model.cluster import SwarmSpec
+    from .model.request import InitRequest
+
+SECRET_BYTES = 16
+DEFAULT_POOL = ("10.0.0.0/8",)
+DEFAULT_SUBNET_SIZE = 24
+
+
+class NewCluster(NamedTuple):
+    """A cluster that does not exist anywhere yet."""
+
+    cluster_id: str
+    node_id: str
+    founding: Transaction
+    material: Material
+
+
+def make_cluster(
+    request: InitRequest,
+    spec: SwarmSpec,
+    membership: Membership,
+    *,
+    cluster_id: str,
+    node_id: str,
+    now_ns: int,
+) -> NewCluster:
+    """Make a swarm of one manager.
+
+    Args:
+        spec: complete, defaults filled in.
+        membership: the first manager's place.
+    """
+    root = create_root(now_ns)
+    key_pem, csr_pem = new_key_and_csr()
+    chain = sign_node_certificate(
+        Signer.from_pem(root.cert_pem, root.key_pem),
+        csr_pem,
+        node_id=node_id,
+        role=Role.MANAGER,
+        cluster_id=cluster_id,
+        expiry_ns=node_expiry_ns(spec.CAConfig.NodeCertExpiry),
+        now_ns=now_ns,
+    )
+    node = new_node_row(
+        node_id,
+        Role.MANAGER,
+        availability=request.Availability or "active",
+        public_key=identity_of(chain).key_fingerprint,
+        raft_id=membership.raft_id,
+        manager_addr=membership.advertise_addr,
+    )
+    trust = tls_info(root.cert_pem, chain)
+    worker_token, manager_token = fresh_tokens(
+        root.cert_pem,
+        worker_secret=secrets.token_bytes(SECRET_BYTES),
+        manager_secret=secrets.token_bytes(SECRET_BYTES),
+    )
+    cluster = ClusterRow(
+        api=ClusterInfo(
+            ID=cluster_id,
+            Spec=spec,
+            TLSInfo=TLSInfo(
+                TrustRoot=trust.trust_root,
+                CertIssuerSubject=trust.issuer_subject,
+                CertIssuerPublicKey=trust.issuer_public_key,
+            ),
+            DataPathPort=membership.data_path_port,
+            DefaultAddrPool=request.DefaultAddrPool or DEFAULT_POOL,
+            SubnetSize=request.SubnetSize or DEFAULT_SUBNET_SIZE,
+        ),
+        private=ClusterPrivate(
+            ca_cert=root.cert_pem.decode("ascii"),
+            ca_key=root.key_pem.decode("ascii"),
+            worker_token=worker_token,
+            manager_token=manager_token,
+        ),
+    )
+    founding = Transaction(changes=(Create(row=cluster), Create(row=node)), now=now_ns)
+    material = Material(root.cert_pem, KeyPair(chain, key_pem))
+    return NewCluster(cluster_id, node_id, founding, material)

@@ -1,0 +1,170 @@
+"""The daemon: puts the parts together, runs them, and ends them on a signal.
+
+    root nursery
+    ├ signals              SIGTERM, SIGINT: cancel everything; SIGHUP: nothing to reload yet
+    ├ node                 this host's place in a swarm
+    └ api                  the unix socket, always
+
+Ending the daemon stops no task: they outlive it, and the next start adopts them.
+"""
+
+from __future__ import annotations
+
+import grp
+import logging
+import logging.handlers
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from . import __version__
+from .core.api.server import ApiServer
+from .core.clock import SystemClock, new_id
+from .core.errors import SwarmError
+from .core.manager.pipeline import reconcilers
+from .core.node import LocalNode, NodeSettings
+from .core.wire.unix_listener import open_unix_listener
+from .plugins.hookspecs import ExecutorSettings
+from .plugins.loader import load_plugins
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+if TYPE_CHECKING:
+    from .config import DaemonConfig
+    from .core.agent.executor import Executor
+    from .plugins.loader import Plugins
+
+LOG_BYTES = 10 * 1024 * 1024
+LOG_FILES = 3
+SHUTDOWN_S = 4.0
+
+log = logging.getLogger(__name__)
+
+
+def run_daemon(config: DaemonConfig, *, detached: bool = False) -> int:
+    """Run until SIGTERM or SIGINT.
+
+    Args:
+        detached: nobody reads our standard error, so the log goes to a rotated file.
+
+    Returns:
+        The process's exit code.
+    """
+    _make_state_dir(Path(config.state_dir))
+    _set_up_log(config, detached=detached)
+    try:
+        trio.run(_main, config)
+    except BaseExceptionGroup as group:
+        return _report(group)
+    except SwarmError as error:
+        return _report(error)
+    return 0
+
+
+async def _main(config: DaemonConfig) -> None:
+    plugins = load_plugins(named=config.plugins, directory=Path(config.plugin_dir))
+    executor = await _choose_executor(config, plugins)
+    clock = SystemClock()
+    node = LocalNode(
+        NodeSettings(
+            state_dir=config.state_dir,
+            listen_addr=config.listen_addr,
+            advertise_addr=config.advertise_addr,
+            hostname=config.hostname,
+            accept_moved_state=config.accept_moved_state,
+        ),
+        executor,
+        reconcilers(plugins.scheduler(config.scheduler)),
+        clock,
+        new_id,
+    )
+    api = ApiServer(node, plugins.infos(), __version__, clock, new_id)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_wait_for_signal, nursery.cancel_scope)
+        listener = await open_unix_listener(
+            config.socket, mode=0o660, gid=_group_id(config.socket_group)
+        )
+        await nursery.start(node.run)
+        await nursery.start(api.run, [listener])
+        log.info(
+            "swarmctl %s serves %s with the %s executor", __version__, config.socket, executor.name
+        )
+        _notify_systemd("READY=1")
+
+
+async def _wait_for_signal(
+    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            log.info("ending on %s; tasks keep running", signal.Signals(number).name)
+            _notify_systemd("STOPPING=1")
+            scope.cancel()
+            return
+
+
+async def _choose_executor(config: DaemonConfig, plugins: Plugins) -> Executor:
+    settings = ExecutorSettings(
+        engine=config.engine or None,
+        state_dir=config.state_dir,
+        options=config.settings.get(config.executor, {}),
+    )
+    if config.executor:
+        return plugins.executor(config.executor, settings)
+    return await plugins.detect_executor(settings)
+
+
+def _make_state_dir(path: Path) -> None:
+    path.mkdir(parents=True, mode=0o700, exist_ok=True)
+    path.chmod(0o700)
+
+
+def _set_up_log(config: DaemonConfig, *, detached: bool) -> None:
+    handler: logging.Handler
+    if detached:
+        handler = logging.handlers.RotatingFileHandler(
+            Path(config.state_dir) / "swarmctl.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES
+        )
+    else:
+        handler = logging.StreamHandler()
+    form = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    handler.setFormatter(logging.Formatter(form))
+    logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
+
+
+def _group_id(name: str) -> int | None:
+    if not name:
+        return None
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise SwarmError(f"the socket's group {name!r} does not exist on this host") from None
+
+
+def _notify_systemd(text: str) -> None:
+    """Tell systemd, if it is waiting (sd_notify: one datagram to a socket it names)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
+        notifier.connect(address)
+        notifier.send(text.encode())
+
+
+def _report(error: BaseException) -> int:
+    """Say why the daemon ended: our own errors in a sentence, bugs in full."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if not isinstance(error, SwarmError):
+        log.error("the daemon ended by a bug", exc_info=error)
+    print(f"swarmctl daemon: {error}", file=sys.stderr)
+    return 1

@@ -177,12 +177,15 @@ class _Connection:
     @property
     def usable(self) -> bool:
         """False when the daemon has closed the connection, or sent what nobody asked for."""
+        self._socket.setblocking(False)  # MSG_DONTWAIT would wait: Python minds the timeout first
         try:
-            self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
         except OSError:
             return False
+        finally:
+            self._socket.settimeout(ANSWER_TIMEOUT_S)
         return False
 
     def exchange(

@@ -35,19 +35,21 @@ TREE = """
 swarmctl                       __main__:E daemon:T config:E
 swarmctl.cli                   *:E
 swarmctl.plugins               hookspecs model loader:E testing:T spread subnets null_exec:T
-swarmctl.plugins.process_exec  refuse request policy *:T
+swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T
-swarmctl.core                  errors ids clock:T node:T
+swarmctl.core                  errors ids clock:T node:T member:T founding:E membership:E
 swarmctl.core.model            base spec objects cluster task change request session codec
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
+swarmctl.core.model            template validate_cluster crosscheck release
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
-swarmctl.core.raft             disk:T transport:T runner:T
+swarmctl.core.raft             seal:E disk:T transport:T runner:T
 swarmctl.core.wire             frame calls tls http1 link:T stream:T connect:T http_server:T
-swarmctl.core.wire             unix_listener:T
-swarmctl.core.ca               keys x509 chain token issue rotation keyfiles:E server:T renew:T
+swarmctl.core.wire             unix_listener:T address:E
+swarmctl.core.ca               keys x509 chain token issue rotation calls keyfiles:E server:T
+swarmctl.core.ca               credentials:T renew:T
 swarmctl.core.orchestrator     decide slots replicated global_ jobs restart rollout reaper enforcer
 swarmctl.core.allocator        decide ports
 swarmctl.core.scheduler        decide filters resources explain
@@ -57,6 +59,7 @@ swarmctl.core.agent            executor:P step runner:T worker:T session:T repor
 swarmctl.core.api              route present query swarm:T nodes:T services:T tasks:T secrets:T
 swarmctl.core.api              configs:T networks:T system:T events:T logs:T proxy:T server:T
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
+swarmctl.core.manager          door:T pipeline:T state:E
 swarmctl_docker_exec           *:T
 swarmctl_podman_exec           *:T
 """
@@ -72,12 +75,17 @@ PROTOCOLS = frozenset(
         "swarmctl.core.scheduler.filters",
     }
 )
-SURFACE = NOUNS | PROTOCOLS | {"swarmctl.core.store.view", "swarmctl.core.clock"}
+SURFACE = (
+    {"swarmctl.__version__"}
+    | NOUNS
+    | PROTOCOLS
+    | {"swarmctl.core.store.view", "swarmctl.core.clock"}
+)
 
 # What a module may import from the product besides its own package, longest prefix first. Shells
 # (T and E in core) may import all of core, save the packages that sit above them.
 ALLOWED = {
-    "swarmctl": frozenset({"swarmctl.core", "swarmctl.plugins", "swarmctl.config", "swarmctl.cli"}),
+    "swarmctl": frozenset({"swarmctl"}),
     "swarmctl.config": frozenset({"swarmctl.core.model", "swarmctl.core.errors"}),
     "swarmctl.cli": frozenset(
         {"swarmctl.core.model", "swarmctl.core.errors", "swarmctl.core.wire.http1"}
@@ -114,7 +122,7 @@ ABOVE_CORE = ("swarmctl.plugins", "swarmctl.cli", "swarmctl.daemon", "swarmctl.c
 # trio is not here: the letters of TREE decide about it.
 LIBRARIES = {
     "click": ("swarmctl.cli",),
-    "cryptography": ("swarmctl.core.ca.keys", "swarmctl.core.ca.x509", "swarmctl.core.raft.disk"),
+    "cryptography": ("swarmctl.core.ca.keys", "swarmctl.core.ca.x509", "swarmctl.core.raft.seal"),
     "docker": ("swarmctl_docker_exec",),
     "exceptiongroup": ("swarmctl", "swarmctl_docker_exec", "swarmctl_podman_exec"),
     "h11": ("swarmctl.core.wire.http1",),
@@ -152,7 +160,10 @@ class Ban:
 KEEPER = "swarmctl.plugins.process_exec.keeper"  # a program of its own: one thread, no trio
 CLOCK = Ban(("swarmctl.core.clock", KEEPER), "wall time comes from Clock.now() (core/clock.py)")
 FSYNC = Ban(
-    ("swarmctl.core.raft.disk", "swarmctl.core.agent.disk", "swarmctl.core.ca.keyfiles", KEEPER),
+    (
+        *("swarmctl.core.raft.disk", "swarmctl.core.agent.disk", "swarmctl.core.ca.keyfiles"),
+        *("swarmctl.core.manager.state", "swarmctl.core.membership", KEEPER),
+    ),
     "the loop may not wait for a disk; write through a module that owns a writer thread",
 )
 BANNED_CALLS = {
@@ -167,7 +178,7 @@ BANNED_CALLS = {
     "os.fdatasync": FSYNC,
     "os.system": Ban((), "trio.run_process with a list of arguments"),
     "os.popen": Ban((), "trio.run_process with a list of arguments"),
-    "print": Ban(("swarmctl.cli",), "only the command line talks; the rest logs"),
+    "print": Ban(("swarmctl.cli", "swarmctl.daemon"), "only the command line talks; the rest logs"),
     "trio.lowlevel.spawn_system_task": Ban((), "a nursery that somebody owns"),
     "asyncio.run": Ban((), "trio"),
 }
@@ -175,10 +186,13 @@ BANNED_WORDS = re.compile(r"\b(pkill|killall)\b")
 BANNED_NAMES = frozenset({"utils", "util", "common", "helpers", "helper", "misc"})
 
 # The places that may go on after an error nobody foresaw: per key, per request, per task, per
-# plugin. Everything else lets it end its scope.
+# plugin, or because they only carry it to where it is raised. Else it ends its scope.
 MAY_SWALLOW = frozenset(
     {
         "swarmctl.core.manager.reconcile",
+        "swarmctl.core.manager.leader",  # per component: off after three failures, with an alarm
+        "swarmctl.core.manager.propose",  # carried to everyone who shared the entry
+        "swarmctl.core.raft.disk",  # carried from the writer thread to the loop
         "swarmctl.core.api.server",
         "swarmctl.core.wire.http_server",
         "swarmctl.core.wire.link",  # per call of a peer
@@ -265,7 +279,8 @@ def _imports(module: Module) -> Iterator[Import]:
     typing_only = {
         id(inner)
         for node in ast.walk(module.tree)
-        if isinstance(node, ast.If) and module.dotted(node.test) in ("typing.TYPE_CHECKING", "TYPE_CHECKING")
+        if isinstance(node, ast.If)
+        and module.dotted(node.test) in ("typing.TYPE_CHECKING", "TYPE_CHECKING")
         for statement in node.body
         for inner in ast.walk(statement)
     }
@@ -537,7 +552,12 @@ def product() -> tuple[Module, ...]:
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 def test_the_house_keeps_its_laws(law: Law) -> None:
     """Every module of the product keeps this law."""
-    broken = [sentence for module in product() for sentence in law(module)]
+    broken = [
+        sentence
+        for module in product()
+        if law is every_module_has_a_place or place_of(module.name)
+        for sentence in law(module)
+    ]
     assert not broken, "\n" + "\n".join(broken)
 
 

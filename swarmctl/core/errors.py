@@ -60,6 +60,12 @@ class PermissionDenied(SwarmError):
     grpc_code = "PermissionDenied"
 
 
+class Forbidden(SwarmError):
+    """Not allowed to anybody (plain text, as Docker's own network code answers)."""
+
+    status = 403
+
+
 class NotFound(SwarmError):
     """No such object (plain text, as Docker answers when resolving a reference)."""
 
@@ -81,6 +87,22 @@ class OutOfSequence(SwarmError):
 
     def __init__(self, text: str = "update out of sequence") -> None:
         super().__init__(text)
+
+
+class NameTaken(SwarmError):
+    """Name taken (plain text, as Docker's network code answers)."""
+
+    status = 409
+
+
+class InvalidConstraint(SwarmError):
+    """A placement constraint cannot be parsed. Docker answers 500 here, and clients match that."""
+
+    grpc_code = "Unknown"
+
+
+class MissingNetwork(SwarmError):
+    """A service names a network that is not there. Docker answers 500 here, in plain text."""
 
 
 class Unimplemented(SwarmError):

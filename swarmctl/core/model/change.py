@@ -109,6 +109,16 @@ class At(PrivateStruct, frozen=True, kw_only=True, tag="at"):
     version: int
 
 
+class SpecAt(PrivateStruct, frozen=True, kw_only=True, tag="spec-at"):
+    """The row is there, and its user's part last changed at this log index.
+
+    Bookkeeping (endpoints, update status) may have gone on meanwhile.
+    """
+
+    ref: Ref
+    index: int
+
+
 class Unreferenced(PrivateStruct, frozen=True, kw_only=True, tag="unreferenced"):
     """No service refers to this secret, config or network."""
 
@@ -131,7 +141,9 @@ class AtLeast(PrivateStruct, frozen=True, kw_only=True, tag="at-least"):
     count: int
 
 
-Requirement = Union[Exists, At, Unreferenced, Free, AtLeast]  # noqa: UP007 - read at run time
+Requirement = Union[  # noqa: UP007 - read at run time
+    Exists, At, SpecAt, Unreferenced, Free, AtLeast
+]
 
 
 # --- transactions --------------------------------------------------------------------------------

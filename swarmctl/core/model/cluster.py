@@ -120,7 +120,8 @@ class ClusterPrivate(PrivateStruct, frozen=True, kw_only=True):
     Attributes:
         format_level: the lowest format level among the managers.
         ca_cert, ca_key: the root CA in PEM.
-        worker_secret, manager_secret: the secret parts of the join tokens.
+        worker_token, manager_token: the join tokens, whole.
+        retired_tokens: one-way fingerprints of tokens that were rotated away.
         unlock_key: key encryption key with autolock on, else empty.
         removed_nodes: ids that may never come back, with their certificates' expiry.
         signing_ca_cert, signing_ca_key: a user's own CA of ``CAConfig``, taken out of the spec.
@@ -130,8 +131,9 @@ class ClusterPrivate(PrivateStruct, frozen=True, kw_only=True):
     format_level: int = 1
     ca_cert: str = ""
     ca_key: str = ""
-    worker_secret: str = ""
-    manager_secret: str = ""
+    worker_token: str = ""
+    manager_token: str = ""
+    retired_tokens: tuple[str, ...] = ()
     unlock_key: bytes = b""
     removed_nodes: dict[str, int] = msgspec.field(default_factory=dict)
     signing_ca_cert: str = ""

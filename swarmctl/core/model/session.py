@@ -14,6 +14,7 @@ import msgspec
 
 from .base import Driver, PrivateStruct
 from .objects import NodeDescription
+from .spec import PortConfig
 from .task import Task, TaskStatus
 
 SESSION_METHOD = "session"
@@ -123,13 +124,17 @@ class News(PrivateStruct, frozen=True, kw_only=True, tag="news"):
 
 
 class AssignedTask(PrivateStruct, frozen=True, kw_only=True):
-    """A task for this node, with what only the node may see."""
+    """A task for this node, with what only the node may see.
+
+    ``ports`` are the service's as allocated; the node binds those in host mode.
+    """
 
     task: Task
     service_name: str = ""
     service_labels: dict[str, str] = msgspec.field(default_factory=dict)
     registry_auth: str = ""
     log_driver: Driver | None = None
+    ports: tuple[PortConfig, ...] = ()
 
 
 class Dependency(PrivateStruct, frozen=True, kw_only=True):

@@ -171,6 +171,13 @@ class Task(ApiStruct, frozen=True, kw_only=True):
     Volumes: tuple[str, ...] | None = printed(None)
 
 
+class TaskFailure(PrivateStruct, frozen=True, kw_only=True):
+    """That a task ended badly: on which node, and when in nanoseconds."""
+
+    node_id: str
+    at: int
+
+
 class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
     """What a task's row holds beyond the API.
 
@@ -181,7 +188,12 @@ class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
         registry_auth: credentials for pulling the image; secret.
         replaces: the task that has to stop before this one starts, else "".
         start_delay_ns: how long after creation this task may leave READY.
+        delay_from: counts the delay from here instead of from creation, once a leader found the
+            creation in its own future; 0: from creation.
         applied_at: when the leader took the last status, in nanoseconds.
+        started_at: when the leader first took RUNNING, in nanoseconds; 0: never.
+        failures: how the slot's earlier tasks of this spec version ended badly, oldest first. They
+            are handed on from task to task, so they outlast the history that is kept.
         log_driver: the cluster's default at creation, used when the spec names none.
         spec_index: log index at which the user's part last changed.
     """
@@ -193,7 +205,10 @@ class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
     registry_auth: str = ""
     replaces: str = ""
     start_delay_ns: int = 0
+    delay_from: int = 0
     applied_at: int = 0
+    started_at: int = 0
+    failures: tuple[TaskFailure, ...] = ()
     log_driver: Driver | None = None
     spec_index: int = 0
 

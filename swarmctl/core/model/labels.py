@@ -1,0 +1,236 @@
+"""The one registry of ``swarmctl.*`` labels: what Swarm does not have rides in labels.
+
+Every stock client can set a label and none can lose it, so our extensions are labels, on services
+for now. Laws:
+
+- A ``swarmctl.`` label that is not in :data:`LABELS` is refused, with the nearest known name; so is
+  a value that its grammar does not allow. A typo is an error and not a silence.
+- A label whose feature this release does not have is refused too: nothing is accepted and not done.
+- ``swarmctl.x.<plugin>.*`` belongs to plugins and passes unseen.
+
+A feature that lands flips ``available`` here, and ``--help`` and the documentation list this table.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "swarmctl."
+PLUGIN_PREFIX = "swarmctl.x."
+_PLUGIN_LABEL = re.compile(r"swarmctl\.x\.[a-z0-9][a-z0-9_-]*\..+", re.DOTALL)
+
+NUMBER = r"\d{1,6}"
+PERCENT = r"\d{1,3}%"
+DURATION = r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+"
+NAME = r"[a-zA-Z0-9](?:[-_]*[a-zA-Z0-9]+)*"
+ADDRESS = r"[0-9a-fA-F.:]+"
+TEXT = r"[^\x00-\x1f]{1,2048}"
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """One known label.
+
+    Attributes:
+        name: with ``<placeholder>`` where the user puts a part of their own.
+        grammar: regular expression that the whole value must match. Where the feature has a parser
+            of its own (scaling expressions), this is the outer shape only.
+        example: a value that is right, for messages and documentation.
+        meaning: one sentence.
+        available: False while this release cannot do it; the label is then refused.
+    """
+
+    name: str
+    grammar: str
+    example: str
+    meaning: str
+    available: bool = False
+
+
+LABELS: tuple[Label, ...] = (
+    Label(
+        name="swarmctl.strategy",
+        grammar=r"spread|binpack|" + NAME,
+        example="binpack",
+        meaning="How replicas are laid out over nodes; also the name of a scheduler plugin.",
+    ),
+    Label(
+        name="swarmctl.rebalance",
+        grammar="on-join|never",
+        example="on-join",
+        meaning="Move replicas to a node that joins or returns.",
+    ),
+    Label(
+        name="swarmctl.depends-on",
+        grammar=rf"{NAME}:(?:running|healthy|completed)(?:,{NAME}:(?:running|healthy|completed))*",
+        example="db:healthy,migrate:completed",
+        meaning="Start tasks only when these services are that far.",
+    ),
+    Label(
+        name="swarmctl.ip.<network>",
+        grammar=rf"{ADDRESS}(?:,{ADDRESS})*",
+        example="10.0.1.10,10.0.1.11",
+        meaning="Fixed addresses on a network, one for each slot.",
+    ),
+    Label(
+        name="swarmctl.publish.<port>.ip",
+        grammar=rf"{ADDRESS}|{NAME}",
+        example="192.168.1.5",
+        meaning="The address or interface a published port is bound to.",
+    ),
+    Label(
+        name="swarmctl.publish.<port>.source",
+        grammar="keep",
+        example="keep",
+        meaning="Keep the client's address; only tasks on the node it reached answer.",
+    ),
+    Label(
+        name="swarmctl.scale.min",
+        grammar=NUMBER,
+        example="2",
+        meaning="Never fewer replicas than this.",
+    ),
+    Label(
+        name="swarmctl.scale.max",
+        grammar=NUMBER,
+        example="20",
+        meaning="Never more replicas than this.",
+    ),
+    Label(
+        name="swarmctl.scale.target",
+        grammar=TEXT,
+        example="cpu=70%",
+        meaning="Keep a metric near a value by adding and removing replicas.",
+    ),
+    Label(
+        name="swarmctl.scale.up.when",
+        grammar=TEXT,
+        example="cpu > 80% for 1m",
+        meaning="Add replicas when this holds.",
+    ),
+    Label(
+        name="swarmctl.scale.up.by",
+        grammar=rf"{NUMBER}|{PERCENT}",
+        example="50%",
+        meaning="How many replicas one step up adds.",
+    ),
+    Label(
+        name="swarmctl.scale.down.when",
+        grammar=TEXT,
+        example="cpu < 30% for 5m",
+        meaning="Remove replicas when this holds.",
+    ),
+    Label(
+        name="swarmctl.scale.down.by",
+        grammar=rf"{NUMBER}|{PERCENT}",
+        example="1",
+        meaning="How many replicas one step down removes.",
+    ),
+    Label(
+        name="swarmctl.scale.cooldown",
+        grammar=rf"{DURATION}|(?:up|down)={DURATION}(?:,(?:up|down)={DURATION})?",
+        example="up=30s,down=5m",
+        meaning="How long to hold still after a step.",
+    ),
+    Label(
+        name="swarmctl.scale.tolerance",
+        grammar=PERCENT,
+        example="10%",
+        meaning="How far from its target a metric may be before anything happens.",
+    ),
+    Label(
+        name="swarmctl.scale.missing",
+        grammar=r"hold|ignore|zero",
+        example="hold",
+        meaning="What a metric without a value counts as.",
+    ),
+    Label(
+        name="swarmctl.scale.metric.<name>",
+        grammar=TEXT,
+        example="prometheus+http://127.0.0.1:9090?query=up",
+        meaning="Where the values of a metric of your own come from.",
+    ),
+    Label(
+        name="swarmctl.scale.schedule",
+        grammar=TEXT,
+        example="Mon-Fri 08:00-20:00 Europe/Zurich min=6",
+        meaning="Other bounds at certain times.",
+    ),
+    Label(
+        name="swarmctl.scale.mode",
+        grammar=r"act|recommend|off",
+        example="recommend",
+        meaning="Whether to scale, or only to say what would be done.",
+    ),
+)
+
+
+def find_label(name: str) -> Label | None:
+    """Return the registered label that ``name`` is an instance of, or None."""
+    for label, pattern in _PATTERNS:
+        if pattern.fullmatch(name):
+            return label
+    return None
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Check the ``swarmctl.*`` labels among ``labels``; all others are the user's own.
+
+    Raises:
+        InvalidArgument: an unknown label (with the nearest known one), a wrong value, or a feature
+            that this release does not have.
+    """
+    for name, value in labels.items():
+        if not name.startswith(PREFIX):
+            continue
+        if name.startswith(PLUGIN_PREFIX):
+            if not _PLUGIN_LABEL.fullmatch(name):
+                raise InvalidArgument(
+                    f"label {name!r}: a plugin's labels are named swarmctl.x.<plugin>.<name>"
+                )
+            continue
+        label = find_label(name)
+        if label is None:
+            raise InvalidArgument(f"unknown label {name!r}{_nearest(name)}")
+        if not re.fullmatch(label.grammar, value):
+            raise InvalidArgument(
+                f"label {name!r} has the invalid value {value!r}; "
+                f"right would be, for example, {label.example!r}"
+            )
+        if not label.available:
+            raise InvalidArgument(f"label {name!r} is not available in this release")
+
+
+def _nearest(name: str) -> str:
+    known = [label.name for label in LABELS]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; labels that begin with {PREFIX!r} are reserved for swarmctl's own"
+
+
+_PLACEHOLDER = re.compile(r"<(\w+)>")
+_PART = {"port": r"\d{1,5}(?:/(?:tcp|udp|sctp))?"}
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    """Return what a label's name may look like: ``<port>`` is a port, any other part a name."""
+    pieces = _PLACEHOLDER.split(name)  # text and placeholders take turns
+    return re.compile(
+        "".join(
+            _PART.get(piece, r"[A-Za-z0-9][\w.-]*") if at % 2 else re.escape(piece)
+            for at, piece in enumerate(pieces)
+        ),
+        re.ASCII,
+    )
+
+
+_PATTERNS = tuple((label, _pattern(label.name)) for label in LABELS)

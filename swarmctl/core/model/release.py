@@ -1,0 +1,113 @@
+"""What this release understands but does not do yet: refused, or done without and said so.
+
+Nothing may be accepted silently and not done. A feature that would be missed at once (a mode that
+starts no task, a lock that locks nothing) is refused; one whose absence leaves a service running
+with less is a warning, shown in the answer and beside the service. The issue that builds a feature
+takes its line out of here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import Unimplemented
+from .constraint import parse_constraints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .cluster import SwarmSpec
+    from .spec import ContainerSpec, ServiceSpec, TaskSpec
+
+
+def check_service_available(spec: ServiceSpec) -> None:
+    """Check that this release can run such a service at all.
+
+    Raises:
+        Unimplemented: what it cannot do.
+    """
+    for name, given in (
+        ("global", spec.Mode.Global),
+        ("replicated-job", spec.Mode.ReplicatedJob),
+        ("global-job", spec.Mode.GlobalJob),
+    ):
+        if given is not None:
+            raise Unimplemented(f"services of mode {name} are not available in this release")
+    container = spec.TaskTemplate.ContainerSpec
+    for mount in container.Mounts if container is not None else ():
+        if mount.Type == "cluster":
+            raise Unimplemented("cluster volumes are not supported")
+
+
+def check_swarm_available(spec: SwarmSpec) -> None:
+    """Check that this release can keep what the cluster's settings promise.
+
+    Raises:
+        Unimplemented: what it cannot.
+    """
+    if spec.EncryptionConfig.AutoLockManagers:
+        raise Unimplemented("autolock is not available in this release")
+    if spec.CAConfig.ExternalCAs:
+        raise Unimplemented("external CAs are not available in this release")
+    if spec.CAConfig.SigningCACert or spec.CAConfig.SigningCAKey or spec.CAConfig.ForceRotate:
+        raise Unimplemented("rotating the root CA is not available in this release")
+
+
+def service_warnings(spec: ServiceSpec) -> tuple[str, ...]:
+    """Return a sentence for each thing a normalized spec asks for that is not done yet."""
+    return (
+        *_network_warnings(spec),
+        *_update_warnings(spec),
+        *_placement_warnings(spec.TaskTemplate),
+        *_container_warnings(spec.TaskTemplate.ContainerSpec),
+    )
+
+
+def _network_warnings(spec: ServiceSpec) -> Iterator[str]:
+    endpoint = spec.EndpointSpec
+    for port in endpoint.Ports if endpoint is not None else ():
+        if port.PublishMode == "host":
+            continue
+        if port.PublishedPort:
+            yield (
+                f"published port {port.PublishedPort} is reserved but not yet routed to the "
+                "service; mode=host publishes it on the nodes that run a task"
+            )
+        else:
+            yield (f"port {port.TargetPort} gets no published port yet; name one, with mode=host")
+    networks = spec.TaskTemplate.Networks or spec.Networks
+    if networks:
+        names = ", ".join(network.Target for network in networks)
+        yield f"tasks are not yet attached to networks ({names})"
+        if endpoint is None or endpoint.Mode != "dnsrr":
+            yield "the service gets no virtual IP yet"
+
+
+def _update_warnings(spec: ServiceSpec) -> Iterator[str]:
+    if spec.UpdateConfig is not None or spec.RollbackConfig is not None:
+        yield "update and rollback settings are kept but not yet followed"
+
+
+def _placement_warnings(task: TaskSpec) -> Iterator[str]:
+    placement, resources = task.Placement, task.Resources
+    if placement is not None:
+        if placement.Preferences:
+            yield "placement preferences are kept but not yet followed"
+        for constraint, text in zip(
+            parse_constraints(placement.Constraints), placement.Constraints, strict=True
+        ):
+            reason = constraint.why_never()
+            if reason is not None:
+                yield f"constraint {text!r} matches no node: {reason}"
+    reserved = resources.Reservations if resources is not None else None
+    if reserved is not None and reserved.GenericResources:
+        yield "generic resources are kept but not yet reserved on nodes"
+
+
+def _container_warnings(container: ContainerSpec | None) -> Iterator[str]:
+    if container is None:
+        return
+    if container.Privileges is not None and container.Privileges.CredentialSpec is not None:
+        yield "the credential spec has no effect: it is for Windows containers"
+    if container.Isolation not in ("", "default"):
+        yield f"isolation {container.Isolation!r} has no effect: it is for Windows containers"

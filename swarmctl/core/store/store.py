@@ -35,11 +35,13 @@ from ..model.change import (
     Ref,
     Requirement,
     Result,
+    SpecAt,
     Transaction,
     Unreferenced,
     Update,
 )
 from ..model.objects import ClusterRow, NetworkRow, Row, TaskRow
+from ..model.task import TaskState
 from .view import KIND_OF, Overlay, Tables, name_of, ref_of, version_of
 
 if TYPE_CHECKING:
@@ -178,11 +180,13 @@ class Store:
 
 
 def _check(view: Overlay, requirement: Requirement) -> Conflict | None:
-    if isinstance(requirement, (Exists, At)):
+    if isinstance(requirement, (Exists, At, SpecAt)):
         row = view.row(requirement.ref)
         if row is None:
             return Conflict(kind=ConflictKind.MISSING, ref=requirement.ref)
         if isinstance(requirement, At) and version_of(row) != requirement.version:
+            return Conflict(kind=ConflictKind.VERSION, ref=requirement.ref)
+        if isinstance(requirement, SpecAt) and row.private.spec_index != requirement.index:
             return Conflict(kind=ConflictKind.VERSION, ref=requirement.ref)
         return None
     if isinstance(requirement, Unreferenced):
@@ -307,10 +311,12 @@ def _advance(view: Overlay, change: Advance, index: int, now: int) -> None:
     row = view.row(Ref(Kind.TASK, change.task_id))
     if not isinstance(row, TaskRow) or (change.node_id and row.api.NodeID != change.node_id):
         return
-    status, desired, applied_at = row.api.Status, row.api.DesiredState, row.private.applied_at
+    status, desired, private = row.api.Status, row.api.DesiredState, row.private
     report = change.status
     if report is not None and report.State >= status.State and report != status:
-        status, applied_at = report, now
+        status, private = report, replace(private, applied_at=now)
+        if report.State is TaskState.RUNNING and not private.started_at:
+            private = replace(private, started_at=now)
     if change.desired is not None:
         desired = max(desired, change.desired)
     if status is row.api.Status and desired == row.api.DesiredState:
@@ -322,4 +328,4 @@ def _advance(view: Overlay, change: Advance, index: int, now: int) -> None:
         Version=Version(Index=index),
         UpdatedAt=Time(now),
     )
-    view.put(replace(row, api=api, private=replace(row.private, applied_at=applied_at)))
+    view.put(replace(row, api=api, private=private))

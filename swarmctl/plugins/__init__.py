@@ -24,6 +24,7 @@ from ..core.agent.executor import (
     TaskObservation,
     TaskStats,
 )
+from ..core.errors import InvalidArgument, SwarmError
 from .hookspecs import (
     PLUGIN_API,
     ExecutorLimits,
@@ -41,10 +42,12 @@ __all__ = [
     "ExecutorLimits",
     "ExecutorSettings",
     "ExitStatus",
+    "InvalidArgument",
     "LogLine",
     "LogOptions",
     "NodeIdentity",
     "PluginInfo",
+    "SwarmError",
     "TaskController",
     "TaskObservation",
     "TaskStats",

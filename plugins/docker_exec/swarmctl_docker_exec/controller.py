@@ -1,0 +1,209 @@
+"""An executor's handle on one task: its container, from pull to removal.
+
+Every method first looks at what is there, so each may be called again after a cancellation or a
+restart of the daemon: a running container is adopted by finding it under the task's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from swarmctl.plugins import EngineUnavailable, ExecutorError, ExitStatus, TaskObservation
+
+from .container import Container, inspect
+from .engine import Refused
+from .inspection import UNHEALTHY
+from .logs import read_logs
+from .pull import Wanted
+from .translate import TASK_LABEL, container_spec, create_body, stop_grace_ns
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from swarmctl.plugins import LogLine, LogOptions, NodeIdentity
+    from swarmctl.plugins.model import TaskAssignment
+
+    from .engine import Engine
+    from .files import TaskFiles
+    from .inspection import Inspection
+    from .observe import Observer
+    from .pull import Images
+
+
+@dataclass(frozen=True)
+class Host:
+    """What all controllers of a node share.
+
+    Attributes:
+        disk: lets one thread at a time at ``files``.
+    """
+
+    identity: NodeIdentity
+    engine: Engine
+    observer: Observer
+    images: Images
+    files: TaskFiles
+    disk: trio.CapacityLimiter
+
+
+class DockerController:
+    """One task as a container; implements :class:`swarmctl.plugins.TaskController`."""
+
+    def __init__(self, host: Host, assignment: TaskAssignment) -> None:
+        self._host = host
+        self._assignment = assignment
+        self._task_id = assignment.task.ID
+        self._container: Container | None = None
+        self._was_unhealthy = False
+        self._kill_at: float | None = None
+
+    async def prepare(self) -> None:
+        found = await self._look()
+        if found is not None and not found.never_started:
+            return
+        files = self._host.files
+        body = create_body(
+            self._assignment,
+            self._host.identity,
+            level=await self._host.engine.level(),
+            files=files.binds(self._assignment),
+        )
+        failure = None if found else await self._host.images.try_pull(self._wanted())
+        # Also for a container that exists: since it was made the machine may have been rebooted.
+        await trio.to_thread.run_sync(files.write, self._assignment, limiter=self._host.disk)
+        if found is None:
+            await self._create(body, failure)
+
+    async def start(self) -> None:
+        container, seen = await self._existing()
+        if seen.never_started:
+            await self._start(container)
+        if not seen.has_health_check:
+            return
+        seen = await container.until_ended_or_judged()
+        if seen.is_running and seen.is_healthy is False:
+            await self._stop_unhealthy()
+
+    async def wait(self) -> ExitStatus:
+        container, _ = await self._existing()
+        while (seen := await container.until_ended_or_unhealthy()).is_running:
+            await self._stop_unhealthy()
+        if seen.never_started:
+            raise ExecutorError("the container was never started")
+        status = seen.exit_status()
+        if self._was_unhealthy and not status.error:
+            return msgspec.structs.replace(status, error=UNHEALTHY)
+        return status
+
+    async def shutdown(self) -> None:
+        seen = await self._look()
+        if seen is None or self._container is None or not seen.is_running:
+            return
+        if self._kill_at is None:  # called again, the grace that is left goes on
+            await self._container.signal(seen.stop_signal)
+            grace_s = stop_grace_ns(container_spec(self._assignment)) / 1e9
+            self._kill_at = trio.current_time() + grace_s
+        await self._container.end_by(self._kill_at)
+
+    async def kill(self) -> None:
+        seen = await self._look()
+        if seen is not None and self._container is not None and seen.is_running:
+            await self._container.end_by(trio.current_time())
+
+    async def remove(self) -> None:
+        await self.shutdown()
+        if await self._look() is not None and self._container is not None:
+            await self._container.remove()
+        await trio.to_thread.run_sync(
+            self._host.files.remove, self._task_id, limiter=self._host.disk
+        )
+
+    async def observe(self) -> TaskObservation:
+        seen = await self._look()
+        return TaskObservation() if seen is None else seen.observation(self._assignment.ports)
+
+    def logs(self, options: LogOptions) -> AsyncIterator[LogLine]:
+        return read_logs(self._host.engine, self._look, options)
+
+    # --- finding and making the container ---------------------------------------------------
+
+    async def _look(self) -> Inspection | None:
+        """Look at the task's container; None when there is none of ours."""
+        if self._container is not None:
+            return await inspect(self._host.engine, self._container.container_id)
+        seen = await inspect(self._host.engine, self._assignment.name)
+        if seen is None or not self._is_mine(seen):
+            return None
+        self._container = self._handle(seen.container_id)
+        return seen
+
+    async def _existing(self) -> tuple[Container, Inspection]:
+        """Look at the task's container, which has to exist by now."""
+        seen = await self._look()
+        if seen is None or self._container is None:
+            raise ExecutorError(f"No such container: {self._assignment.name}")
+        return self._container, seen
+
+    async def _create(self, body: dict[str, object], pull_failure: str | None) -> None:
+        """Create the container; pull after all when the image turns out to be missing."""
+        if await self._try_create(body):
+            return
+        if pull_failure is None:
+            pull_failure = await self._host.images.try_pull(self._wanted(), even_if_fresh=True)
+            if await self._try_create(body):
+                return
+        image = container_spec(self._assignment).Image
+        raise ExecutorError(f"No such image: {image}" + (f": {pull_failure}" * bool(pull_failure)))
+
+    async def _try_create(self, body: dict[str, object]) -> bool:
+        """Create the container, or find it made already; False when its image is missing."""
+        name = self._assignment.name
+        try:
+            made = await self._host.engine.post("/containers/create", body, name=name)
+        except Refused as error:
+            if error.status == 404 and "no such image" in str(error).lower():
+                return False
+            if error.status != 409:
+                raise ExecutorError(str(error)) from error
+            taken = await inspect(self._host.engine, name)
+            if taken is None:  # being made or removed just now; the next try finds out
+                raise EngineUnavailable(str(error)) from error
+            if not self._is_mine(taken):
+                raise ExecutorError(
+                    f"a container that is not this node's has the name {name}; remove or rename it"
+                ) from error
+            made = {"Id": taken.container_id}
+        self._container = self._handle(made["Id"])
+        self._host.images.resolved(self._wanted())
+        return True
+
+    async def _start(self, container: Container) -> None:
+        try:
+            await self._host.engine.post(f"/containers/{container.container_id}/start")
+        except Refused as error:
+            # An engine that is going down refuses too. Look before the task is called failed.
+            if (await container.inspect()).never_started:
+                raise ExecutorError(f"starting container failed: {error}") from error
+
+    async def _stop_unhealthy(self) -> None:
+        self._was_unhealthy = True
+        await self.shutdown()
+
+    def _is_mine(self, seen: Inspection) -> bool:
+        return seen.is_of(self._host.identity) and seen.labels[TASK_LABEL] == self._task_id
+
+    def _handle(self, container_id: str) -> Container:
+        return Container(self._host.engine, self._host.observer, container_id)
+
+    def _wanted(self) -> Wanted:
+        spec = msgspec.msgpack.encode((self._assignment.task.ServiceID, self._assignment.task.Spec))
+        return Wanted(
+            image=container_spec(self._assignment).Image,
+            auth=self._assignment.registry_auth,
+            spec_key=hashlib.sha256(spec).digest(),
+        )

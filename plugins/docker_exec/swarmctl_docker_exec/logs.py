@@ -1,0 +1,116 @@
+"""A container's output as lines: the engine's frames taken apart, its cut lines put together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swarmctl.plugins import ExecutorError, LogLine
+from swarmctl.plugins.model import NANOSECONDS_PER_SECOND, parse_time
+
+from .engine import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from swarmctl.plugins import LogOptions
+
+    from .engine import Engine
+    from .inspection import Inspection
+
+HEADER_BYTES = 8
+STDOUT = 1
+MAX_LINE_BYTES = 1 << 20
+"""A longer line is given in pieces, so that output without line ends takes no memory."""
+
+
+class LogParser:
+    """Turns the bytes of a log answer into lines. Pure.
+
+    Without a terminal the answer is frames, ``[stream, 0, 0, 0, length (4)] + message``; with one
+    it is plain text. Either way each message starts with a time stamp, and the engine cuts messages
+    at 16 KiB, so one line may be several messages, of which only the last has a line end.
+    """
+
+    def __init__(self, *, has_tty: bool) -> None:
+        self._has_tty = has_tty
+        self._buffer = b""
+        self._open: dict[int, LogLine] = {}
+
+    def feed(self, data: bytes) -> Iterator[LogLine]:
+        """Take the next bytes, in whatever pieces they come; give the lines they complete."""
+        self._buffer += data
+        messages = self._lines_of_terminal() if self._has_tty else self._frames()
+        for stream, message in messages:
+            yield from self._message(stream, message)
+
+    def end(self) -> Iterator[LogLine]:
+        """Give what is left when the output has ended without a line end."""
+        if self._has_tty and self._buffer:
+            yield from self._message(STDOUT, self._buffer)
+        yield from self._open.values()
+        self._open.clear()
+
+    def _frames(self) -> Iterator[tuple[int, bytes]]:
+        while len(self._buffer) >= HEADER_BYTES:
+            end = HEADER_BYTES + int.from_bytes(self._buffer[4:HEADER_BYTES], "big")
+            if len(self._buffer) < end:
+                return
+            stream, message = self._buffer[0], self._buffer[HEADER_BYTES:end]
+            self._buffer = self._buffer[end:]
+            yield stream, message
+
+    def _lines_of_terminal(self) -> Iterator[tuple[int, bytes]]:
+        *complete, self._buffer = self._buffer.split(b"\n")
+        for line in complete:
+            yield STDOUT, line.removesuffix(b"\r") + b"\n"
+
+    def _message(self, stream: int, message: bytes) -> Iterator[LogLine]:
+        stamp, _, text = message.partition(b" ")
+        before = self._open.pop(stream, None)
+        if before is None:
+            line = LogLine(at=parse_time(stamp.decode()), stream=stream, text=text)
+        else:
+            line = LogLine(at=before.at, stream=stream, text=before.text + text)
+        if not message.endswith(b"\n") and len(line.text) < MAX_LINE_BYTES:
+            self._open[stream] = line
+        else:
+            yield LogLine(at=line.at, stream=stream, text=line.text.removesuffix(b"\n"))
+
+
+async def read_logs(
+    engine: Engine, look: Callable[[], Awaitable[Inspection | None]], options: LogOptions
+) -> AsyncIterator[LogLine]:
+    """Give a container's output, oldest first; with ``follow`` until it ends.
+
+    Args:
+        look: finds the container; one that does not exist has no output.
+
+    Raises:
+        ExecutorError: its log driver keeps nothing that could be read.
+        EngineUnavailable: the engine went away.
+    """
+    query = {
+        "stdout": str(int(options.stdout)),
+        "stderr": str(int(options.stderr)),
+        "follow": str(int(options.follow)),
+        "timestamps": "1",
+        "tail": "all" if options.tail < 0 else str(options.tail),
+    }
+    for key, time in (("since", options.since), ("until", options.until)):
+        if time:
+            query[key] = f"{time // NANOSECONDS_PER_SECOND}.{time % NANOSECONDS_PER_SECOND:09d}"
+    container = await look()
+    if container is None:
+        return
+    parser = LogParser(has_tty=container.has_tty)
+    try:
+        async with engine.stream(f"/containers/{container.container_id}/logs", **query) as stream:
+            async for piece in stream:
+                for line in parser.feed(piece):
+                    yield line
+    except Refused as error:
+        if error.status == 404:
+            return
+        raise ExecutorError(f"logs cannot be read: {error}") from error
+    for line in parser.end():
+        yield line

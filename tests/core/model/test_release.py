@@ -1,0 +1,149 @@
+"""What this release refuses or warns about (core/model/release.py)."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarmctl.core.errors import Unimplemented
+from swarmctl.core.model.cluster import CAConfig, EncryptionConfig, ExternalCA, SwarmSpec
+from swarmctl.core.model.defaults import DEFAULT_SWARM_SPEC, normalize_service_spec
+from swarmctl.core.model.release import (
+    check_service_available,
+    check_swarm_available,
+    service_warnings,
+)
+
+from .specs import service_spec
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ({"Global": {}}, "global"),
+        ({"ReplicatedJob": {}}, "replicated-job"),
+        ({"GlobalJob": {}}, "global-job"),
+    ],
+)
+def test_modes_that_would_start_nothing_are_refused(mode: dict[str, object], name: str) -> None:
+    """A mode that no reconciler knows yet is refused, not accepted and left without tasks."""
+    with pytest.raises(Unimplemented, match=f"^services of mode {name} are not available"):
+        check_service_available(service_spec(Mode=mode))
+
+
+def test_cluster_volumes_are_refused() -> None:
+    """CSI volumes are not offered, and say so."""
+    spec = service_spec(
+        **{
+            "TaskTemplate.ContainerSpec.Mounts": [
+                {"Type": "cluster", "Source": "v", "Target": "/v"}
+            ]
+        }
+    )
+    with pytest.raises(Unimplemented, match="cluster volumes are not supported"):
+        check_service_available(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SwarmSpec(EncryptionConfig=EncryptionConfig(AutoLockManagers=True)),
+        SwarmSpec(CAConfig=CAConfig(ExternalCAs=(ExternalCA(URL="https://ca"),))),
+        SwarmSpec(CAConfig=CAConfig(SigningCAKey="k")),
+        SwarmSpec(CAConfig=CAConfig(ForceRotate=1)),
+    ],
+)
+def test_promises_that_would_not_be_kept_are_refused(spec: SwarmSpec) -> None:
+    """Security settings that nothing acts on yet are refused."""
+    with pytest.raises(Unimplemented):
+        check_swarm_available(spec)
+    check_swarm_available(DEFAULT_SWARM_SPEC)
+
+
+def test_a_plain_service_has_no_warnings() -> None:
+    """What the docker CLI always sends (endpoint mode vip, empty groups) is no reason to warn."""
+    spec = normalize_service_spec(
+        service_spec(
+            **{
+                "EndpointSpec": {
+                    "Mode": "vip",
+                    "Ports": [{"TargetPort": 80, "PublishedPort": 80, "PublishMode": "host"}],
+                },
+                "TaskTemplate.Resources": {"Limits": {}, "Reservations": {}},
+                "TaskTemplate.Placement": {"Constraints": ["node.role==worker"]},
+            }
+        )
+    )
+    check_service_available(spec)
+    assert service_warnings(spec) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "warnings"),
+    [
+        (
+            {"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 8080}]}},
+            (
+                (
+                    "published port 8080 is reserved but not yet routed to the service; mode=host "
+                    "publishes it on the nodes that run a task"
+                ),
+            ),
+        ),
+        (
+            {"EndpointSpec": {"Ports": [{"TargetPort": 80}]}},
+            ("port 80 gets no published port yet; name one, with mode=host",),
+        ),
+        (
+            {"TaskTemplate.Networks": [{"Target": "a"}, {"Target": "b"}]},
+            (
+                "tasks are not yet attached to networks (a, b)",
+                "the service gets no virtual IP yet",
+            ),
+        ),
+        (
+            {"Networks": [{"Target": "a"}], "EndpointSpec": {"Mode": "dnsrr"}},
+            ("tasks are not yet attached to networks (a)",),
+        ),
+        (
+            {"RollbackConfig": {}},
+            ("update and rollback settings are kept but not yet followed",),
+        ),
+        (
+            {"TaskTemplate.Placement": {"Preferences": [{"Spread": {"SpreadDescriptor": "x"}}]}},
+            ("placement preferences are kept but not yet followed",),
+        ),
+        (
+            {"TaskTemplate.Placement": {"Constraints": ["node.ip==x"]}},
+            ("constraint 'node.ip==x' matches no node: 'x' is neither an IP address nor a subnet",),
+        ),
+        (
+            {
+                "TaskTemplate.Resources": {
+                    "Reservations": {
+                        "GenericResources": [{"DiscreteResourceSpec": {"Kind": "g", "Value": 1}}]
+                    }
+                }
+            },
+            ("generic resources are kept but not yet reserved on nodes",),
+        ),
+        (
+            {
+                "TaskTemplate.ContainerSpec.Privileges": {"CredentialSpec": {"File": "x"}},
+                "TaskTemplate.ContainerSpec.Isolation": "hyperv",
+            },
+            (
+                "the credential spec has no effect: it is for Windows containers",
+                "isolation 'hyperv' has no effect: it is for Windows containers",
+            ),
+        ),
+    ],
+    ids=str,
+)
+def test_what_is_not_done_is_said(changes: dict[str, object], warnings: tuple[str, ...]) -> None:
+    """Each thing that a service gets less than it asked for is one sentence."""
+    assert service_warnings(normalize_service_spec(service_spec(**changes))) == warnings
+
+
+def test_a_service_without_a_container_has_no_warnings() -> None:
+    """Warnings never fail, whatever the spec lacks."""
+    assert service_warnings(service_spec(TaskTemplate=None)) == ()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -11,3 +14,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what is answered now into our own transcripts (tests/datadriven), for review",
     )
+    parser.addoption(
+        "--raft-seeds", type=int, default=60, help="how many seeds tests/sim plays for consensus"
+    )
+    parser.addoption("--raft-first-seed", type=int, default=0, help="the first of them")

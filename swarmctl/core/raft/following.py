@@ -94,6 +94,7 @@ def _restore(state: State, snapshot: Snapshot) -> bool:
         log.commit_to(snapshot.index)
         return False
     log.restore(snapshot)
+    state.configured_at = snapshot.index
     switch_to(state, configuration, configuration.members)
     return True
 

@@ -197,15 +197,22 @@ class Raft(State):
             raise ConfChangeRefused("only the leader can tell")
         leading.refuse_unfit(self, change)
 
-    def apply_conf_change(self, change: ConfChange) -> ConfState:
+    def apply_conf_change(self, change: ConfChange, index: int = 0) -> ConfState:
         """The owner applies a CONF_CHANGE entry: its membership holds from now on.
 
+        Args:
+            change: as decoded from the entry.
+            index: the entry's. Owners that apply entries while they take in messages must give it:
+                a snapshot may have brought a later membership meanwhile, which then stays.
+
         Returns:
-            The new membership, which the next snapshot has to carry.
+            The present membership, which the next snapshot has to carry.
 
         Raises:
             ConfChangeRefused: it does not fit; nothing has changed, on no member.
         """
+        if 0 < index <= self.configured_at:
+            return self.tracker.configuration.conf_state()
         return leading.apply_conf_change(self, change)
 
     def transfer_leadership(self, id: int) -> None:  # noqa: A002

@@ -36,6 +36,7 @@ class State:
     ``transferee``: whom we are handing leadership to; no proposals are taken meanwhile.
     ``pending_conf_index``: at or after the last membership change in our log that may not be
     applied yet. Leader only.
+    ``configured_at``: index of the snapshot that the membership was last taken from as a whole.
     ``uncommitted_size``: bytes of data in proposals not yet applied. Leader only; may be too low.
     ``election_elapsed``: ticks since we heard from a leader, or campaigned; a leader counts from
     its last CheckQuorum.
@@ -63,6 +64,7 @@ class State:
         self.randomized_election_timeout = 0
         self.transferee = NOBODY
         self.pending_conf_index = 0
+        self.configured_at = 0
         self.uncommitted_size = 0
         self.reads = ReadQueue()
         self.read_states: list[ReadState] = []
@@ -79,21 +81,16 @@ class State:
         """
         hard_state, conf_state = storage.initial_state()
         self.tracker.switch_to(restore(conf_state), frozenset(), self.log.last_index)
-        if hard_state.commit > self.log.last_index:
-            raise SafetyViolation(
-                f"stored commit {hard_state.commit} is past the end of the log, "
-                f"{self.log.last_index}"
-            )
         if 0 < hard_state.term < self.log.last_term:
             raise SafetyViolation(
                 f"the log ends in term {self.log.last_term}, after our term {hard_state.term}"
             )
         self.term = hard_state.term
         self.vote = hard_state.vote
-        # What is compacted was committed, even if the hard state's commit lags behind it.
-        self.log.committed = max(self.log.committed, hard_state.commit)
-        if self.config.applied:
-            self.log.applied_to(self.config.applied, 0)
+        # What is compacted or applied was committed, even if the hard state's commit lags behind.
+        applied = max(self.config.applied, self.log.applied)
+        self.log.commit_to(max(hard_state.commit, applied))
+        self.log.applied_to(applied, 0)
 
     def send(self, message: Message) -> None:
         self.outbox.append(message)

@@ -69,10 +69,7 @@ class MemoryStorage:
         hard_state: HardState | None = None,
         entries: tuple[Entry, ...] = (),
     ) -> None:
-        """Begin with what a disk has: all parts as read, entries following the snapshot or not.
-
-        ``entries`` may begin before the snapshot's end, when a tail was kept for slow followers.
-        """
+        """Begin with what a disk has; entries that the snapshot covers are left out."""
         self._snapshot = snapshot or Snapshot()
         self._hard_state = hard_state or HardState()
         self._start = self._snapshot.index

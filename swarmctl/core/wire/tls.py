@@ -124,12 +124,13 @@ _ALERTS: Final = {
     "ALERT_CERTIFICATE_REQUIRED": "it demands one, and we showed none",
     "ALERT_UNSUPPORTED_CERTIFICATE": "its kind is not supported",
     "ALERT_BAD_CERTIFICATE": "it is damaged, or not yet or no longer valid",
-    "ALERT_DECRYPT_ERROR": "our key does not belong to it",
+    "ALERT_DECRYPT_ERROR": "its signature is wrong there: it belongs to another swarm of that name",
     "ALERT_ACCESS_DENIED": "access is denied",
 }
 
 # X509_V_ERR_* numbers, which Python's ssl does not name.
 _VERIFY_WORDS: Final = {
+    7: "its signature is wrong here: it belongs to another swarm of that name",
     9: "it is not valid yet: compare the two hosts' clocks",
     10: "it has expired",
     18: "it is self-signed and none of this swarm's roots",

@@ -8,11 +8,12 @@ set, and reports every status it holds anew.
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Union, cast
 
 import msgspec
 
 from .base import Driver, PrivateStruct
+from .codec import unpack
 from .objects import NodeDescription
 from .spec import PortConfig
 from .task import Task, TaskStatus
@@ -173,3 +174,21 @@ class ReportTaken(PrivateStruct, frozen=True, kw_only=True, tag="report-taken"):
 
 
 FromDispatcher = Union[Welcome, News, Assignments, ReportTaken]  # noqa: UP007 - read at run time
+
+
+def decode_from_agent(data: bytes) -> FromAgent:
+    """Decode what an agent sent.
+
+    Raises:
+        Undecodable: it is no message of this protocol.
+    """
+    return cast("FromAgent", unpack(data, FromAgent))  # type: ignore[arg-type] # a union
+
+
+def decode_from_dispatcher(data: bytes) -> FromDispatcher:
+    """Decode what a dispatcher sent.
+
+    Raises:
+        Undecodable: it is no message of this protocol.
+    """
+    return cast("FromDispatcher", unpack(data, FromDispatcher))  # type: ignore[arg-type] # a union

@@ -1,0 +1,185 @@
+"""The agent: worker, reporter and session put together, and what managers may ask of this node.
+
+    run
+    ├ task table           what survives this daemon
+    ├ worker               a runner for each task
+    └ session              one connection to a dispatcher
+
+It hangs off another branch than the manager and outlives any trouble there.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+from msgspec.structs import replace
+
+from ..clock import new_id
+from ..errors import NotFound
+from ..model.base import PrivateStruct
+from ..model.cluster import TLSInfo
+from ..model.codec import pack, unpack
+from ..model.objects import NodeDescription
+from ..model.session import NodeNews, Register
+from ..wire.link import Methods
+from . import disk
+from .executor import EngineUnavailable, LogOptions
+from .reporter import Reporter
+from .session import Session
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ..ca.credentials import Credentials
+    from ..clock import Clock
+    from ..wire.link import Link
+    from ..wire.stream import LinkStream
+    from .executor import Executor, NodeIdentity
+
+LOGS_METHOD = "logs"
+RESTART_NS = 60_000_000_000
+DESCRIBE_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class LogsRequest(PrivateStruct, frozen=True, kw_only=True):
+    """A manager asks for one task's output."""
+
+    task_id: str
+    options: LogOptions
+
+
+class Agent:
+    """This node's agent.
+
+    Args:
+        advertise_addr: where the node says it is, ``host:port``.
+        managers: addresses to dial, the best first.
+        on_news: told what a manager says beyond tasks.
+    """
+
+    def __init__(
+        self,
+        *,
+        credentials: Credentials,
+        executor: Executor,
+        identity: NodeIdentity,
+        advertise_addr: str,
+        managers: Callable[[], Sequence[str]],
+        on_news: Callable[[NodeNews], Awaitable[None]],
+        clock: Clock,
+    ) -> None:
+        self._credentials = credentials
+        self._executor = executor
+        self._identity = identity
+        self._advertise_addr = advertise_addr
+        self._instance = new_id()
+        self._description = NodeDescription(Hostname=identity.hostname)
+        self._reporter = Reporter()
+        self._state_dir = Path(identity.state_dir)
+        self._managers = managers
+        self._on_news = on_news
+        self._clock = clock
+        self._worker: Worker | None = None
+        self._session: Session | None = None
+        self._leaving = False
+        self.warnings: tuple[str, ...] = ()
+
+    @property
+    def description(self) -> NodeDescription:
+        """What this node last said of itself."""
+        return self._description
+
+    @property
+    def manager(self) -> str:
+        """Address of the manager in session, or empty."""
+        return self._session.manager if self._session is not None else ""
+
+    @property
+    def error(self) -> str:
+        """Why there is no session, or empty."""
+        return self._session.error if self._session is not None else ""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be this node's agent until cancelled. Tasks keep running then."""
+        table = await trio.to_thread.run_sync(disk.open_task_table, self._state_dir)
+        remembered = await trio.to_thread.run_sync(table.load)
+        worker = Worker(self._executor, self._identity, table, self._reporter, self._clock)
+        session = Session(
+            credentials=self._credentials,
+            worker=worker,
+            reporter=self._reporter,
+            managers=self._managers,
+            describe=self._register,
+            on_news=self._on_news,
+            methods=Methods(streams={LOGS_METHOD: self._serve_logs}),
+        )
+        self._worker, self._session = worker, session
+        async with trio.open_nursery() as nursery:
+            await nursery.start(table.run)
+            platform = (await self._register()).description.Platform
+            worker.platform = (platform.OS, platform.Architecture)
+            await nursery.start(worker.run, remembered)
+            try:
+                nursery.start_soon(session.run, name="session")
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                await session.say_farewell(0 if self._leaving else RESTART_NS)
+
+    async def leave(self) -> None:
+        """Stop and remove all of this node's tasks; returns when they are gone."""
+        self._leaving = True
+        if self._worker is not None:
+            await self._worker.leave()
+
+    @staticmethod
+    def forget(state_dir: Path) -> None:
+        """Remove what an agent keeps on disk; blocking."""
+        shutil.rmtree(state_dir / disk.DIRECTORY, ignore_errors=True)
+
+    # --- what the session asks ---
+
+    async def _register(self) -> Register:
+        """Describe this node; when the engine does not answer, as it was last, and say so."""
+        can_run, warning = True, ""
+        try:
+            with trio.fail_after(DESCRIBE_S):
+                described = await self._executor.describe()
+            self._description = self._with_trust(described.node)
+            self.warnings = described.warnings
+        except (EngineUnavailable, trio.TooSlowError) as error:
+            can_run = False
+            warning = f"the {self._executor.name} engine does not answer: {error}"
+        return Register(
+            description=self._description,
+            can_run=can_run,
+            instance=self._instance,
+            advertise_addr=self._advertise_addr,
+            warning=warning,
+        )
+
+    def _with_trust(self, description: NodeDescription) -> NodeDescription:
+        trust = self._credentials.trust_info()
+        tls = TLSInfo(
+            TrustRoot=trust.trust_root,
+            CertIssuerSubject=trust.issuer_subject,
+            CertIssuerPublicKey=trust.issuer_public_key,
+        )
+        return replace(description, Hostname=self._identity.hostname, TLSInfo=tls)
+
+    async def _serve_logs(self, _link: Link, stream: LinkStream) -> None:
+        request = unpack(stream.body, LogsRequest)
+        lines = self._worker.logs(request.task_id, request.options) if self._worker else None
+        if lines is None:
+            raise NotFound(f"task {request.task_id} has no output on this node")
+        async with aclosing(lines) as open_lines:  # type: ignore[type-var] # generators have aclose
+            async for line in open_lines:
+                await stream.send(pack(line))

@@ -1,0 +1,144 @@
+"""Turns what a manager assigned into what an executor runs: templates expanded, files resolved.
+
+Pure. The fields are Swarm's (``model/template.py``); a placeholder that cannot be expanded rejects
+the task, though the API has checked it before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from ..model.task import SecretFile, TaskAssignment, task_name
+from ..model.template import expand
+from .executor import ExecutorError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..model.session import AssignedTask, Dependency
+    from ..model.spec import ConfigReference, ContainerSpec, Mount, SecretReference
+    from .executor import NodeIdentity
+
+SECRETS_DIRECTORY = "/run/secrets"
+
+
+def assignment_of(
+    assigned: AssignedTask,
+    node: NodeIdentity,
+    platform: tuple[str, str],
+    secrets: Mapping[str, Dependency],
+    configs: Mapping[str, Dependency],
+) -> TaskAssignment:
+    """Return what the executor gets.
+
+    Args:
+        platform: this node's operating system and architecture.
+        secrets, configs: what this node was given, by id.
+
+    Raises:
+        ExecutorError: a template that cannot be expanded, or data that was not given.
+    """
+    task = assigned.task
+    container = task.Spec.ContainerSpec
+    secret_files: tuple[SecretFile, ...] = ()
+    config_files: tuple[SecretFile, ...] = ()
+    if container is not None:
+        container = _expand_container(container, assigned, node, platform)
+        secret_files = tuple(_secret(use, secrets) for use in container.Secrets)
+        config_files = tuple(_config(use, configs) for use in container.Configs if use.File)
+        task = replace(task, Spec=replace(task.Spec, ContainerSpec=container))
+    return TaskAssignment(
+        task=task,
+        service_name=assigned.service_name,
+        service_labels=assigned.service_labels,
+        registry_auth=assigned.registry_auth,
+        secrets=secret_files,
+        configs=config_files,
+        log_driver=task.Spec.LogDriver or assigned.log_driver,
+        cluster_id=node.cluster_id,
+        ports=assigned.ports,
+    )
+
+
+def _expand_container(
+    container: ContainerSpec, assigned: AssignedTask, node: NodeIdentity, platform: tuple[str, str]
+) -> ContainerSpec:
+    task = assigned.task
+    fields = {
+        ".Service.ID": task.ServiceID,
+        ".Service.Name": assigned.service_name,
+        ".Node.ID": node.node_id,
+        ".Node.Hostname": node.hostname,
+        ".Node.Platform.OS": platform[0],
+        ".Node.Platform.Architecture": platform[1],
+        ".Task.ID": task.ID,
+        ".Task.Name": task_name(assigned.service_name, task),
+        ".Task.Slot": str(task.Slot) if task.Slot else task.NodeID,
+    }
+
+    def text(value: str) -> str:
+        try:
+            return expand(value, fields, assigned.service_labels)
+        except ValueError as error:
+            raise ExecutorError(f"expanding {value!r} failed: {error}") from error
+
+    def mount(value: Mount) -> Mount:
+        options = value.VolumeOptions
+        if options is not None:
+            driver = options.DriverConfig
+            if driver is not None:
+                driver = replace(
+                    driver, Options={key: text(each) for key, each in driver.Options.items()}
+                )
+            options = replace(
+                options,
+                Labels={key: text(each) for key, each in options.Labels.items()},
+                DriverConfig=driver,
+            )
+        return replace(
+            value, Source=text(value.Source), Target=text(value.Target), VolumeOptions=options
+        )
+
+    return replace(
+        container,
+        Hostname=text(container.Hostname),
+        Env=tuple(text(value) for value in container.Env),
+        Mounts=tuple(mount(value) for value in container.Mounts),
+    )
+
+
+def _secret(use: SecretReference, given: Mapping[str, Dependency]) -> SecretFile:
+    data = _data(given, use.SecretID, f"secret {use.SecretName}")
+    target = use.File
+    name = target.Name if target is not None and target.Name else use.SecretName
+    return SecretFile(
+        id=use.SecretID,
+        target=name if name.startswith("/") else f"{SECRETS_DIRECTORY}/{name}",
+        uid=(target.UID if target is not None else "") or "0",
+        gid=(target.GID if target is not None else "") or "0",
+        mode=target.Mode if target is not None else 0o444,
+        data=data,
+    )
+
+
+def _config(use: ConfigReference, given: Mapping[str, Dependency]) -> SecretFile:
+    data = _data(given, use.ConfigID, f"config {use.ConfigName}")
+    assert use.File is not None
+    name = use.File.Name or use.ConfigName
+    return SecretFile(
+        id=use.ConfigID,
+        target=name if name.startswith("/") else f"/{name}",
+        uid=use.File.UID or "0",
+        gid=use.File.GID or "0",
+        mode=use.File.Mode,
+        data=data,
+    )
+
+
+def _data(given: Mapping[str, Dependency], item_id: str, what: str) -> bytes:
+    dependency = given.get(item_id)
+    if dependency is None:
+        raise ExecutorError(f"{what} is not available on this node: it was removed")
+    return dependency.data

@@ -1,0 +1,183 @@
+"""Runs one task on this node, step by step, until the task is removed.
+
+One trio task for each assigned task. ``step.py`` says what comes next; the executor's controller
+does it. A desired state that rises cancels the step under way, since stopping must not wait for a
+pull. Laws:
+
+- An engine that does not answer fails no task: the step is tried again.
+- A step's failure becomes the task's status; a bug in an executor fails its task and no other.
+- States only go forward.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..model.task import TaskState
+from . import step as steps
+from .executor import EngineUnavailable, ExecutorError
+from .step import Step, next_step
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ..clock import Clock
+    from ..model.task import TaskStatus
+    from .executor import TaskController
+
+RETRY_FIRST_S = 0.1
+RETRY_MAX_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Runner:
+    """One task's life here.
+
+    Args:
+        controller: the executor's handle.
+        status: as last known; the life goes on from there.
+        on_status: told of every new status; must not block.
+    """
+
+    def __init__(
+        self,
+        task_id: str,
+        controller: TaskController,
+        status: TaskStatus,
+        desired: TaskState,
+        on_status: Callable[[str, TaskStatus], None],
+        clock: Clock,
+    ) -> None:
+        self.task_id = task_id
+        self.controller = controller
+        self.status = status
+        self.desired = desired
+        self._on_status = on_status
+        self._clock = clock
+        self._removing = False
+        self._changed = trio.Event()
+        self._scope: trio.CancelScope | None = None
+        self._retries = 0
+
+    def want(self, desired: TaskState) -> None:
+        """Set the desired state; a lower one than before is ignored.
+
+        A wish to stop does not wait for the step under way.
+        """
+        if desired <= self.desired:
+            return
+        self.desired = desired
+        if desired >= TaskState.SHUTDOWN:
+            self._interrupt()
+        else:
+            self._changed.set()
+
+    def remove(self) -> None:
+        """Have the task stopped and removed; :meth:`run` then returns."""
+        if not self._removing:
+            self._removing = True
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        self._changed.set()
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def run(self) -> None:
+        """Live the task's life; returns once it was removed."""
+        while True:
+            self._changed = trio.Event()
+            if self._removing:
+                if await self._attempt(self._remove):
+                    return
+                continue
+            step = next_step(self.status.State, self.desired)
+            if step is Step.NOTHING:
+                await self._changed.wait()
+            else:
+                await self._attempt(_STEPS[step].__get__(self))
+
+    async def _attempt(self, step: Callable[[], Awaitable[None]]) -> bool:
+        """Do one step; turn its failure into a status. False when it has to be done again."""
+        with trio.CancelScope() as self._scope:
+            try:
+                await step()
+            except EngineUnavailable as error:
+                log.info("task %s: the engine does not answer: %s", self.task_id, error)
+                await self._back_off()
+                return False
+            except ExecutorError as error:
+                self._fail(str(error), error.exit_code)
+            except Exception as error:
+                log.exception("task %s: the executor has a bug", self.task_id)
+                self._fail(f"internal error of the executor: {error!r}", None)
+            self._retries = 0
+        done = not self._scope.cancelled_caught
+        self._scope = None
+        return done
+
+    async def _back_off(self) -> None:
+        delay_s = min(RETRY_FIRST_S * 2**self._retries, RETRY_MAX_S)
+        self._retries += 1
+        await trio.sleep(delay_s)
+
+    def _fail(self, text: str, code: int | None) -> None:
+        if self.status.State < TaskState.COMPLETE:
+            self._set(steps.failed(text, code, self._clock.now(), self.status))
+
+    def _set(self, status: TaskStatus) -> None:
+        self.status = status
+        self._on_status(self.task_id, status)
+
+    def _reach(self, state: TaskState) -> None:
+        if self.status.State < state:
+            self._set(steps.reached(state, self._clock.now(), self.status))
+
+    # --- steps ---
+
+    async def _accept(self) -> None:
+        self._reach(TaskState.ACCEPTED)
+        await trio.lowlevel.checkpoint()
+
+    async def _prepare(self) -> None:
+        self._reach(TaskState.PREPARING)
+        await self.controller.prepare()
+        self._reach(TaskState.READY)
+
+    async def _start(self) -> None:
+        self._reach(TaskState.STARTING)
+        await self.controller.start()
+        seen = await self.controller.observe()
+        running = steps.reached(TaskState.RUNNING, self._clock.now(), self.status)
+        self._set(steps.observed(running, seen))
+
+    async def _wait(self) -> None:
+        exit_status = await self.controller.wait()
+        self._set(steps.ended(exit_status, self._clock.now(), self.status))
+
+    async def _shutdown(self) -> None:
+        started = self.status.State >= TaskState.STARTING
+        await self.controller.shutdown()
+        code: int | None = None
+        if started:
+            seen = await self.controller.observe()
+            code = seen.container.ExitCode if seen.container is not None else None
+        self._set(steps.stopped(code, self._clock.now(), self.status))
+
+    async def _remove(self) -> None:
+        if self.status.State < TaskState.COMPLETE:
+            await self._shutdown()
+        await self.controller.remove()
+
+
+_STEPS = {
+    Step.ACCEPT: Runner._accept,
+    Step.PREPARE: Runner._prepare,
+    Step.START: Runner._start,
+    Step.WAIT: Runner._wait,
+    Step.SHUTDOWN: Runner._shutdown,
+}

@@ -1,0 +1,150 @@
+"""What a node shall hold, and what to send so that it does.
+
+Pure. A node gets every task that was ever assigned to it and still has a row: live ones to run,
+ended ones so that their containers stay until the history drops them. The agent's own reports are
+never echoed: a change of status alone sends nothing. Secrets and configs go to a node with the
+first live task that uses them and are dropped with the last.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from ..model.session import AssignedTask, Assignments, Dependency
+from ..model.task import TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from ..model.objects import TaskRow
+    from ..model.task import Task
+    from ..store.view import View
+
+
+class NodeSet(NamedTuple):
+    """Everything one node shall hold, by id. The data of secrets and configs is in there."""
+
+    tasks: Mapping[str, AssignedTask]
+    secrets: Mapping[str, Dependency]
+    configs: Mapping[str, Dependency]
+
+
+EMPTY = NodeSet({}, {}, {})
+
+
+def assignments_for(view: View, node_id: str) -> NodeSet:
+    """Return what a node shall hold as the tables stand."""
+    tasks: dict[str, AssignedTask] = {}
+    secrets: dict[str, Dependency] = {}
+    configs: dict[str, Dependency] = {}
+    for row in view.tasks_on(node_id):
+        if row.api.Status.State < TaskState.ASSIGNED:
+            continue
+        tasks[row.api.ID] = _assigned(view, row)
+        if row.api.Status.State <= TaskState.RUNNING:
+            _add_dependencies(view, row.api, secrets, configs)
+    return NodeSet(tasks, secrets, configs)
+
+
+def diff(wanted: NodeSet, sent: NodeSet, number: int) -> Assignments | None:
+    """Return the message that turns what was sent into what is wanted; None when nothing would.
+
+    Args:
+        number: the message's place in the session, from 1; the first is a complete set.
+    """
+    complete = number == 1
+    put = tuple(
+        task
+        for task_id, task in wanted.tasks.items()
+        if task_id not in sent.tasks or not _same(task, sent.tasks[task_id])
+    )
+    removed = tuple(task_id for task_id in sent.tasks if task_id not in wanted.tasks)
+    secrets = tuple(_new(wanted.secrets, sent.secrets))
+    configs = tuple(_new(wanted.configs, sent.configs))
+    dropped = tuple(
+        dependency_id
+        for before, now in ((sent.secrets, wanted.secrets), (sent.configs, wanted.configs))
+        for dependency_id in before
+        if dependency_id not in now
+    )
+    if not (complete or put or removed or secrets or configs or dropped):
+        return None
+    return Assignments(
+        number=number,
+        complete=complete,
+        put=put,
+        removed=removed,
+        secrets=secrets,
+        configs=configs,
+        dropped=dropped,
+    )
+
+
+def _assigned(view: View, row: TaskRow) -> AssignedTask:
+    private = row.private
+    service = view.service(row.api.ServiceID)
+    return AssignedTask(
+        task=row.api,
+        service_name=private.service_name,
+        service_labels=private.service_labels,
+        registry_auth=private.registry_auth,
+        log_driver=private.log_driver,
+        ports=service.api.Endpoint.Ports if service is not None else (),
+    )
+
+
+def _add_dependencies(
+    view: View, task: Task, secrets: dict[str, Dependency], configs: dict[str, Dependency]
+) -> None:
+    container = task.Spec.ContainerSpec
+    if container is None:
+        return
+    for secret_use in container.Secrets:
+        secret = view.secret(secret_use.SecretID)
+        if secret is not None:
+            templating = secret.api.Spec.Templating
+            secrets[secret.api.ID] = Dependency(
+                id=secret.api.ID,
+                data=secret.private.data,
+                templating=templating.Name if templating is not None else "",
+            )
+    for config_use in container.Configs:
+        config = view.config(config_use.ConfigID)
+        if config is not None:
+            templating = config.api.Spec.Templating
+            configs[config.api.ID] = Dependency(
+                id=config.api.ID,
+                data=config.api.Spec.Data,
+                templating=templating.Name if templating is not None else "",
+            )
+
+
+def _same(wanted: AssignedTask, sent: AssignedTask) -> bool:
+    """True when a node that was sent one need not be sent the other."""
+    a, b = wanted.task, sent.task
+    if a is b:
+        return True
+    return (
+        a.DesiredState == b.DesiredState
+        and (a.Spec is b.Spec or a.Spec == b.Spec)
+        and a.NetworksAttachments == b.NetworksAttachments
+        and a.GenericResources == b.GenericResources
+        and _beside_task(wanted) == _beside_task(sent)
+    )
+
+
+def _beside_task(assigned: AssignedTask) -> tuple[object, ...]:
+    return tuple(getattr(assigned, name) for name in _BESIDE_TASK)
+
+
+_BESIDE_TASK = tuple(
+    field.name
+    for field in msgspec.structs.fields(AssignedTask)
+    if field.name not in {"task", "ports"}
+)
+
+
+def _new(wanted: Mapping[str, Dependency], sent: Mapping[str, Dependency]) -> Iterable[Dependency]:
+    return (item for item_id, item in wanted.items() if item_id not in sent)

@@ -5,6 +5,7 @@ Pure: deciders get a ``new_id`` callable handed in, so their tests are repeatabl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NewType
 
 ClusterID = NewType("ClusterID", str)
@@ -12,6 +13,9 @@ NodeID = NewType("NodeID", str)
 ServiceID = NewType("ServiceID", str)
 TaskID = NewType("TaskID", str)
 ObjectID = NewType("ObjectID", str)
+
+NewId = Callable[[], str]
+"""Makes a fresh id; deciders get one handed in."""
 
 ID_ENTROPY_BYTES = 17
 ID_LENGTH = 25

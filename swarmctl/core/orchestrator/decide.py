@@ -1,0 +1,71 @@
+"""Services -> tasks: which tasks should exist, and what is wished of them.
+
+One key is one service id, also of a service that is gone while its tasks remain. What a service
+needs is its mode's business (:mod:`.replicated`; a mode without a reconciler is left alone).
+This package writes new tasks and ``DesiredState``, and meets the others in the tables only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..model.change import NOTHING, Advance, Decision, Kind, Transaction
+from ..model.task import TaskState
+from . import replicated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..ids import NewId
+    from ..model.change import Ref
+    from ..store.view import View
+
+NAME = "orchestrator"
+REMOVE_BATCH = 200
+
+
+def keys(view: View, touched: set[Ref] | None) -> Iterable[str]:
+    """Return the services that touched rows concern (None: every service, present or gone)."""
+    if touched is None:
+        found = dict.fromkeys(service.api.ID for service in view.services())
+        found.update(dict.fromkeys(task.api.ServiceID for task in view.tasks()))
+        found.pop("", None)
+        return found
+    found = {}
+    for ref in touched:
+        if ref.kind is Kind.SERVICE:
+            found[ref.id] = None
+        elif ref.kind is Kind.TASK:
+            task = view.task(ref.id)
+            if task is not None and task.api.ServiceID:
+                found[task.api.ServiceID] = None
+        elif ref.kind is Kind.NODE:
+            for task in view.tasks_on(ref.id):
+                if task.api.ServiceID and task.api.DesiredState <= TaskState.SHUTDOWN:
+                    found[task.api.ServiceID] = None
+    return found
+
+
+def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:
+    """Return what the service with id ``key`` needs."""
+    service = view.service(key)
+    if service is None:
+        return _remove_all(view, key)
+    if service.api.Spec.Mode.Replicated is not None:
+        return replicated.decide(view, service, now, new_id)
+    return NOTHING
+
+
+def _remove_all(view: View, service_id: str) -> Decision:
+    """Have every task of a deleted service removed. Its id never comes back, so nothing races."""
+    changes = [
+        Advance(task_id=task.api.ID, desired=TaskState.REMOVE)
+        for task in view.tasks_of(service_id)
+        if task.api.DesiredState < TaskState.REMOVE
+    ]
+    return Decision(
+        transactions=tuple(
+            Transaction(changes=tuple(changes[start : start + REMOVE_BATCH]))
+            for start in range(0, len(changes), REMOVE_BATCH)
+        )
+    )

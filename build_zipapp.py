@@ -134,7 +134,7 @@ def main() -> None:
         partial.write_bytes(data)
         partial.chmod(0o755)
         partial.replace(options.output)
-    except (BuildError, OSError, subprocess.CalledProcessError) as error:
+    except (BuildError, OSError) as error:
         sys.exit(f"build_zipapp: {error}")
     print(
         f"{options.output}: {len(data) / 1e6:.1f} MB for {', '.join(t.tag for t in targets)},"
@@ -150,8 +150,8 @@ def build(targets: Sequence[Target], extras: Sequence[str] = ()) -> bytes:
         extras: plugins to add, as pip names them: ``name``, ``name==1.2``, a wheel, a directory.
 
     Raises:
-        BuildError: the lock does not fit the projects, a wheel is missing, two wheels contradict.
-        subprocess.CalledProcessError: pip failed; it has said why on stderr.
+        BuildError: the lock does not fit the projects, a wheel is missing, two wheels contradict,
+            or pip failed, having said why on stderr.
     """
     projects = [Project.read(path) for path in project_directories()]
     lock = read_lock()
@@ -358,7 +358,8 @@ def extra_wheels(
         if Path(extra).is_dir():
             built = store / "built" / Path(extra).name
             command = [*pip(), "wheel", "--quiet", "--no-deps", "--wheel-dir", str(built), extra]
-            subprocess.run(command, check=True)
+            if subprocess.run(command).returncode:
+                raise BuildError(f"pip could not build {extra}; what it said stands above")
             wanted += [str(path) for path in built.glob("*.whl")]
         else:
             wanted.append(extra)
@@ -368,9 +369,14 @@ def extra_wheels(
 
 
 def download(store: Path, target: Target | None, what: Sequence[str]) -> None:
-    """Let pip put wheels into ``store``, for ``target`` or as ``what`` says itself."""
+    """Let pip put wheels into ``store``, for ``target`` or as ``what`` says itself.
+
+    Raises:
+        BuildError: pip could not; it has said why on stderr.
+    """
     command = [*pip(), "download", "--quiet", "--only-binary=:all:", "--dest", str(store)]
-    subprocess.run([*command, *(target.pip_options if target else ()), *what], check=True)
+    if subprocess.run([*command, *(target.pip_options if target else ()), *what]).returncode:
+        raise BuildError("pip could not fetch the wheels; what it said stands above")
 
 
 def wheel_files(wheel: Path, machine: str) -> Iterator[tuple[str, bytes]]:
@@ -395,14 +401,11 @@ def pip() -> list[str]:
         return [sys.executable, "-m", "pip"]
     python = BUILD / "pip" / "bin" / "python"
     if not python.exists():
-        if importlib.util.find_spec("ensurepip") is None:
-            try:
-                subprocess.run([REPO / "scripts" / "apt-install", "python3-venv"], check=True)
-            except subprocess.CalledProcessError:
-                raise BuildError(
-                    f"{sys.executable} has no pip; install Debian's python3-venv or use another"
-                ) from None
-        subprocess.run([sys.executable, "-m", "venv", "--clear", python.parent.parent], check=True)
+        apt_install = [REPO / "scripts" / "apt-install", "python3-venv"]
+        if not importlib.util.find_spec("ensurepip") and subprocess.run(apt_install).returncode:
+            raise BuildError(f"{sys.executable} has no pip; install python3-venv, or use another")
+        if subprocess.run([sys.executable, "-m", "venv", "--clear", BUILD / "pip"]).returncode:
+            raise BuildError("no pip: making a virtual environment for it failed, see above")
     return [str(python), "-m", "pip"]
 
 

@@ -28,6 +28,7 @@ from build_zipapp import (
     MACHINES,
     PYTHONS,
     REPO,
+    BuildError,
     Project,
     Target,
     canonical,
@@ -124,7 +125,7 @@ def hashes(name: str, version: str, resolved: dict[str, Versions]) -> list[str]:
     options = ["--no-deps", "--python-version", wanted[0], "--platform", "any", "--abi", "none"]
     try:
         download(pure, None, [*options, requirement])
-    except subprocess.CalledProcessError:
+    except BuildError:
         for machine in MACHINES:
             for python in wanted:
                 target = Target(python, machine)

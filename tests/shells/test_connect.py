@@ -243,6 +243,21 @@ class TestSockets:
                 with pytest.raises(tls.PeerRefused, match="another swarm"):
                     await dial_local(port, foreign)
 
+    async def test_a_refused_client_that_reads_late_is_told_all_the_same(self) -> None:
+        """Bytes the server never read do not turn its alert into a reset."""
+        foreign = client_context(issue(other_root(), "swarm-worker"))
+        async with listening() as port:
+            stream = trio.SSLStream(
+                await trio.open_tcp_stream("127.0.0.1", port), foreign, server_hostname=SERVER_NAME
+            )
+            await stream.do_handshake()
+            await stream.send_all(b"x" * 1000)
+            await trio.sleep(0.2)  # real sockets: time enough for the server to have closed
+            with pytest.raises(trio.BrokenResourceError) as caught:
+                await stream.receive_some()
+            assert isinstance(tls.explain(caught.value), tls.PeerRefused)
+            await trio.aclose_forcefully(stream)
+
     async def test_an_on_link_that_refuses_gives_its_reason_to_the_peer(self) -> None:
         """Authorisation happens after TLS: its words reach the peer as LinkClosed.reason."""
 

@@ -422,6 +422,30 @@ class TestLimits:
             release.set()
             await read_until(busy, b"ok.")
 
+    async def test_a_waiting_client_is_served_soon_after_a_slot_goes_idle(
+        self, autojump_clock: trio.testing.MockClock
+    ) -> None:
+        """While clients wait for a slot, nobody keeps one idle for long."""
+        release = trio.Event()
+
+        async def handler(request: Request, connection: Connection) -> Reply:
+            if request.path == "/wait":
+                await release.wait()
+            return Response(200, (), b"ok.")
+
+        async with serving(handler, limits=HttpLimits(connections=2)) as listener:
+            busy = [listener.connect(), listener.connect()]
+            for stream in busy:
+                await stream.send_all(GET.replace(b"/ ", b"/wait "))
+            await trio.testing.wait_all_tasks_blocked()
+            late = listener.connect()
+            await late.send_all(GET)
+            await trio.testing.wait_all_tasks_blocked()
+            release.set()
+            began = trio.current_time()
+            await read_until(late, b"ok.")
+            assert trio.current_time() - began < 5
+
     async def test_cancelling_the_server_closes_every_connection(self) -> None:
         """Whoever cancels ``serve_http`` leaves no connection behind, busy or idle."""
         streams = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -512,6 +512,49 @@ class TestEnds:
                 inner.cancel_scope.cancel()
             assert cancelled.is_set()
 
+    async def test_the_peers_reason_outweighs_a_write_that_failed(
+        self, autojump_clock: trio.testing.MockClock
+    ) -> None:
+        """When a write fails because the peer is closing, its reason is still read and told."""
+
+        async def refuse() -> None:
+            await trio.lowlevel.checkpoint()
+            raise trio.BrokenResourceError
+
+        ours, theirs = trio.testing.memory_stream_pair()
+        dialled, accepted = await open_pair(pair=(ours, theirs))
+        ours.send_stream.send_all_hook = refuse
+        ends: list[LinkClosed] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_to_its_end, dialled, None, ends)
+            dialled.send_nowait("m")
+            await trio.testing.wait_all_tasks_blocked()
+            accepted.close(PermissionDenied("node n1 was removed"))
+            nursery.start_soon(run_to_its_end, accepted, None, [])
+        assert isinstance(ends[0].reason, PermissionDenied)
+
+    async def test_a_peer_that_asks_without_reading_is_cut_off(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Answers that pile up because the peer does not read end the link, not our memory."""
+        monkeypatch.setattr("swarmctl.core.wire.link.MAX_UNREAD_BYTES", 50_000)
+        ours, theirs = trio.testing.memory_stream_pair()
+        asking, link = await open_pair(pair=(ours, theirs))
+        theirs.send_stream.send_all_hook = trio.sleep_forever
+        ends: list[LinkClosed] = []
+
+        async def ask() -> None:
+            with suppress(LinkClosed):
+                await asking.call("no such call")
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run_to_its_end, asking, None, [])
+                nursery.start_soon(run_to_its_end, link, None, ends)
+                for _ in range(2000):
+                    nursery.start_soon(ask)
+        assert "does not read" in str(ends[0])
+
     async def test_a_peer_that_breaks_the_protocol_is_told_so(self) -> None:
         """Nonsense ends the link on our side, with the reason sent before."""
         ours, theirs = trio.testing.memory_stream_pair()
@@ -551,6 +594,29 @@ class TestSilence:
         async with linked(Methods(calls={"echo": echo}), settings=self.settings) as (link, _):
             await trio.sleep(7200)
             assert await link.call("echo", b"x") == b"x"
+
+    async def test_our_own_stall_is_not_held_against_the_peer(
+        self, mock_clock: trio.testing.MockClock
+    ) -> None:
+        """When our loop stood still past the time, a pong that waits unread still counts."""
+        ours, theirs = trio.testing.memory_stream_pair()
+        dialled, accepted = await open_pair(self.settings, (ours, theirs))
+        deliver = theirs.send_stream.send_all_hook
+        ends: list[LinkClosed] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_to_its_end, dialled, None, ends)
+            nursery.start_soon(run_to_its_end, accepted, None, ends)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(20):
+                theirs.send_stream.send_all_hook = trio.lowlevel.checkpoint  # pongs are held back
+                mock_clock.jump(self.settings.idle_s + 0.1)
+                await trio.testing.wait_all_tasks_blocked()
+                theirs.send_stream.send_all_hook = deliver
+                trio.testing.memory_stream_pump(theirs.send_stream, ours.receive_stream)
+                mock_clock.jump(100)
+                await trio.testing.wait_all_tasks_blocked()
+            assert ends == []
+            nursery.cancel_scope.cancel()
 
     async def test_a_handshake_that_stalls_is_given_up(
         self, autojump_clock: trio.testing.MockClock

@@ -215,7 +215,7 @@ class _SecuredStream:
             await self._transport.send_all(alert)
             if isinstance(self._transport, trio.abc.HalfCloseableStream):
                 await self._transport.send_eof()
-            # Closing on unread bytes resets the connection, and the reset overtakes the alert.
+            # Closing on unread bytes is a reset, after which the kernel repeats no lost packet.
             while await self._transport.receive_some(RECEIVE_BYTES):
                 pass
 

@@ -108,7 +108,6 @@ class Connection:
 
     def __init__(self, stream: trio.abc.Stream, codec: ServerCodec) -> None:
         self.peer = _peer_name(stream)
-        self.broken: RemoteProtocolError | None = None
         self._stream = stream
         self._codec = codec
 
@@ -120,12 +119,8 @@ class Connection:
         Raises:
             RemoteProtocolError: the body is malformed or ends early.
         """
-        try:
-            while (chunk := self._codec.next_chunk()) is Signal.NEED_DATA:
-                await self.receive_more()
-        except RemoteProtocolError as error:
-            self.broken = error
-            raise
+        while (chunk := self._codec.next_chunk()) is Signal.NEED_DATA:
+            await self.receive_more()
         await trio.lowlevel.checkpoint()
         return chunk if isinstance(chunk, bytes) else b""
 
@@ -283,8 +278,6 @@ class _Server:
         try:
             return await self._handler(request, connection)
         except SwarmError as error:
-            if error is connection.broken:
-                raise  # it is this client's request that is broken
             return error_response(error.status, error.message)
         except Exception:  # the API's one place that may: a bug costs this request only
             _log.exception("%s %s failed", request.method, request.path)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
@@ -238,7 +238,10 @@ class Link:
 
     async def hang_up(self) -> None:
         """Close the connection as it is; ``run`` does it by itself. Never blocks for long."""
-        with trio.move_on_after(self._settings.close_s, shield=True):
+        with (
+            trio.move_on_after(self._settings.close_s, shield=True),
+            suppress(trio.BrokenResourceError),  # closing sends a goodbye, and the peer may be gone
+        ):
             await self._stream.aclose()
 
     async def wait_greeted(self) -> None:

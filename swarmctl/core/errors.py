@@ -95,6 +95,10 @@ class NameTaken(SwarmError):
     status = 409
 
 
+class UnknownOption(SwarmError):
+    """A query's value is none that the API knows. Docker answers 500 here, in plain text."""
+
+
 class InvalidConstraint(SwarmError):
     """A placement constraint cannot be parsed. Docker answers 500 here, and clients match that."""
 

@@ -575,7 +575,7 @@ def test_times_in_json_must_be_text() -> None:
 
 @pytest.mark.parametrize("model", [*MODELS, *SPECS], ids=lambda model: model.__name__)
 @given(data=st.data())
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_json_round_trip(model: type[ApiStruct], data: st.DataObject) -> None:
     """decode(encode(x)) == x in JSON, for anything that fits the types."""
     value = data.draw(structs(model))
@@ -588,7 +588,7 @@ def test_json_round_trip(model: type[ApiStruct], data: st.DataObject) -> None:
     ids=lambda model: getattr(model, "__name__", "union"),
 )
 @given(data=st.data())
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_msgpack_round_trip(model: type[object], data: st.DataObject) -> None:
     """decode(encode(x)) == x in msgpack, private halves included."""
     value = data.draw(structs(model))
@@ -596,7 +596,7 @@ def test_msgpack_round_trip(model: type[object], data: st.DataObject) -> None:
 
 
 @given(entry=structs(Entry), row=structs(Row))
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_log_and_table_codecs(entry: Entry, row: Row) -> None:
     """Entries and rows survive their own codecs."""
     assert decode_entry(encode_entry(entry)) == entry

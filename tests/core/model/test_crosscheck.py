@@ -208,7 +208,7 @@ def test_an_allocated_port_is_taken_too() -> None:
 
 
 def test_ports_that_do_not_clash() -> None:
-    """Host ports may repeat, protocols are apart, 0 asks for any, and a service may keep its own."""
+    """Host ports may repeat, protocols are apart, 0 asks for any, a service keeps its own."""
     check_ports(_publishing(HOST).api.Spec, [_publishing(HOST)])
     check_ports(_publishing(INGRESS).api.Spec, [_publishing({**INGRESS, "Protocol": "udp"})])
     check_ports(_publishing({}).api.Spec, [_publishing({})])

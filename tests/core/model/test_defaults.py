@@ -111,7 +111,7 @@ def test_filling_is_idempotent(spec: ServiceSpec) -> None:
 
 
 def test_insert_defaults_spells_out_what_is_absent() -> None:
-    """insertDefaults=true adds each default, also to the previous spec, and changes nothing given."""
+    """insertDefaults=true adds each default, to the previous spec too, and keeps what is given."""
     spec = normalize_service_spec(service_spec())
     given_spec = normalize_service_spec(
         service_spec(

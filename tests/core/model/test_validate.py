@@ -362,7 +362,7 @@ def test_what_an_update_may_not_change(
 
 
 def test_what_an_update_may_change() -> None:
-    """Replicas may change, no mode at all is still replicated, and networks may move to the task."""
+    """Replicas may change, no mode is still replicated, and networks may move to the task."""
     check_service_update(service_spec(), service_spec(Mode={"Replicated": {"Replicas": 5}}))
     check_service_update(service_spec(), service_spec(Mode={}))
     old = service_spec(Networks=[{"Target": "a"}])

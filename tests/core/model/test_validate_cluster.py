@@ -165,8 +165,8 @@ def _net(subnet: str, **more: str) -> NetworkSpec:
             ),
             403,
             (
-                "rpc error: code = PermissionDenied desc = label com.docker.swarm.predefined is for "
-                "predefined networks only"
+                "rpc error: code = PermissionDenied desc = label com.docker.swarm.predefined is "
+                "for predefined networks only"
             ),
         ),
         (

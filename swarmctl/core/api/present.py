@@ -1,0 +1,98 @@
+"""How stored objects look to a client: what is computed on reads is put in, secrets are left out.
+
+Every function takes the ``.api`` half of a row, never the row, so the private half cannot get out
+through here. What comes out is encoded as it is; configs and networks are shown as they are stored.
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from ..model.cluster import ClusterInfo, JoinTokens, Swarm
+from ..model.defaults import insert_defaults
+from ..model.objects import ServiceStatus
+from ..model.task import TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..model.objects import ManagerStatus, Node, Secret, Service
+    from ..model.task import Task
+
+
+def present_service(
+    service: Service, *, status: ServiceStatus | None = None, with_defaults: bool = False
+) -> Service:
+    """Return a service for an answer.
+
+    Args:
+        status: task counts, for a list with ``status=true`` only.
+        with_defaults: spell out every default (``insertDefaults=true``).
+    """
+    if with_defaults:
+        service = insert_defaults(service)
+    return service if status is None else replace(service, ServiceStatus=status)
+
+
+def service_status(service: Service, tasks: Iterable[Task]) -> ServiceStatus:
+    """Return the counts of a service's tasks; of a job, those of its present iteration."""
+    mode = service.Spec.Mode
+    is_job = mode.ReplicatedJob is not None or mode.GlobalJob is not None
+    goal = TaskState.COMPLETE if is_job else TaskState.RUNNING
+    running = wanted = completed = 0
+    for task in tasks:
+        if is_job and not _of_present_run(service, task):
+            continue
+        state = task.Status.State
+        wanted += task.DesiredState is goal
+        running += state is TaskState.RUNNING and task.DesiredState is goal
+        completed += state is TaskState.COMPLETE
+    if mode.Replicated is not None:
+        wanted = mode.Replicated.Replicas or 0
+    elif mode.ReplicatedJob is not None:
+        wanted = mode.ReplicatedJob.MaxConcurrent or 0
+    return ServiceStatus(RunningTasks=running, DesiredTasks=wanted, CompletedTasks=completed)
+
+
+def _of_present_run(service: Service, task: Task) -> bool:
+    now = service.JobStatus.JobIteration.Index if service.JobStatus is not None else 0
+    return (task.JobIteration.Index if task.JobIteration is not None else 0) == now
+
+
+def present_task(task: Task) -> Task:
+    """Return a task for an answer: a container's runtime goes without saying, as in Docker."""
+    if task.Spec.Runtime != "container":
+        return task
+    return replace(task, Spec=replace(task.Spec, Runtime=""))
+
+
+def present_node(node: Node, manager: ManagerStatus | None) -> Node:
+    """Return a node for an answer.
+
+    Args:
+        manager: its standing among the managers as consensus sees it now, None for a worker.
+    """
+    return node if manager is node.ManagerStatus else replace(node, ManagerStatus=manager)
+
+
+def present_cluster(cluster: ClusterInfo) -> ClusterInfo:
+    """Return the cluster as ``GET /info`` shows it: no tokens, and never a signing key."""
+    ca = replace(cluster.Spec.CAConfig, SigningCACert="", SigningCAKey="")
+    return replace(cluster, Spec=replace(cluster.Spec, CAConfig=ca))
+
+
+def present_swarm(cluster: ClusterInfo, tokens: JoinTokens) -> Swarm:
+    """Return the cluster as ``GET /swarm`` shows it: with its join tokens, which are secret."""
+    shown = present_cluster(cluster)
+    fields = {name: getattr(shown, name) for name in ClusterInfo.__struct_fields__}
+    return Swarm(JoinTokens=tokens, **fields)
+
+
+def present_secret(secret: Secret) -> Secret:
+    """Return a secret for an answer: its data is never shown."""
+    if not secret.Spec.Data:
+        return secret
+    return replace(secret, Spec=replace(secret.Spec, Data=b""))

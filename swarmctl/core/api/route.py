@@ -1,0 +1,158 @@
+"""Which handler answers a request: the table of routes, and the version prefix before every path.
+
+A handler is named ``module.function`` and lives in ``api/<module>.py``; the server looks it up. A
+request that no row matches is not ours: the server passes it on to the node's own engine, or
+answers 404 ``page not found`` where there is none (Docker says so for a wrong method too).
+
+Facts: docker-api.md sections 2.1 to 2.3. Pure: it sees a method and a decoded path, nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from ..errors import BadRequest
+
+API_VERSION = "1.50"
+MIN_API_VERSION = "1.24"
+
+
+class Route(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        pattern: ``{name}`` takes one segment, ``{name*}`` as many as it can.
+        needs_manager: answered with 503 by a node that is no manager.
+    """
+
+    method: str
+    pattern: str
+    handler: str
+    needs_manager: bool = True
+
+
+class Match(NamedTuple):
+    """A request's route and what its path named.
+
+    Attributes:
+        version: the API version of the prefix, "" without one.
+        path: the path without the prefix.
+    """
+
+    route: Route
+    params: dict[str, str]
+    version: str
+    path: str
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("HEAD", "/_ping", "system.ping", needs_manager=False),
+    Route("GET", "/_ping", "system.ping", needs_manager=False),
+    Route("GET", "/version", "system.version", needs_manager=False),
+    Route("GET", "/info", "system.info", needs_manager=False),
+    Route("GET", "/events", "events.stream", needs_manager=False),
+    Route("GET", "/distribution/{name*}/json", "system.distribution", needs_manager=False),
+    Route("GET", "/swarm", "swarm.inspect"),
+    Route("POST", "/swarm/init", "swarm.init", needs_manager=False),
+    Route("POST", "/swarm/join", "swarm.join", needs_manager=False),
+    Route("POST", "/swarm/leave", "swarm.leave", needs_manager=False),
+    Route("POST", "/swarm/unlock", "swarm.unlock", needs_manager=False),
+    Route("POST", "/swarm/update", "swarm.update"),
+    Route("GET", "/swarm/unlockkey", "swarm.unlock_key"),
+    Route("GET", "/nodes", "nodes.list"),
+    Route("GET", "/nodes/{id}", "nodes.inspect"),
+    Route("POST", "/nodes/{id}/update", "nodes.update"),
+    Route("DELETE", "/nodes/{id}", "nodes.remove"),
+    Route("GET", "/services", "services.list"),
+    Route("POST", "/services/create", "services.create"),
+    Route("GET", "/services/{id}", "services.inspect"),
+    Route("POST", "/services/{id}/update", "services.update"),
+    Route("DELETE", "/services/{id}", "services.remove"),
+    Route("GET", "/services/{id}/logs", "logs.service"),
+    Route("GET", "/tasks", "tasks.list"),
+    Route("GET", "/tasks/{id}", "tasks.inspect"),
+    Route("GET", "/tasks/{id}/logs", "logs.task"),
+    Route("GET", "/secrets", "secrets.list"),
+    Route("POST", "/secrets/create", "secrets.create"),
+    Route("GET", "/secrets/{id}", "secrets.inspect"),
+    Route("POST", "/secrets/{id}/update", "secrets.update"),
+    Route("DELETE", "/secrets/{id}", "secrets.remove"),
+    Route("GET", "/configs", "configs.list"),
+    Route("POST", "/configs/create", "configs.create"),
+    Route("GET", "/configs/{id}", "configs.inspect"),
+    Route("POST", "/configs/{id}/update", "configs.update"),
+    Route("DELETE", "/configs/{id}", "configs.remove"),
+    Route("GET", "/networks", "networks.list", needs_manager=False),
+    Route("POST", "/networks/create", "networks.create", needs_manager=False),
+    Route("POST", "/networks/prune", "networks.prune", needs_manager=False),
+    Route("GET", "/networks/{id}", "networks.inspect", needs_manager=False),
+    Route("DELETE", "/networks/{id}", "networks.remove", needs_manager=False),
+    Route("POST", "/networks/{id}/connect", "networks.connect", needs_manager=False),
+    Route("POST", "/networks/{id}/disconnect", "networks.disconnect", needs_manager=False),
+)
+
+
+def find_route(method: str, path: str) -> Match | None:
+    """Return the route of a request, or None for one that is not ours.
+
+    Args:
+        path: percent-decoded, without the query.
+
+    Raises:
+        BadRequest: the version prefix is newer or older than what is spoken here.
+    """
+    version, rest = split_version(path)
+    for route, pattern in _BY_METHOD.get(method, ()):
+        match = pattern.fullmatch(rest)
+        if match is not None:
+            return Match(route, match.groupdict(), version, rest)
+    return None
+
+
+_PREFIX = re.compile(r"/v([0-9.]+)(/.*)", re.DOTALL | re.ASCII)
+_MAX_VERSION_LENGTH = 16
+
+
+def split_version(path: str) -> tuple[str, str]:
+    """Return the API version of a path's prefix ("" without one) and the path without it.
+
+    Raises:
+        BadRequest: in Docker's words, a version that is too new or too old.
+    """
+    match = _PREFIX.fullmatch(path)
+    if match is None:
+        return "", path
+    version, rest = match.groups()
+    if len(version) > _MAX_VERSION_LENGTH or _numbers(version) > _numbers(API_VERSION):
+        raise BadRequest(
+            f"client version {version} is too new. Maximum supported API version is {API_VERSION}"
+        )
+    if _numbers(version) < _numbers(MIN_API_VERSION):
+        raise BadRequest(
+            f"client version {version} is too old. Minimum supported API version is "
+            f"{MIN_API_VERSION}, please upgrade your client to a newer version"
+        )
+    return version, rest
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return a version's numbers; 1.9 comes before 1.24, and a missing number is 0."""
+    return tuple(int(part or 0) for part in version.split("."))
+
+
+_PLACEHOLDER = re.compile(r"\{(\w+)(\*?)\}")
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    """Return what a pattern matches; its text has no character that a regex would read."""
+
+    def group(match: re.Match[str]) -> str:
+        return f"(?P<{match[1]}>{'.+' if match[2] else '[^/]+'})"
+
+    return re.compile(_PLACEHOLDER.sub(group, pattern), re.DOTALL)
+
+
+_BY_METHOD: dict[str, list[tuple[Route, re.Pattern[str]]]] = {}
+for _route in ROUTES:
+    _BY_METHOD.setdefault(_route.method, []).append((_route, _compile(_route.pattern)))

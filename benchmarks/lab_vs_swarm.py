@@ -22,6 +22,8 @@ _HEAL_REPLICAS = 3
 # A join may go on working after its node is ready: Docker sets its ingress network up, which makes
 # a first service at once after it take 2.2 s in place of 0.9. That is no part of the next step.
 _QUIET_S = 3.0
+# Waiting tasks, averaged over the minute before the run, above which a machine is not quiet.
+_QUIET_LOAD = 0.5
 _SIDES = {"swarm": SWARM, "swarmctl": SWARMCTL}
 _HEAL = "container killed -> replaced"
 
@@ -33,6 +35,7 @@ def main() -> int:
     if missing:
         print(f"cannot measure here: {missing}", file=sys.stderr)
         return 2
+    machine = _machine_line(options.rounds, options.managers)
     figures = Figures()
     with Lab(_HOSTS) as lab:
         lab.start_engines()
@@ -47,7 +50,7 @@ def main() -> int:
                 measure_side(side, lab, figures, options.sizes, managers=options.managers)
             measure_limits(lab, figures, options.sizes)
             print(f"round {number + 1} of {options.rounds} done", file=sys.stderr)
-    print(_machine_line(options.rounds, options.managers))
+    print(machine)
     print(figures.table(rival=SWARM.name, ours=SWARMCTL.name))
     if options.json:
         figures.write_json(options.json)
@@ -98,10 +101,12 @@ def _create_step(size: int) -> str:
 
 
 def _machine_line(rounds: int, managers: int) -> str:
+    """What the figures were taken on; asked before the run, whose own load it must not count."""
     load = os.getloadavg()[0]
+    busy = " (BUSY: take no figure from this run)" if load > _QUIET_LOAD else ""
     return (
         f"{rounds} rounds, {managers} manager(s) and {_HOSTS - managers} worker(s) on {_HOSTS} "
-        f"hosts, {os.cpu_count()} CPUs, kernel {os.uname().release}, load now {load:.1f}"
+        f"hosts, {os.cpu_count()} CPUs, kernel {os.uname().release}, load before {load:.1f}{busy}"
     )
 
 

@@ -237,6 +237,18 @@ def test_paused_engine_hangs_until_resumed(lab1: Lab) -> None:
 
 
 @pytest.mark.engine
+def test_engines_pull_from_a_host_s_registry(lab3: Lab) -> None:
+    """An image pushed to the registry on one host is pulled by another host's engine."""
+    name = lab3[0].start_registry().push("team/app:1")
+    engine = lab3[2].engine
+    assert engine is not None
+    with engine.client() as client:
+        pulled = client.request("POST", "/images/create", query={"fromImage": name})
+    assert b'"error"' not in pulled.body
+    engine.run_container({**_SLEEP, "Image": name})
+
+
+@pytest.mark.engine
 def test_clean_leaves_nothing_of_the_test_before(lab1: Lab) -> None:
     """After clean() the engine runs and is empty, in no swarm, and no stray process lives."""
     host, engine = lab1[0], lab1[0].engine

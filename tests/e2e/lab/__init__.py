@@ -17,6 +17,7 @@ from .hosts import Host, HostCommandFailed
 from .images import IMAGE
 from .lab import Lab
 from .needs import missing_for_engines, missing_for_hosts
+from .registry import Registry
 from .traces import find_traces
 from .unix_http import ApiError, Reply, UnixClient
 from .waiting import eventually
@@ -29,6 +30,7 @@ __all__ = [
     "Host",
     "HostCommandFailed",
     "Lab",
+    "Registry",
     "Reply",
     "UnixClient",
     "eventually",

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .images import IMAGE
 from .waiting import eventually
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ def _empty_engine(engine: Engine) -> None:
         listed: list[dict[str, Any]] = client.call("GET", "/containers/json", query={"all": "1"})
         for container in listed:
             client.call("DELETE", f"/containers/{container['Id']}", query={"force": "1", "v": "1"})
+        images = client.call("GET", "/images/json")
+        for image in {tag for listed in images for tag in listed["RepoTags"] or ()} - {IMAGE}:
+            client.call("DELETE", f"/images/{image}", query={"force": "1"})
         client.call("POST", "/networks/prune")
         client.call("POST", "/volumes/prune")
 

@@ -20,6 +20,7 @@ from . import cgroups
 from .daemons import Daemon, daemon_environment
 from .engines import Engine
 from .processes import HostProcess
+from .registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -183,6 +184,10 @@ class Host:
             self.engine = Engine(self)
         self.engine.start(live_restore=live_restore, wait=wait)
         return self.engine
+
+    def start_registry(self) -> Registry:
+        """Start a registry on this host that every engine of the lab can pull from."""
+        return Registry(self)
 
     def pids(self) -> set[int]:
         """The processes of this host but for its init and its containers; ids as seen outside.

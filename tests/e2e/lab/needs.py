@@ -15,7 +15,11 @@ _FOR_HOSTS = {
     "nsenter": "util-linux",
     "unshare": "util-linux",
 }
-_FOR_ENGINES = {"dockerd": "docker.io", "busybox": "busybox-static"}
+_FOR_ENGINES = {
+    "dockerd": "docker.io",
+    "busybox": "busybox-static",
+    "docker-registry": "docker-registry",
+}
 
 
 @cache

@@ -43,11 +43,14 @@ class HostProcess:
         return self._pid
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal; nothing happens when it has ended."""
+        """Send it a signal; nothing happens when it has ended. After SIGSTOP it stands still."""
         if self.popen.poll() is not None:
             return
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
+        if number == signal.SIGSTOP:
+            # On a busy machine its other threads go on answering for a while.
+            eventually(self._stands_still, 10, every_s=0.002, what="every thread to stop")
         if number == signal.SIGCONT:
             # nsenter stops itself when it sees its child stopped, and nobody else wakes it.
             self.popen.send_signal(number)
@@ -77,6 +80,10 @@ class HostProcess:
     def running(self) -> bool:
         """Whether it has not ended yet. A stopped one runs."""
         return self.popen.poll() is None
+
+    def _stands_still(self) -> bool:
+        threads = Path(f"/proc/{self.pid}/task").glob("*/stat")
+        return all(stat.read_text().rpartition(")")[2].split()[0] in "TZX" for stat in threads)
 
     def _find_pid(self) -> int:
         """The child's pid; 0 when not forked yet, -1 when it is over."""

@@ -79,12 +79,14 @@ class UnixClient:
         body: object = None,
         *,
         query: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> Reply:
         """Send one request and read the whole answer, whatever its status.
 
         Args:
             body: bytes are sent as they are (a tar); anything else but None goes as JSON.
             query: parameters; a dict or list among them is sent as JSON, as filters are.
+            headers: added to those that the body needs.
 
         Raises:
             OSError: no server, or it went away in the middle.
@@ -92,9 +94,9 @@ class UnixClient:
         """
         if query:
             path = f"{path}?{urlencode({k: _query_value(v) for k, v in query.items()})}"
-        data, headers = _encode(body)
+        data, own_headers = _encode(body)
         try:
-            self._connection.request(method, path, data, headers)
+            self._connection.request(method, path, data, {**own_headers, **(headers or {})})
             answer = self._connection.getresponse()
             return Reply(answer.status, answer.read(), dict(answer.getheaders()))
         except BaseException:

@@ -410,14 +410,17 @@ class TestLimits:
                 await release.wait()
             return Response(200, (), b"ok.")
 
-        async with serving(handler, limits=HttpLimits(connections=3)) as listener:
+        async with serving(handler, limits=HttpLimits(connections=2)) as listener:
             busy, idle = listener.connect(), listener.connect()
             await busy.send_all(GET.replace(b"/ ", b"/wait "))
-            await idle.send_all(GET)
-            await read_until(idle, b"ok.")
+            for _ in range(2):  # as many clients as slots: nobody has to go
+                await idle.send_all(GET)
+                await read_until(idle, b"ok.")
             late = listener.connect()
             await late.send_all(GET)
+            began = trio.current_time()
             await read_until(late, b"ok.")
+            assert trio.current_time() == began
             assert await read_to_end(idle) == b""
             release.set()
             await read_until(busy, b"ok.")

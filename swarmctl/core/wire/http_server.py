@@ -186,12 +186,22 @@ class _Server:
         self._clock = clock
         self._date = (-1, "")
         self.slots = trio.Semaphore(limits.connections)
-        self._idle: dict[int, trio.CancelScope] = {}
+        self._waiting = 0
+        self._idle: dict[int, trio.CancelScope] = {}  # by how long they have been idle
 
-    def make_room(self) -> None:
-        """When every slot is taken, close the connection that has been idle longest."""
-        if self.slots.value == 0 and self._idle:
-            next(iter(self._idle.values())).cancel(reason="room for a new connection")
+    async def take_slot(self) -> None:
+        """Wait for a slot; while somebody waits, connections that idle give theirs up."""
+        try:
+            self.slots.acquire_nowait()
+        except trio.WouldBlock:
+            self._waiting += 1
+            if self._idle:
+                longest = next(iter(self._idle.values()))
+                longest.cancel(reason="room for a new connection")
+            try:
+                await self.slots.acquire()
+            finally:
+                self._waiting -= 1
 
     async def serve_connection(self, stream: trio.abc.Stream) -> None:
         codec = ServerCodec()
@@ -264,7 +274,7 @@ class _Server:
     async def _wait_idle(self, stream: trio.abc.Stream, codec: ServerCodec) -> bool:
         """Wait for a request's first bytes; False when idle for too long or room was needed."""
         key = id(codec)
-        idle_s = self._limits.idle_s if self.slots.value else CROWDED_IDLE_S
+        idle_s = CROWDED_IDLE_S if self._waiting else self._limits.idle_s
         with trio.move_on_after(idle_s) as scope:
             self._idle[key] = scope
             try:
@@ -334,20 +344,20 @@ class _Server:
 
 
 class _Gate(trio.abc.Listener[trio.abc.Stream]):
-    """A listener that accepts only while the server has a slot; the rest wait in the backlog."""
+    """A listener whose connections wait for a slot; the kernel's backlog holds those behind."""
 
     def __init__(self, listener: trio.abc.Listener[trio.abc.Stream], server: _Server) -> None:
         self._listener = listener
         self._server = server
 
     async def accept(self) -> trio.abc.Stream:
-        self._server.make_room()
-        await self._server.slots.acquire()
+        stream = await self._listener.accept()
         try:
-            return await self._listener.accept()
+            await self._server.take_slot()
         except BaseException:
-            self._server.slots.release()
+            await trio.aclose_forcefully(stream)
             raise
+        return stream
 
     async def aclose(self) -> None:
         await self._listener.aclose()

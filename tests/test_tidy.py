@@ -41,7 +41,7 @@ swarmctl.plugins.overlay       *:T
 swarmctl.core                  errors ids clock:T node:T member:T founding:E membership:E
 swarmctl.core.model            base spec objects cluster task change request session codec
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
-swarmctl.core.model            template validate_cluster crosscheck release
+swarmctl.core.model            template validate_cluster crosscheck release names
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
@@ -94,7 +94,7 @@ ALLOWED = {
     "swarmctl.cli.daemon": frozenset(
         {"swarmctl.daemon", "swarmctl.config", "swarmctl.core.errors"}
     ),
-    "swarmctl.plugins": SURFACE | {"swarmctl.core.errors"},
+    "swarmctl.plugins": SURFACE | {"swarmctl.core.errors", "swarmctl.__version__"},
     "swarmctl.plugins.process_exec.keeper": frozenset(),  # it runs from an archive of itself
     "swarmctl.core": NOUNS,
     "swarmctl.core.errors": frozenset(),

@@ -15,12 +15,14 @@ import subprocess
 import sys
 import zipfile
 from functools import cache
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from swarmctl.plugins import EngineUnavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEEPER_PACKAGE = "swarmctl.plugins.process_exec.keeper"
 START_TIMEOUT_S = 30.0  # a loaded machine; normally it takes a twentieth of a second

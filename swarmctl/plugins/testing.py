@@ -1,0 +1,485 @@
+"""Conformance checks for what plugins make: call them from the tests of your own plugin.
+
+:func:`check_executor` puts any executor through the laws of :mod:`swarmctl.core.agent.executor`.
+It needs no test framework, only trio; a broken law raises :class:`ConformanceError` that names it.
+What "exit with 3" means for an executor is told by :class:`Programs`; :class:`ShellPrograms` is
+enough for everything that can run ``sh``.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import trio
+
+from ..core.agent.executor import (
+    EngineUnavailable,
+    Executor,
+    LogLine,
+    LogOptions,
+    NodeIdentity,
+    TaskController,
+)
+from ..core.clock import new_id
+from ..core.model.base import SECOND
+from ..core.model.spec import ContainerSpec, TaskSpec
+from ..core.model.task import Task, TaskAssignment
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+GRACE_NS = SECOND
+CHECK_TIMEOUT_S = 120.0
+MAX_CANCEL_POINTS = 100
+
+
+class ConformanceError(AssertionError):
+    """An executor breaks a law; the text says which, and what was seen."""
+
+
+class Programs(Protocol):
+    """What an executor under check is asked to run."""
+
+    def exits(self, code: int) -> ContainerSpec:
+        """Return a spec that ends with ``code`` at once."""
+        ...
+
+    def sleeps(self) -> ContainerSpec:
+        """Return a spec that runs until its stop signal, and then ends at once."""
+        ...
+
+    def stubborn(self) -> ContainerSpec:
+        """Return a spec that runs on when it gets its stop signal, with a grace of a second."""
+        ...
+
+    def prints(self, out: Sequence[str], err: Sequence[str]) -> ContainerSpec:
+        """Return a spec that prints these lines, ``out`` before ``err``, and ends with 0."""
+        ...
+
+
+class ShellPrograms:
+    """Programs for whatever can run ``sh`` and ``sleep`` from an image."""
+
+    def __init__(self, image: str) -> None:
+        self._image = image
+
+    def exits(self, code: int) -> ContainerSpec:
+        """See :class:`Programs`."""
+        return self._shell(f"exit {code}")
+
+    def sleeps(self) -> ContainerSpec:
+        """See :class:`Programs`; as first process of a container, sh must ask for its signal."""
+        return self._shell("trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done")
+
+    def stubborn(self) -> ContainerSpec:
+        """See :class:`Programs`."""
+        return self._shell("trap '' TERM; while :; do sleep 1000; done")
+
+    def prints(self, out: Sequence[str], err: Sequence[str]) -> ContainerSpec:
+        """See :class:`Programs`."""
+        lines = [f"echo {line}" for line in out] + [f"echo {line} >&2" for line in err]
+        return self._shell("; ".join(lines))
+
+    def _shell(self, script: str) -> ContainerSpec:
+        return ContainerSpec(
+            Image=self._image, Command=("sh", "-c", script), StopGracePeriod=GRACE_NS
+        )
+
+
+def simple_assignment(task_id: str, spec: ContainerSpec, identity: NodeIdentity) -> TaskAssignment:
+    """Return an assignment of a task that runs ``spec`` on the node ``identity``."""
+    task = Task(
+        ID=task_id,
+        Spec=TaskSpec(ContainerSpec=spec),
+        ServiceID="conformanceservice0000000",
+        Slot=1,
+        NodeID=identity.node_id,
+    )
+    return TaskAssignment(task=task, service_name="conformance", cluster_id=identity.cluster_id)
+
+
+class _Rig(NamedTuple):
+    """What every check is handed."""
+
+    make_executor: Callable[[], Executor]
+    make_assignment: Callable[[str, ContainerSpec, NodeIdentity], TaskAssignment]
+    programs: Programs
+    identity: NodeIdentity
+
+    def assignment(self, spec: ContainerSpec) -> TaskAssignment:
+        return self.make_assignment(new_id(), spec, self.identity)
+
+    async def with_executor(
+        self,
+        body: Callable[[Executor], Awaitable[None]],
+        identity: NodeIdentity | None = None,
+    ) -> None:
+        """Run ``body`` with an executor as a daemon has it, from start to sudden end."""
+        failure: ConformanceError | None = None
+        async with trio.open_nursery() as nursery:
+            executor = self.make_executor()
+            await nursery.start(executor.run, identity or self.identity)
+            try:
+                await body(executor)
+            except ConformanceError as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+
+async def check_executor(
+    make_executor: Callable[[], Executor],
+    *,
+    programs: Programs,
+    identity: NodeIdentity,
+    make_assignment: Callable[
+        [str, ContainerSpec, NodeIdentity], TaskAssignment
+    ] = simple_assignment,
+    timeout_s: float = CHECK_TIMEOUT_S,
+) -> None:
+    """Check that an executor keeps the laws.
+
+    Takes some seconds on a real engine, and leaves no task behind when all is well.
+
+    Args:
+        make_executor: makes a fresh executor on the same engine each time, as a daemon that was
+            restarted does. Several are used one after the other and two at a time.
+        programs: what to run.
+        identity: of the node it plays; a second one is made by changing the node id.
+        make_assignment: makes an assignment from a fresh task id, a spec and a node.
+        timeout_s: how long any one check may take.
+
+    Raises:
+        ConformanceError: a law is broken.
+    """
+    rig = _Rig(make_executor, make_assignment, programs, identity)
+    for check in CHECKS:
+        law = (check.__doc__ or "").strip()
+        try:
+            with trio.fail_after(timeout_s):
+                await check(rig)
+        except trio.TooSlowError:
+            raise ConformanceError(f"{law} Not within {timeout_s:g} s.") from None
+        except ConformanceError as error:
+            raise ConformanceError(f"{law} {error}") from error
+
+
+def _require(condition: object, seen: str) -> None:
+    if not condition:
+        raise ConformanceError(f"Seen: {seen}")
+
+
+async def _run_to_end(control: TaskController) -> int:
+    await control.prepare()
+    await control.start()
+    return (await control.wait()).code
+
+
+async def _read_all(control: TaskController, options: LogOptions) -> list[LogLine]:
+    async with aclosing(control.logs(options)) as lines:  # type: ignore[type-var]
+        return [line async for line in lines]
+
+
+# --- the checks: each one's docstring is the law -------------------------------------------------
+
+
+async def _describes(rig: _Rig) -> None:
+    """An executor describes its node, and says which executor it is."""
+
+    async def body(executor: Executor) -> None:
+        node = (await executor.describe()).node
+        _require(node.Hostname, "no hostname")
+        _require(node.Platform.OS and node.Platform.Architecture, f"platform {node.Platform}")
+        _require(node.Resources.NanoCPUs > 0, f"{node.Resources.NanoCPUs} NanoCPUs")
+        _require(node.Resources.MemoryBytes > 0, f"{node.Resources.MemoryBytes} bytes of memory")
+        kind = node.Engine.Labels.get("swarmctl.executor")
+        _require(kind == executor.name, f"label swarmctl.executor is {kind!r}")
+
+    await rig.with_executor(body)
+
+
+async def _tells_exit_codes(rig: _Rig) -> None:
+    """wait() tells the exit code, again and to every controller, also after the end."""
+
+    async def body(executor: Executor) -> None:
+        for code in (0, 3):
+            assignment = rig.assignment(rig.programs.exits(code))
+            control = executor.controller(assignment)
+            _require(await _run_to_end(control) == code, f"another code than {code}")
+            again = await executor.controller(assignment).wait()
+            _require(again.code == code, f"then {again.code}")
+            seen = await control.observe()
+            _require(
+                seen.container is not None and seen.container.ExitCode == code,
+                f"observed {seen.container}",
+            )
+            await control.remove()
+
+    await rig.with_executor(body)
+
+
+async def _repeats_steps(rig: _Rig) -> None:
+    """Every step may be taken again, also when the task is far beyond it."""
+
+    async def body(executor: Executor) -> None:
+        control = executor.controller(rig.assignment(rig.programs.sleeps()))
+        for step in (control.prepare, control.prepare, control.start, control.start):
+            await step()
+        await control.prepare()
+        before = await control.observe()
+        await control.start()
+        after = await control.observe()
+        _require(before.container == after.container, "start() of a running task started another")
+        for step in (control.shutdown, control.shutdown, control.kill):
+            await step()
+        ended = await control.wait()
+        for step in (control.prepare, control.start):
+            await step()
+        _require(await control.wait() == ended, "start() brought an ended task back")
+        for step in (control.remove, control.remove, control.shutdown, control.kill):
+            await step()
+
+    await rig.with_executor(body)
+
+
+async def _stops_what_never_ran(rig: _Rig) -> None:
+    """shutdown(), kill() and remove() return for a task that never started, prepared or not."""
+
+    async def body(executor: Executor) -> None:
+        for prepared in (False, True):
+            control = executor.controller(rig.assignment(rig.programs.sleeps()))
+            if prepared:
+                await control.prepare()
+            for step in (control.shutdown, control.kill, control.remove):
+                await step()
+
+    await rig.with_executor(body)
+
+
+async def _stops(rig: _Rig) -> None:
+    """shutdown() ends a task by its signal, or by force when the grace is over; kill() at once."""
+
+    async def body(executor: Executor) -> None:
+        willing = executor.controller(rig.assignment(rig.programs.sleeps()))
+        stubborn = executor.controller(rig.assignment(rig.programs.stubborn()))
+        other = executor.controller(rig.assignment(rig.programs.stubborn()))
+        for control, end in (
+            (willing, willing.shutdown),
+            (stubborn, stubborn.shutdown),
+            (other, other.kill),
+        ):
+            await control.prepare()
+            await control.start()
+            await end()
+            status = await control.wait()
+            if control is not willing:
+                _require(status.code == 137, f"a killed task ended with {status.code}")
+            await control.remove()
+
+    await rig.with_executor(body)
+
+
+async def _is_adopted(rig: _Rig) -> None:
+    """Tasks outlive the daemon, and the next one adopts them and learns what it missed."""
+    stays = rig.assignment(rig.programs.sleeps())
+    ends = rig.assignment(rig.programs.exits(7))
+    pids = []
+
+    async def first(executor: Executor) -> None:
+        for assignment in (stays, ends):
+            control = executor.controller(assignment)
+            await control.prepare()
+            await control.start()
+        seen = await executor.controller(stays).observe()
+        pids.append(seen.container.PID if seen.container else None)
+
+    async def second(executor: Executor) -> None:
+        code = (await executor.controller(ends).wait()).code
+        _require(code == 7, f"the task that ended meanwhile has code {code}")
+        known = await executor.known_tasks()
+        _require(known.get(stays.task.ID) is True, "the running task is not known to run")
+        _require(known.get(ends.task.ID) is False, "the ended task is not known as ended")
+        control = executor.controller(stays)
+        await control.prepare()
+        await control.start()
+        seen = await control.observe()
+        pids.append(seen.container.PID if seen.container else None)
+        _require(pids[0] == pids[1], f"pid {pids[0]} became {pids[1]}")
+        await control.shutdown()
+        await control.wait()
+        for assignment in (stays, ends):
+            await executor.controller(assignment).remove()
+
+    await rig.with_executor(first)
+    await rig.with_executor(second)
+
+
+async def _removes_leftovers(rig: _Rig) -> None:
+    """remove_leftover() removes a task that runs, one that was prepared, and minds no unknown."""
+
+    async def body(executor: Executor) -> None:
+        runs = rig.assignment(rig.programs.sleeps())
+        prepared = rig.assignment(rig.programs.sleeps())
+        await executor.controller(runs).prepare()
+        await executor.controller(runs).start()
+        await executor.controller(prepared).prepare()
+        for task_id in (runs.task.ID, prepared.task.ID, new_id()):
+            await executor.remove_leftover(task_id)
+            await executor.remove_leftover(task_id)
+            _require(task_id not in await executor.known_tasks(), "it is still known")
+
+    await rig.with_executor(body)
+
+
+async def _leaves_others_alone(rig: _Rig) -> None:
+    """Tasks of another node on the same engine are neither seen nor touched."""
+    stranger = NodeIdentity(
+        cluster_id=rig.identity.cluster_id,
+        node_id=new_id(),
+        hostname=rig.identity.hostname,
+        state_dir=rig.identity.state_dir,
+    )
+    assignment = rig.assignment(rig.programs.sleeps())
+
+    async def trespass(executor: Executor) -> None:
+        _require(assignment.task.ID not in await executor.known_tasks(), "it is seen")
+        await executor.remove_leftover(assignment.task.ID)
+
+    async def body(executor: Executor) -> None:
+        control = executor.controller(assignment)
+        await control.prepare()
+        await control.start()
+        await rig.with_executor(trespass, stranger)
+        known = await executor.known_tasks()
+        _require(known.get(assignment.task.ID) is True, "it was touched")
+        await control.kill()
+        await control.remove()
+
+    await rig.with_executor(body)
+
+
+async def _keeps_logs(rig: _Rig) -> None:
+    """logs() gives what was printed, in order, by stream, by tail, and ends with the task."""
+
+    async def body(executor: Executor) -> None:
+        control = executor.controller(rig.assignment(rig.programs.prints(["a", "b", "c"], ["x"])))
+        await control.prepare()
+        await control.start()
+        followed = await _read_all(control, LogOptions(follow=True))
+        await control.wait()
+        lines = await _read_all(control, LogOptions())
+        for found in (followed, lines):
+            texts = [line.text for line in found if line.stream == 1]
+            _require(texts == [b"a", b"b", b"c"], f"stdout {texts}")
+            texts = [line.text for line in found if line.stream == 2]
+            _require(texts == [b"x"], f"stderr {texts}")
+        only = await _read_all(control, LogOptions(stderr=False, tail=2))
+        _require([line.text for line in only] == [b"b", b"c"], f"stdout with tail 2: {only}")
+        late = await _read_all(control, LogOptions(since=lines[-1].at + 3600 * SECOND))
+        _require(not late, f"since the future: {late}")
+        _require(not await _read_all(control, LogOptions(tail=0)), "tail 0 gives lines")
+        await control.remove()
+
+    await rig.with_executor(body)
+
+
+async def _samples(rig: _Rig) -> None:
+    """stats() samples tasks that run and leaves out those it does not know."""
+
+    async def body(executor: Executor) -> None:
+        assignment = rig.assignment(rig.programs.sleeps())
+        control = executor.controller(assignment)
+        await control.prepare()
+        await control.start()
+        samples = await executor.stats([assignment.task.ID, new_id()])
+        _require(set(samples) == {assignment.task.ID}, f"samples of {set(samples)}")
+        await control.kill()
+        await control.remove()
+
+    await rig.with_executor(body)
+
+
+async def _survives_cancellation(rig: _Rig) -> None:
+    """Every step may be cancelled at any checkpoint and taken again."""
+
+    async def body(executor: Executor) -> None:
+        for name in ("prepare", "start", "shutdown", "remove"):
+            await _sweep(executor, rig, name)
+
+    await rig.with_executor(body)
+
+
+async def _sweep(executor: Executor, rig: _Rig, name: str) -> None:
+    """Take the step ``name`` on fresh tasks, cancelled at its 1st, 2nd, ... checkpoint."""
+    order = ("prepare", "start", "shutdown", "remove")
+    for point in range(1, MAX_CANCEL_POINTS + 1):
+        assignment = rig.assignment(rig.programs.sleeps())
+        control = executor.controller(assignment)
+        for earlier in order[: order.index(name)]:
+            await getattr(control, earlier)()
+        completed = await _cancelled_at(point, getattr(control, name))
+        where = f"{name}() cancelled at checkpoint {point}"
+        if name == "start":
+            await control.start()
+            known = await executor.known_tasks()
+            _require(known.get(assignment.task.ID) is True, f"after {where} it does not run")
+        for step in order[order.index(name) :]:
+            await getattr(executor.controller(assignment), step)()
+        _require(assignment.task.ID not in await executor.known_tasks(), f"{where} left traces")
+        if completed:
+            return
+    raise ConformanceError(f"{name}() has more than {MAX_CANCEL_POINTS} checkpoints.")
+
+
+async def _cancelled_at(point: int, step: Callable[[], Awaitable[None]]) -> bool:
+    """Take a step and cancel it at its ``point``-th checkpoint; True when it completed first."""
+    with trio.CancelScope() as scope:
+        watcher = _CancelAt(point, scope, trio.lowlevel.current_task())
+        trio.lowlevel.add_instrument(watcher)
+        try:
+            await step()
+        finally:
+            trio.lowlevel.remove_instrument(watcher)
+    return not scope.cancelled_caught
+
+
+class _CancelAt(trio.abc.Instrument):
+    """Cancels a scope when a task has come to rest so many times."""
+
+    def __init__(self, point: int, scope: trio.CancelScope, task: trio.lowlevel.Task) -> None:
+        self._left = point
+        self._scope = scope
+        self._task = task
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task:
+            self._left -= 1
+            if self._left == 0:
+                self._scope.cancel()
+
+
+async def _refuses_before_run(rig: _Rig) -> None:
+    """An executor that was never run answers "unavailable", or answers; it never hangs."""
+    executor = rig.make_executor()
+    try:
+        await executor.known_tasks()
+    except EngineUnavailable:
+        return
+
+
+CHECKS: tuple[Callable[[_Rig], Awaitable[None]], ...] = (
+    _describes,
+    _tells_exit_codes,
+    _repeats_steps,
+    _stops_what_never_ran,
+    _stops,
+    _is_adopted,
+    _removes_leftovers,
+    _leaves_others_alone,
+    _keeps_logs,
+    _samples,
+    _survives_cancellation,
+    _refuses_before_run,
+)

@@ -83,6 +83,9 @@ class DockerExecutor:
             info = await self._engine.get("/info")
         except Refused as error:
             raise EngineUnavailable(f"the engine cannot describe itself: {error}") from error
+        finally:
+            if self._host is None:
+                self._engine.close()  # asked while looking for an engine; maybe not chosen
         hostname = self._host.identity.hostname if self._host else ""
         return description(info, hostname=hostname)
 

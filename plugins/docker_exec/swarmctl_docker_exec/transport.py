@@ -107,7 +107,6 @@ class Line:
         """Note the socket of a fresh connection (called while connecting)."""
         self._wire = wire
         if self._is_cut:
-            wire.close()
             raise ConnectionAbortedError("the call was cancelled")
 
 
@@ -154,5 +153,13 @@ class _Connection(unix.UnixHTTPConnection):  # type: ignore[misc] # docker-py is
         self._line = line
 
     def connect(self) -> None:
-        super().connect()
-        self._line.connected(self.sock)
+        # docker-py's own leaves a socket that could not connect to the garbage collector.
+        wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            wire.settimeout(self.timeout)
+            wire.connect(self.unix_socket)
+            self._line.connected(wire)
+        except BaseException:
+            wire.close()
+            raise
+        self.sock = wire

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from swarmctl.core.ids import id_from_bytes
 from swarmctl.plugins import NodeIdentity
 from swarmctl.plugins.model import ContainerSpec, Task, TaskAssignment, TaskSpec
 
@@ -15,10 +14,6 @@ def identity(name: str = "node-a", *, state_dir: str = "/nowhere") -> NodeIdenti
     return NodeIdentity(
         cluster_id="cluster-1", node_id=name, hostname=f"host-of-{name}", state_dir=state_dir
     )
-
-
-def fresh_id(seed: int) -> str:
-    return id_from_bytes(seed.to_bytes(17, "big"))
 
 
 def assign(

@@ -1,0 +1,155 @@
+"""Engines that are not there, are something else, or do not answer. Stubs on real sockets."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from swarmctl_docker_exec import engine as engine_module
+from swarmctl_docker_exec.engine import Engine, NotAnEngine, Refused
+from swarmctl_docker_exec.executor import DockerExecutor
+
+from swarmctl.plugins import EngineUnavailable, ExecutorSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+VERSION = '{"ApiVersion": "1.41", "MinAPIVersion": "1.12"}'
+
+
+@pytest.fixture
+def serve(tmp_path: Path, nursery: trio.Nursery) -> Callable[..., Awaitable[str]]:
+    """Serves these bodies by path on a unix socket; a path without one is never answered."""
+
+    async def one(stream: trio.SocketStream, bodies: dict[str, tuple[int, str]]) -> None:
+        with suppress(trio.BrokenResourceError):
+            async with stream:
+                received = b""
+                while data := await stream.receive_some():
+                    received += data
+                    while b"\r\n\r\n" in received:
+                        head, _, received = received.partition(b"\r\n\r\n")
+                        path = head.split()[1].decode().partition("?")[0]
+                        if path not in bodies:
+                            await trio.sleep_forever()
+                        status, body = bodies[path]
+                        answer = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+                        await stream.send_all(answer.encode())
+
+    async def start(**bodies: str | tuple[int, str]) -> str:
+        path = str(tmp_path / "engine.sock")
+        known = {
+            f"/{name.replace('__', '/')}": body if isinstance(body, tuple) else (200, body)
+            for name, body in bodies.items()
+        }
+        known = {key.replace("/v1_", "/v1."): value for key, value in known.items()}
+        listener = trio.socket.socket(trio.socket.AF_UNIX)
+        await listener.bind(path)
+        listener.listen(64)
+
+        async def accept() -> None:
+            with listener:
+                while True:
+                    connection, _ = await listener.accept()
+                    nursery.start_soon(one, trio.SocketStream(connection), known)
+
+        nursery.start_soon(accept)
+        return path
+
+    return start
+
+
+async def test_our_own_api_is_refused_as_an_engine(serve: Callable[..., Awaitable[str]]) -> None:
+    """A node whose engine is its own socket would ask itself for ever; it is told what to do."""
+    path = await serve(version='{"Platform": {"Name": "swarmctl"}, "ApiVersion": "1.50"}')
+    executor = DockerExecutor(ExecutorSettings(state_dir="/nowhere", engine=f"unix://{path}"))
+    with pytest.raises(EngineUnavailable, match=r"is swarmctl's own API, not an engine.*--engine"):
+        await executor.describe()
+
+
+@pytest.mark.parametrize(
+    ("version", "text"),
+    [
+        ('{"ApiVersion": "1.39"}', "speaks API 1.40 to 1.39; 1.40 to 1.50 can be used"),
+        ('{"ApiVersion": "1.60", "MinAPIVersion": "1.51"}', "speaks API 1.51 to 1.60"),
+    ],
+)
+async def test_engines_that_are_too_old_or_new_are_refused(
+    serve: Callable[..., Awaitable[str]], version: str, text: str
+) -> None:
+    """No common API version: the error names both sides'."""
+    engine = Engine(await serve(version=version), changes=8)
+    with pytest.raises(NotAnEngine, match=text):
+        await engine.get("/info")
+    engine.close()
+
+
+async def test_what_speaks_http_but_is_no_engine(serve: Callable[..., Awaitable[str]]) -> None:
+    """Some other server on that socket is said to be none."""
+    for body in ((404, '{"message": "page not found"}'), (200, "<html>")):
+        engine = Engine(await serve(version=body), changes=8)
+        with pytest.raises(EngineUnavailable, match=r"no engine|no JSON"):
+            await engine.get("/info")
+        engine.close()
+        Path(engine.socket_path).unlink()
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda path: path.parent, "there is no such socket"),
+        (lambda path: path.write_text("x"), "it is no socket"),
+    ],
+)
+async def test_an_engine_that_is_not_there(
+    tmp_path: Path, make: Callable[[Path], object], text: str
+) -> None:
+    """A missing socket, or a file that is none, is named with its path."""
+    path = tmp_path / "docker.sock"
+    make(path)
+    with pytest.raises(EngineUnavailable, match=text) as caught:
+        await Engine(str(path), changes=8).get("/info")
+    assert f"unix://{path}" in str(caught.value)
+
+
+async def test_an_engine_that_hangs_is_unavailable(
+    serve: Callable[..., Awaitable[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that accepts and does not answer is given up after a while."""
+    engine = Engine(await serve(version=VERSION), changes=8)
+    with pytest.raises(EngineUnavailable, match="it hangs"):
+        await engine.ask("GET", "/info", patience_s=0.2)
+    engine.close()
+
+
+async def test_a_cancelled_call_frees_its_thread_and_its_place(
+    serve: Callable[..., Awaitable[str]],
+) -> None:
+    """Cancelling calls that hang ends their threads at once, so the next ones find a place."""
+    engine = Engine(await serve(version=VERSION, v1_41__info="{}"), changes=8)
+    with trio.move_on_after(0.3) as scope:
+        async with trio.open_nursery() as nursery:
+            for _ in range(2 * engine_module.LOOKUPS):
+                nursery.start_soon(engine.get, "/hangs")
+    assert scope.cancelled_caught
+    with trio.fail_after(2):
+        assert await engine.get("/info") == {}
+        while engine.lookups.borrowed_tokens:
+            await trio.sleep(0.01)
+    engine.close()
+
+
+async def test_a_refusal_carries_the_engines_own_words(
+    serve: Callable[..., Awaitable[str]],
+) -> None:
+    """Status and message of an error answer are kept, and the connection is used on."""
+    path = await serve(version=VERSION, v1_41__info=(409, '{"message": "no, sorry"}'))
+    engine = Engine(path, changes=8)
+    for _ in range(2):
+        with pytest.raises(Refused, match="no, sorry") as caught:
+            await engine.get("/info")
+        assert caught.value.status == 409
+    engine.close()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from . import __version__
-from .core.api.server import ApiServer
+from .core.api.server import ApiServer, PluginLine
 from .core.clock import SystemClock, new_id
 from .core.errors import SwarmError
 from .core.manager.pipeline import reconcilers
@@ -80,22 +80,22 @@ async def _main(config: DaemonConfig) -> None:
             accept_moved_state=config.accept_moved_state,
         ),
         executor,
-        reconcilers(plugins.scheduler(config.scheduler)),
+        reconcilers(),
         clock,
         new_id,
     )
-    api = ApiServer(node, plugins.infos(), __version__, clock, new_id)
+    loaded = [PluginLine(each.name, each.version, each.api) for each in plugins.infos()]
+    api = ApiServer(node, loaded, __version__, clock, new_id)
     async with trio.open_nursery() as nursery:
         await nursery.start(_wait_for_signal, nursery.cancel_scope)
-        listener = await open_unix_listener(
+        async with open_unix_listener(
             config.socket, mode=0o660, gid=_group_id(config.socket_group)
-        )
-        await nursery.start(node.run)
-        await nursery.start(api.run, [listener])
-        log.info(
-            "swarmctl %s serves %s with the %s executor", __version__, config.socket, executor.name
-        )
-        _notify_systemd("READY=1")
+        ) as listener:
+            await nursery.start(node.run)
+            await nursery.start(api.run, [listener])
+            log.info("swarmctl %s, %s executor: %s", __version__, executor.name, config.socket)
+            _notify_systemd("READY=1")
+            await trio.sleep_forever()
 
 
 async def _wait_for_signal(

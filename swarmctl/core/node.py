@@ -170,6 +170,11 @@ class LocalNode:
         return self._settings.hostname or socket.gethostname()
 
     @property
+    def is_manager(self) -> bool:
+        """True for a node whose place is among the managers, started or not."""
+        return self._member is not None and self._member.membership.raft_id != 0
+
+    @property
     def manager(self) -> Manager | None:
         """This node as a manager; None while it is none."""
         return self._member.manager if self._member is not None else None

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,14 +20,13 @@ from msgspec.structs import replace
 
 from ..clock import new_id
 from ..errors import NotFound
-from ..model.base import PrivateStruct
 from ..model.cluster import TLSInfo
-from ..model.codec import pack, unpack
 from ..model.objects import NodeDescription
 from ..model.session import NodeNews, Register
 from ..wire.link import Methods
 from . import disk
-from .executor import EngineUnavailable, LogOptions
+from .executor import EngineUnavailable
+from .logs import LOGS_METHOD, serve_logs
 from .reporter import Reporter
 from .session import Session
 from .worker import Worker
@@ -42,18 +40,10 @@ if TYPE_CHECKING:
     from ..wire.stream import LinkStream
     from .executor import Executor, NodeIdentity
 
-LOGS_METHOD = "logs"
 RESTART_NS = 60_000_000_000
 DESCRIBE_S = 10.0
 
 log = logging.getLogger(__name__)
-
-
-class LogsRequest(PrivateStruct, frozen=True, kw_only=True):
-    """A manager asks for one task's output."""
-
-    task_id: str
-    options: LogOptions
 
 
 class Agent:
@@ -176,10 +166,6 @@ class Agent:
         return replace(description, Hostname=self._identity.hostname, TLSInfo=tls)
 
     async def _serve_logs(self, _link: Link, stream: LinkStream) -> None:
-        request = unpack(stream.body, LogsRequest)
-        lines = self._worker.logs(request.task_id, request.options) if self._worker else None
-        if lines is None:
-            raise NotFound(f"task {request.task_id} has no output on this node")
-        async with aclosing(lines) as open_lines:  # type: ignore[type-var] # generators have aclose
-            async for line in open_lines:
-                await stream.send(pack(line))
+        if self._worker is None:
+            raise NotFound("this node runs no tasks yet")
+        await serve_logs(self._worker, stream)

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SWARM_DEFAULT_NS = 5_000_000_000
-"""What Docker's clients send when the user asked for nothing."""
 DEFAULT_PERIOD_S = 2.0
 NODES_PER_SECOND = 500
 MISSED_MAX = 3
@@ -55,11 +53,9 @@ class Verdict(NamedTuple):
 def period_s(configured_ns: int, nodes: int) -> float:
     """Return the heartbeat period to tell agents.
 
-    A configured period counts unless it is Swarm's own default, which clients send unasked. Many
-    nodes are spread out, so that the leader reads at most some 500 heartbeats a second.
+    Many nodes are spread out, so that the leader reads at most some 500 heartbeats a second.
     """
-    asked = 0 if configured_ns in (0, SWARM_DEFAULT_NS) else configured_ns
-    return max(asked / 1e9 or DEFAULT_PERIOD_S, nodes / NODES_PER_SECOND)
+    return max(configured_ns / 1e9 or DEFAULT_PERIOD_S, nodes / NODES_PER_SECOND)
 
 
 def heard_at_takeover(now: float, period: float) -> Heard:

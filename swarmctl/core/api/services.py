@@ -1,0 +1,309 @@
+"""Routes of services: list, create, inspect, update, remove.
+
+A write is checked against the tables as they are, carries what it rests on as requirements, and is
+checked and tried again when somebody else was faster: the second look gives the right error.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from ..errors import (
+    BadRequest,
+    FailedPrecondition,
+    OutOfSequence,
+    SwarmError,
+    Unavailable,
+)
+from ..model.base import Time
+from ..model.change import (
+    Advance,
+    Change,
+    Conflict,
+    ConflictKind,
+    Create,
+    Delete,
+    Exists,
+    Free,
+    Index,
+    Kind,
+    Ref,
+    Requirement,
+    Transaction,
+    Update,
+)
+from ..model.crosscheck import check_ports, check_references, name_taken, resolve_networks
+from ..model.defaults import normalize_service_spec
+from ..model.objects import Endpoint, Service, ServicePrivate, ServiceRow, UpdateStatus
+from ..model.release import check_service_available, service_warnings
+from ..model.request import ServiceCreated, ServiceUpdated
+from ..model.spec import EndpointSpec, ServiceSpec
+from ..model.task import TaskState
+from ..model.validate import check_service_spec, check_service_update
+from . import query
+from .call import EMPTY, json_reply
+from .present import present_service, service_status
+
+if TYPE_CHECKING:
+    from ..manager.manager import Manager
+    from ..model.objects import NetworkRow
+    from ..store.view import View
+    from ..wire.http_server import Reply
+    from .call import Call
+    from .server import ApiServer
+
+TRIES_MAX = 20
+TASKS_AT_ONCE = 900
+_ADJECTIVES = ("agile", "brave", "calm", "deft", "eager", "keen", "lucid", "noble", "quick", "wise")
+_PEOPLE = ("curie", "darwin", "euler", "gauss", "hopper", "kepler", "lamport", "noether", "turing")
+
+
+async def list_services(server: ApiServer, call: Call) -> Reply:
+    """``GET /services``; with ``status=true`` each has the counts of its tasks."""
+    view = await server.manager().read()
+    filters = query.parse_filters(call.query.get("filters"), query.SERVICE_FILTERS)
+    counted = query.strict_flag("status", call.query.get("status"))
+    shown = []
+    for row in query.filter_services(view.services(), filters):
+        status = None
+        if counted:
+            tasks = (task.api for task in view.tasks_of(row.api.ID))
+            status = service_status(row.api, tasks)
+        shown.append(present_service(row.api, status=status))
+    return json_reply(shown)
+
+
+async def inspect(server: ApiServer, call: Call) -> Reply:
+    """``GET /services/{id}``"""
+    with_defaults = query.strict_flag("insertDefaults", call.query.get("insertDefaults"))
+    view = await server.manager().read()
+    row = query.resolve_service(view, call.params["id"])
+    return json_reply(present_service(row.api, with_defaults=with_defaults))
+
+
+async def create(server: ApiServer, call: Call) -> Reply:
+    """``POST /services/create``"""
+    manager = server.manager()
+    asked = call.body(ServiceSpec)
+    if not asked.Name:
+        asked = replace(asked, Name=_random_name(await manager.read()))
+    spec = _checked(asked)
+    service_id, request_id = server.new_id(), server.new_id()
+    for _ in range(TRIES_MAX):
+        view = await manager.read()
+        spec = _fitted(spec, view)
+        if view.by_name(Kind.SERVICE, spec.Name) is not None:
+            raise name_taken(Kind.SERVICE, spec.Name)
+        row = ServiceRow(
+            api=Service(
+                ID=service_id,
+                Spec=spec,
+                Endpoint=Endpoint(Spec=spec.EndpointSpec or EndpointSpec()),
+            ),
+            private=ServicePrivate(
+                registry_auth=call.request.headers.get("x-registry-auth"),
+                warnings=service_warnings(spec),
+            ),
+        )
+        transaction = Transaction(
+            changes=(Create(row=row),), requires=_rests_on(spec), request_id=request_id
+        )
+        if await _done(manager, transaction):
+            warnings = row.private.warnings or None
+            return json_reply(ServiceCreated(ID=service_id, Warnings=warnings), 201)
+        request_id = server.new_id()
+    raise _too_busy()
+
+
+async def update(server: ApiServer, call: Call) -> Reply:
+    """``POST /services/{id}/update``: a new spec, or ``rollback=previous`` to the one before."""
+    manager = server.manager()
+    version = query.object_version("service", call.query.get("version"))
+    rollback = call.query.get("rollback")
+    if rollback not in ("", "previous"):
+        raise SwarmError(f"unrecognized rollback option {rollback}")
+    asked = call.body(ServiceSpec)
+    service_id = query.resolve_service(await manager.read(), call.params["id"]).api.ID
+    for _ in range(TRIES_MAX):
+        view = await manager.read()
+        row = query.resolve_service(view, service_id)
+        if not row.private.spec_index <= version <= row.api.Version.Index:
+            raise OutOfSequence
+        if rollback:
+            changed = _rolled_back(row, server.clock.now())
+        else:
+            changed = _updated(call, row, _fitted(_checked(asked), view, own_id=service_id))
+        transaction = Transaction(
+            changes=(Update(row=changed),),
+            requires=_rests_on(changed.api.Spec, own_id=service_id),
+            request_id=server.new_id(),
+        )
+        if await _done(manager, transaction):
+            return json_reply(ServiceUpdated(Warnings=changed.private.warnings or None))
+    raise _too_busy()
+
+
+async def remove(server: ApiServer, call: Call) -> Reply:
+    """``DELETE /services/{id}``: its tasks are wanted gone in the same moment."""
+    manager = server.manager()
+    service_id = query.resolve_service(await manager.read(), call.params["id"]).api.ID
+    for _ in range(TRIES_MAX):
+        view = await manager.read()
+        row = query.resolve_service(view, service_id)
+        ref = Ref(Kind.SERVICE, service_id)
+        changes: list[Change] = [Delete(ref=ref, version=row.api.Version.Index)]
+        changes += [
+            Advance(task_id=task.api.ID, desired=TaskState.REMOVE)
+            for task in view.tasks_of(service_id)[:TASKS_AT_ONCE]
+        ]  # the orchestrator sees to those beyond
+        transaction = Transaction(changes=tuple(changes), request_id=server.new_id())
+        if await _done(manager, transaction):
+            return EMPTY
+    raise _too_busy()
+
+
+# --- checks --------------------------------------------------------------------------------------
+
+
+def _checked(asked: ServiceSpec) -> ServiceSpec:
+    """Return the spec as it is stored, if it is in order by itself."""
+    check_service_spec(asked)
+    spec = normalize_service_spec(asked)
+    check_service_available(spec)
+    return spec
+
+
+def _fitted(spec: ServiceSpec, view: View, *, own_id: str = "") -> ServiceSpec:
+    """Return the spec with networks named by id, if it fits the other objects."""
+    networks: list[NetworkRow] = list(view.rows(Kind.NETWORK))  # type: ignore[arg-type] # by kind
+    spec = resolve_networks(spec, networks)
+    check_references(spec, view)
+    check_ports(spec, view.services(), own_id=own_id)
+    return spec
+
+
+def _rests_on(spec: ServiceSpec, *, own_id: str = "") -> tuple[Requirement, ...]:
+    """Return what has to hold still when the write is applied."""
+    requires: list[Requirement] = []
+    container = spec.TaskTemplate.ContainerSpec
+    if container is not None:
+        requires += [Exists(ref=Ref(Kind.SECRET, use.SecretID)) for use in container.Secrets]
+        requires += [Exists(ref=Ref(Kind.CONFIG, use.ConfigID)) for use in container.Configs]
+    requires += [Exists(ref=Ref(Kind.NETWORK, use.Target)) for use in spec.TaskTemplate.Networks]
+    for port in spec.EndpointSpec.Ports if spec.EndpointSpec is not None else ():
+        if port.PublishMode == "ingress" and port.PublishedPort:
+            key = f"{port.Protocol}/{port.PublishedPort}"
+            requires.append(Free(index=Index.INGRESS_PORT, key=key, holder=own_id))
+    return tuple(requires)
+
+
+async def _done(manager: Manager, transaction: Transaction) -> bool:
+    """Propose; False when somebody else was faster and a second look will tell.
+
+    Raises:
+        SwarmError: a conflict that no second look explains.
+    """
+    result = (await manager.propose([transaction]))[0]
+    if isinstance(result, Conflict) and result.kind is ConflictKind.INVALID:
+        raise SwarmError(f"the change contradicts itself: {result.text}")
+    return not isinstance(result, Conflict)
+
+
+def _too_busy() -> SwarmError:
+    return Unavailable("the service changes too fast for this request; try again")
+
+
+# --- new rows ------------------------------------------------------------------------------------
+
+
+def _updated(call: Call, row: ServiceRow, spec: ServiceSpec) -> ServiceRow:
+    """Return the row with a new spec; the one before is kept for rolling back."""
+    old, private = row.api.Spec, row.private
+    check_service_update(old, spec)
+    api = replace(
+        row.api,
+        Spec=spec,
+        PreviousSpec=old,
+        UpdateStatus=None,  # a finished one would end the client's wait at once
+        Endpoint=replace(row.api.Endpoint, Spec=spec.EndpointSpec or EndpointSpec()),
+    )
+    return replace(
+        row,
+        api=api,
+        private=replace(
+            private,
+            previous_spec_index=private.spec_index,
+            registry_auth=_auth_for(call, row),
+            previous_registry_auth=private.registry_auth,
+            warnings=service_warnings(spec),
+        ),
+    )
+
+
+def _auth_for(call: Call, row: ServiceRow) -> str:
+    """Return the pull credentials of an update: the request's own, else the stored ones."""
+    source = call.query.get("registryAuthFrom")
+    given = call.request.headers.get("x-registry-auth")
+    if given:
+        return given
+    if source in ("", "spec"):
+        return row.private.registry_auth
+    if source == "previous-spec":
+        if row.api.PreviousSpec is None:
+            raise SwarmError("service does not have a previous spec")
+        return row.private.previous_registry_auth
+    raise SwarmError("unsupported registryAuthFrom value")
+
+
+def _rolled_back(row: ServiceRow, now_ns: int) -> ServiceRow:
+    """Return the row with its two specs swapped."""
+    previous, private = row.api.PreviousSpec, row.private
+    if previous is None:
+        raise FailedPrecondition(f"service {row.api.ID} does not have a previous spec")
+    status = UpdateStatus(
+        State="rollback_started",
+        StartedAt=Time(now_ns),
+        Message="manually requested rollback",
+    )
+    api = replace(
+        row.api,
+        Spec=previous,
+        PreviousSpec=row.api.Spec,
+        UpdateStatus=status,
+        Endpoint=replace(row.api.Endpoint, Spec=previous.EndpointSpec or EndpointSpec()),
+    )
+    return replace(
+        row,
+        api=api,
+        private=replace(
+            private,
+            previous_spec_index=private.spec_index,
+            registry_auth=private.previous_registry_auth,
+            previous_registry_auth=private.registry_auth,
+            warnings=service_warnings(previous),
+        ),
+    )
+
+
+def _random_name(view: View) -> str:
+    """Return a free name for a service whose user gave none."""
+    for _ in range(TRIES_MAX):
+        name = f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_PEOPLE)}"
+        if view.by_name(Kind.SERVICE, name) is None:
+            return name
+        name += str(secrets.randbelow(1000))
+        if view.by_name(Kind.SERVICE, name) is None:
+            return name
+    raise BadRequest("meta: name must be provided")
+
+
+HANDLERS = {
+    "list": list_services,
+    "inspect": inspect,
+    "create": create,
+    "update": update,
+    "remove": remove,
+}

@@ -1,0 +1,127 @@
+"""Routes of the swarm itself: init, join, leave, inspect, update."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from ..ca.issue import fresh_tokens, retire
+from ..errors import FailedPrecondition, OutOfSequence, Unimplemented
+from ..model.change import Conflict, Transaction, Update
+from ..model.cluster import JoinTokens, SwarmSpec
+from ..model.defaults import merge_init_spec
+from ..model.release import check_swarm_available
+from ..model.request import InitRequest, JoinRequest, UnlockRequest
+from ..model.validate_cluster import check_init_request, check_swarm_spec
+from . import query
+from .call import EMPTY, json_reply
+from .present import present_swarm
+
+if TYPE_CHECKING:
+    from ..model.cluster import ClusterPrivate
+    from ..model.objects import ClusterRow
+    from ..wire.http_server import Reply
+    from .call import Call
+    from .server import ApiServer
+
+SECRET_BYTES = 16
+
+
+async def init(server: ApiServer, call: Call) -> Reply:
+    """``POST /swarm/init``"""
+    request = call.body(InitRequest)
+    check_init_request(request)
+    if request.ForceNewCluster:
+        raise Unimplemented("force-new-cluster is not available in this release")
+    spec = merge_init_spec(request.Spec, autolock=request.AutoLockManagers)
+    check_swarm_spec(spec)
+    check_swarm_available(spec)
+    return json_reply(await server.node.init(request, spec))
+
+
+async def join(server: ApiServer, call: Call) -> Reply:
+    """``POST /swarm/join``"""
+    await server.node.join(call.body(JoinRequest))
+    return EMPTY
+
+
+async def leave(server: ApiServer, call: Call) -> Reply:
+    """``POST /swarm/leave``"""
+    await server.node.leave(force=query.flag(call.query.get("force")))
+    return EMPTY
+
+
+async def inspect(server: ApiServer, _call: Call) -> Reply:
+    """``GET /swarm``"""
+    row = await _cluster(server)
+    tokens = JoinTokens(Worker=row.private.worker_token, Manager=row.private.manager_token)
+    return json_reply(present_swarm(row.api, tokens))
+
+
+async def update(server: ApiServer, call: Call) -> Reply:
+    """``POST /swarm/update``: the whole spec anew, and rotation of join tokens."""
+    manager = server.manager()
+    version = query.object_version("swarm", call.query.get("version"))
+    rotate = {
+        name: query.strict_flag(name, call.query.get(name))
+        for name in ("rotateWorkerToken", "rotateManagerToken", "rotateManagerUnlockKey")
+    }
+    spec = call.body(SwarmSpec)
+    check_swarm_spec(spec)
+    check_swarm_available(spec)
+    if rotate["rotateManagerUnlockKey"]:
+        raise FailedPrecondition("the swarm is not locked: there is no unlock key to rotate")
+    while True:
+        row = await _cluster(server)
+        if not row.private.spec_index <= version <= row.api.Version.Index:
+            raise OutOfSequence
+        private = _rotated(
+            row.private, worker=rotate["rotateWorkerToken"], manager=rotate["rotateManagerToken"]
+        )
+        changed = replace(row, api=replace(row.api, Spec=spec), private=private)
+        result = await manager.propose([Transaction(changes=(Update(row=changed),))])
+        if not isinstance(result[0], Conflict):
+            return EMPTY
+
+
+async def unlock_key(server: ApiServer, _call: Call) -> Reply:
+    """``GET /swarm/unlockkey``: empty while autolock is off."""
+    await _cluster(server)
+    return json_reply(UnlockRequest(UnlockKey=""))
+
+
+def _rotated(private: ClusterPrivate, *, worker: bool, manager: bool) -> ClusterPrivate:
+    """Return the private half with new tokens; the old ones are remembered to be named as such."""
+    if not worker and not manager:
+        return private
+    fresh_worker, fresh_manager = fresh_tokens(
+        private.ca_cert.encode(),
+        worker_secret=secrets.token_bytes(SECRET_BYTES),
+        manager_secret=secrets.token_bytes(SECRET_BYTES),
+    )
+    retired = private.retired_tokens
+    if worker:
+        retired = retire(retired, private.worker_token)
+        private = replace(private, worker_token=fresh_worker)
+    if manager:
+        retired = retire(retired, private.manager_token)
+        private = replace(private, manager_token=fresh_manager)
+    return replace(private, retired_tokens=retired)
+
+
+async def _cluster(server: ApiServer) -> ClusterRow:
+    row = (await server.manager().read()).cluster()
+    assert row is not None  # founding made it
+    return row
+
+
+HANDLERS = {
+    "init": init,
+    "join": join,
+    "leave": leave,
+    "inspect": inspect,
+    "update": update,
+    "unlock_key": unlock_key,
+}

@@ -1,0 +1,185 @@
+"""Routes of the node itself: ping, version, info, registry look-up."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..errors import NotFound, SwarmError
+from ..model.objects import NodeDescription
+from ..node import LocalState
+from ..wire.http1 import Response
+from .call import json_reply
+from .present import present_cluster
+from .route import API_VERSION, MIN_API_VERSION
+
+if TYPE_CHECKING:
+    from ..wire.http_server import Reply
+    from .call import Call
+    from .server import ApiServer
+
+DESCRIBE_S = 3.0
+TWO_MANAGERS = (
+    "WARNING: Running Swarm in a two-manager configuration. This configuration provides no fault "
+    "tolerance, and poses a high risk to lose control over the cluster. Refer to "
+    "https://docs.docker.com/engine/swarm/admin_guide/ to configure the Swarm for fault-tolerance."
+)
+
+
+async def ping(server: ApiServer, call: Call) -> Reply:
+    """``HEAD`` and ``GET /_ping``: negotiation facts in the headers."""
+    body = b"OK" if call.request.method == "GET" else b""
+    return Response(
+        200,
+        (
+            ("Builder-Version", "2"),
+            ("Swarm", _swarm_header(server)),
+            ("Cache-Control", "no-cache, no-store, must-revalidate"),
+            ("Pragma", "no-cache"),
+            ("Content-Type", "text/plain; charset=utf-8"),
+        ),
+        body,
+    )
+
+
+def _swarm_header(server: ApiServer) -> str:
+    state = server.node.state
+    if state is not LocalState.ACTIVE:
+        return str(state.value)
+    return "active/manager" if server.node.is_manager else "active/worker"
+
+
+async def version(server: ApiServer, _call: Call) -> Reply:
+    """``GET /version``"""
+    system = platform.uname()
+    details = {
+        "ApiVersion": API_VERSION,
+        "MinAPIVersion": MIN_API_VERSION,
+        "Arch": _go_arch(system.machine),
+        "BuildTime": "",
+        "Experimental": "false",
+        "GitCommit": "",
+        "GoVersion": "",
+        "KernelVersion": system.release,
+        "Os": "linux",
+    }
+    engine = {"Name": "Engine", "Version": server.product_version, "Details": details}
+    return json_reply(
+        {
+            "Platform": {"Name": "swarmctl"},
+            "Components": [engine],
+            "Version": server.product_version,
+            "ApiVersion": API_VERSION,
+            "MinAPIVersion": MIN_API_VERSION,
+            "GitCommit": "",
+            "GoVersion": "",
+            "Os": "linux",
+            "Arch": _go_arch(system.machine),
+            "KernelVersion": system.release,
+            "BuildTime": "",
+        }
+    )
+
+
+async def info(server: ApiServer, _call: Call) -> Reply:
+    """``GET /info``"""
+    described, warnings = await _describe(server)
+    engine = described.Engine
+    plugins: dict[str, list[str] | None] = {
+        kind: [each.Name for each in engine.Plugins if each.Type == kind] or None
+        for kind in ("Volume", "Network", "Authorization", "Log")
+    }
+    system = platform.uname()
+    return json_reply(
+        {
+            "ID": server.node.node_id,
+            "Name": server.node.hostname,
+            "ServerVersion": server.product_version,
+            "Driver": server.node.executor.name,
+            "OSType": "linux",
+            "OperatingSystem": "swarmctl on Linux",
+            "Architecture": system.machine,
+            "KernelVersion": system.release,
+            "NCPU": described.Resources.NanoCPUs // 1_000_000_000 or os.cpu_count() or 1,
+            "MemTotal": described.Resources.MemoryBytes,
+            "Plugins": plugins,
+            "Labels": [f"{key}={value}" for key, value in sorted(engine.Labels.items())],
+            "Executor": {"Name": server.node.executor.name, "EngineVersion": engine.EngineVersion},
+            "LoadedPlugins": [
+                {"Name": each.name, "Version": each.version, "API": each.api}
+                for each in server.plugins
+            ],
+            "ExperimentalBuild": False,
+            "LiveRestoreEnabled": True,
+            "Warnings": warnings or None,
+            "Swarm": _swarm_info(server),
+        }
+    )
+
+
+def _swarm_info(server: ApiServer) -> dict[str, object]:
+    node = server.node
+    managers = [{"NodeID": "", "Addr": address} for address in node.managers] or None
+    shown: dict[str, object] = {
+        "NodeID": node.node_id,
+        "NodeAddr": node.advertise_addr.rpartition(":")[0].strip("[]"),
+        "LocalNodeState": node.state.value,
+        "ControlAvailable": node.manager is not None,
+        "Error": node.error,
+        "RemoteManagers": managers,
+    }
+    manager = node.manager
+    if manager is None:
+        return shown
+    rows = list(manager.view.nodes())
+    count = sum(1 for row in rows if row.private.raft_id)
+    peers = [
+        {"NodeID": row.api.ID, "Addr": row.private.manager_addr}
+        for row in rows
+        if row.private.manager_addr
+    ]
+    cluster = manager.view.cluster()
+    warnings = [*manager.alarms.texts.values()]
+    if count == 2:
+        warnings.append(TWO_MANAGERS)
+    if manager.dispatcher.warning:
+        warnings.append(f"WARNING: {manager.dispatcher.warning}")
+    shown.update(
+        RemoteManagers=peers or managers,
+        Nodes=len(rows),
+        Managers=count,
+        Cluster=present_cluster(cluster.api) if cluster is not None else None,
+    )
+    if warnings:
+        shown["Warnings"] = warnings
+    return shown
+
+
+async def _describe(server: ApiServer) -> tuple[NodeDescription, list[str]]:
+    """Ask the executor what this host offers; an engine that is down is a warning."""
+    try:
+        with trio.fail_after(DESCRIBE_S):
+            described = await server.node.executor.describe()
+    except (SwarmError, trio.TooSlowError) as error:
+        name = server.node.executor.name
+        return NodeDescription(), [f"WARNING: the {name} engine does not answer: {error}"]
+    return described.node, [f"WARNING: {text}" for text in described.warnings]
+
+
+async def distribution(_server: ApiServer, call: Call) -> Reply:
+    """``GET /distribution/{name}/json``: answered quickly, since clients wait for it on create.
+
+    Raises:
+        NotFound: always, in this release; clients then keep the tag as it is.
+    """
+    raise NotFound(f"no registry is asked for {call.params['name']} in this release of swarmctl")
+
+
+def _go_arch(machine: str) -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
+HANDLERS = {"ping": ping, "version": version, "info": info, "distribution": distribution}

@@ -91,9 +91,13 @@ def _swarmctl_missing(lab: Lab) -> str | None:
             return f"{word} is not built; run python3 build_zipapp.py"
     if shutil.which(lab.swarmctl_command[0]) is None:
         return f"{lab.swarmctl_command[0]} is not there"
-    done = lab[0].swarmctl(["version"], check=False)
-    # Not asked of a daemon: the client's part is printed whether or not one answers.
-    return None if done.stdout.strip() else f"it does not start: {done.stderr.strip()[-300:]}"
+    try:
+        lab[0].start_daemon()
+    except (RuntimeError, AssertionError) as error:
+        return f"its daemon does not start: {error}"
+    finally:
+        lab.clean()
+    return None
 
 
 def _kill_daemon(host: Host) -> None:

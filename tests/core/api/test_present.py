@@ -19,7 +19,7 @@ from swarmctl.core.api.present import (
     present_task,
     service_status,
 )
-from swarmctl.core.model.base import ApiStruct, Time, Version
+from swarmctl.core.model.base import ApiStruct, Version
 from swarmctl.core.model.cluster import CAConfig, ClusterInfo, JoinTokens, SwarmSpec
 from swarmctl.core.model.codec import encode_json
 from swarmctl.core.model.objects import (
@@ -33,6 +33,7 @@ from swarmctl.core.model.objects import (
     ServiceStatus,
 )
 from swarmctl.core.model.task import Task, TaskState
+from tests.core.model.builders import filled
 
 from .rows import service, task
 
@@ -45,30 +46,6 @@ def _plain(value: object) -> dict[str, object]:
 
 
 # --- nothing private gets out --------------------------------------------------------------------
-
-
-def _marked(info: inspect.Type) -> object:
-    """Return a value of this type that is full of markers."""
-    if isinstance(info, inspect.StructType):
-        return info.cls(**{field.name: _marked(field.type) for field in info.fields})
-    if isinstance(info, inspect.DictType):
-        return {MARKER: _marked(info.value_type)}
-    if isinstance(info, inspect.VarTupleType):
-        return (_marked(info.item_type),)
-    if isinstance(info, inspect.UnionType):
-        return _marked(next(t for t in info.types if not isinstance(t, inspect.NoneType)))
-    if isinstance(info, inspect.CustomType) and info.cls is Time:
-        return Time(MARKER_NUMBER)
-    if isinstance(info, inspect.EnumType):
-        return next(iter(info.cls))
-    plain = {
-        inspect.StrType: MARKER,
-        inspect.BytesType: MARKER.encode(),
-        inspect.IntType: MARKER_NUMBER,
-        inspect.BoolType: True,
-        inspect.FloatType: float(MARKER_NUMBER),
-    }
-    return plain[type(info)]
 
 
 def _leaks(value: object) -> list[str]:
@@ -99,7 +76,7 @@ PRESENTERS = {
 def test_no_private_field_is_ever_shown(row_type: type) -> None:
     """Whatever a row's private half holds, nothing that a client sees contains any of it."""
     fields = {field.name: field for field in inspect.type_info(row_type).fields}
-    private = _marked(fields["private"].type)
+    private = filled(fields["private"].type.cls, text=MARKER, number=MARKER_NUMBER)
     row = row_type(api=fields["api"].type.cls(), private=private)
     assert _leaks(row.private), "the marker itself can be seen"
     presented = PRESENTERS[row_type.__struct_config__.tag](row.api)
@@ -110,7 +87,7 @@ def test_every_private_field_is_marked() -> None:
     """The markers reach every private field of every row, so a new one is covered too."""
     for row_type in get_args(Row):
         (info,) = (f.type for f in inspect.type_info(row_type).fields if f.name == "private")
-        private = _marked(info)
+        private = filled(info.cls, text=MARKER, number=MARKER_NUMBER)
         for field in msgspec.structs.fields(private):
             value = getattr(private, field.name)
             assert value is True or _leaks({"x": value}), f"{row_type.__name__}.{field.name}"

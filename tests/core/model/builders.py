@@ -1,11 +1,12 @@
 """Hypothesis strategies for any struct of the model, read off its fields.
 
-``structs(Service)`` gives every shape a Service can have: each field at its default or anything of
-its type. A new field is covered the moment it is added.
+``structs(Service)`` gives any shape a Service can have, a few fields at a time; ``filled(Service)``
+is one with every field set. A new field is covered the moment it is added.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TypeVar
 
 import msgspec
@@ -26,7 +27,7 @@ def structs(model: type[T]) -> st.SearchStrategy[T]:
 
 def _values(info: inspect.Type) -> st.SearchStrategy:
     if isinstance(info, inspect.StructType):
-        return st.deferred(lambda: _struct(info))
+        return st.deferred(lambda: _struct(info.cls))
     if isinstance(info, inspect.UnionType):
         return st.one_of([_values(one) for one in info.types])
     if isinstance(info, inspect.DictType):
@@ -51,11 +52,52 @@ def _values(info: inspect.Type) -> st.SearchStrategy:
     return plain[type(info)]  # a KeyError names the type that this module should learn
 
 
-def _struct(info: inspect.StructType) -> st.SearchStrategy:
-    # optional= leaves a field at its default, so that small examples stay small
+MAX_FIELDS_SET = 4
+
+
+@cache
+def _struct(model: type[msgspec.Struct]) -> st.SearchStrategy:
+    info = inspect.type_info(model)
+    assert isinstance(info, inspect.StructType)
     required = {f.name: _values(f.type) for f in info.fields if f.required}
     optional = {f.name: _values(f.type) for f in info.fields if not f.required}
-    return st.fixed_dictionaries(required, optional=optional).map(lambda fields: info.cls(**fields))
+
+    @st.composite
+    def struct(draw: st.DrawFn) -> msgspec.Struct:
+        names = st.lists(st.sampled_from(sorted(optional)), max_size=MAX_FIELDS_SET, unique=True)
+        some = {name: optional[name] for name in (draw(names) if optional else ())}
+        return model(**{name: draw(values) for name, values in {**required, **some}.items()})
+
+    return struct()
+
+
+def filled(model: type[T], *, text: str = "text", number: int = 7) -> T:
+    """Return a ``model`` with every field set, all the way down, and one element in every list."""
+    return _fill(inspect.type_info(model), text, number)
+
+
+def _fill(info: inspect.Type, text: str, number: int) -> object:
+    if isinstance(info, inspect.StructType):
+        return info.cls(**{f.name: _fill(f.type, text, number) for f in info.fields})
+    if isinstance(info, inspect.DictType):
+        return {text: _fill(info.value_type, text, number)}
+    if isinstance(info, inspect.VarTupleType):
+        return (_fill(info.item_type, text, number),)
+    if isinstance(info, inspect.UnionType):
+        inner = next(one for one in info.types if not isinstance(one, inspect.NoneType))
+        return _fill(inner, text, number)
+    if isinstance(info, inspect.CustomType) and info.cls is Time:
+        return Time(number)
+    if isinstance(info, inspect.EnumType):
+        return list(info.cls)[-1]
+    plain = {
+        inspect.StrType: text,
+        inspect.BytesType: text.encode(),
+        inspect.IntType: number,
+        inspect.BoolType: True,
+        inspect.FloatType: number + 0.5,
+    }
+    return plain[type(info)]
 
 
 def walk(value: object) -> list[msgspec.Struct]:

@@ -104,3 +104,9 @@ def test_no_endpoint_is_the_default_endpoint() -> None:
     assert not is_dirty(_service(), task, EAST)
     bare = TaskRow(api=task.api, private=replace(task.private, endpoint=EndpointSpec()))
     assert not is_dirty(_service(EndpointSpec={"Mode": "vip"}), bare, EAST)
+
+
+def test_a_constraint_of_an_old_release_cannot_be_met() -> None:
+    """A stored constraint that no longer parses makes a task outdated instead of failing."""
+    service = _service(**{"TaskTemplate.Placement": {"Constraints": ["nonsense"]}})
+    assert is_dirty(service, _task_of(_service()), EAST)

@@ -164,9 +164,11 @@ def filter_tasks(view: View, filters: Filters) -> list[TaskRow]:
         NotFound, BadRequest: a service or node that is not there, or an ambiguous name.
         UnknownOption: no such state.
     """
-    for word in filters.get("desired-state", ()):
+    states = filters.get("desired-state", ())
+    for word in states:
         if word.lower() not in STATES_BY_NAME:
             raise UnknownOption(f"Invalid desired-state filter: '{word}'")
+    filters = {**filters, "desired-state": tuple(word.lower() for word in states)}
     services = {resolve_service(view, name).api.ID for name in filters.get("service", ())}
     nodes = {resolve_node(view, name).api.ID for name in filters.get("node", ())}
     # Clients poll for one service five times a second: look at as few tasks as may be.
@@ -241,7 +243,7 @@ _TASK_TESTS: dict[str, Test[TaskRow]] = {
     "label": lambda row, wanted: _labelled(wanted, row.private.service_labels),
     "service": _any,
     "node": _any,
-    "desired-state": lambda row, wanted: row.api.DesiredState.value in map(str.lower, wanted),
+    "desired-state": lambda row, wanted: row.api.DesiredState.value in wanted,
     "runtime": lambda row, wanted: (row.api.Spec.Runtime or "container") in wanted,
     "_up-to-date": _any,
 }

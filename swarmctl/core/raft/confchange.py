@@ -71,6 +71,7 @@ def apply_change(old: Configuration, change: ConfChange) -> tuple[Configuration,
     """
     if change.leaves_joint:
         return _leave_joint(old), frozenset()
+    # One step changes one voter at most, so that old and new quorums meet; several need both.
     joint = change.transition is not Transition.AUTO or len(change.changes) > 1
     if old.joint:
         raise ConfChangeRefused("the configuration is joint; it must be left first")
@@ -83,8 +84,6 @@ def apply_change(old: Configuration, change: ConfChange) -> tuple[Configuration,
         raise ConfChangeRefused("the last voter cannot be removed")
     auto_leave = joint and change.transition is not Transition.JOINT_EXPLICIT
     new = draft.finish(auto_leave=auto_leave)
-    if not joint and len(old.voters ^ new.voters) > 1:
-        raise ConfChangeRefused("more than one voter would change in a single step")
     check(new)
     return new, frozenset(draft.fresh)
 

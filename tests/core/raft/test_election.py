@@ -310,3 +310,14 @@ def test_two_members_with_one_seed_behave_alike() -> None:
         return cluster.carried
 
     assert story() == story()
+
+
+@pytest.mark.parametrize(("last", "role"), [(1, Role.FOLLOWER), (0, Role.CANDIDATE)])
+def test_giving_a_vote_puts_off_the_own_campaign(last: int, role: Role) -> None:
+    """Whoever has voted gives that candidate a full timeout to win; refusing puts off nothing."""
+    host = Host(log=(1,), **PLAIN)
+    host.raft.randomized_election_timeout = 10
+    host.tick(9)
+    host.receive(Message(MessageKind.VOTE, 1, 2, term=1, log_term=last, index=last))
+    host.tick()
+    assert host.raft.role is role

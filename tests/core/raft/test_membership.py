@@ -232,3 +232,42 @@ def test_validation_can_be_switched_off_for_hosts_that_know_better() -> None:
     with pytest.raises(ConfChangeRefused):
         host.run()
     assert host.raft.status().membership == ConfState((1,))
+
+
+def test_a_new_voter_is_given_time_to_answer() -> None:
+    """CheckQuorum does not depose a leader for a member that was added a moment ago."""
+    cluster = Cluster.of(1, pre_vote=False, check_quorum=True)
+    cluster.elect(1)
+    cluster.tick(1, times=8)
+    cluster.change(1, change("v2"))
+    cluster.tick(1, times=2)
+    assert cluster.raft(1).role is Role.LEADER
+    cluster.tick(1, times=10)
+    assert cluster.raft(1).role is Role.FOLLOWER
+
+
+def test_who_leaves_and_comes_back_in_one_change_is_probed_anew() -> None:
+    """What was known of its log may not count for the voter that it becomes."""
+    cluster = Cluster.of(1, learners=(4,), **PLAIN)
+    cluster.elect(1)
+    assert cluster.raft(1).status().progress[4].match == 1
+    cluster.cut(4)
+    cluster.change(1, change("r4", "v4", transition=Transition.JOINT_EXPLICIT))
+    assert cluster.raft(1).status().progress[4].match == 0
+
+
+def test_a_leader_leaves_a_joint_state_once_it_has_applied_what_it_inherited() -> None:
+    """Proposing earlier would only fill the log with empty entries."""
+    cluster = Cluster.of(3, **PLAIN, max_committed_size=1)
+    cluster.elect(1)
+    cluster.lose(MessageKind.APPEND_RESPONSE)
+    cluster.raft(1).propose_membership(change("r3", "l4"))
+    for data in (b"a", b"b", b"c"):
+        cluster.raft(1).propose(data)
+    cluster.settle()
+    cluster.heal()
+    cluster.elect(2)
+    cluster.tick(2, times=3)
+    assert not cluster.raft(2).tracker.configuration.joint
+    empty = [each for each in cluster[2].applied if not each.data and not each.kind]
+    assert len(empty) == 2  # the first of each leader

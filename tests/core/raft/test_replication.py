@@ -291,3 +291,19 @@ def test_entries_keep_kind_and_data() -> None:
     cluster.raft(1).propose_entries((Entry(9, 9, data=b"\0\xff"),))
     cluster.settle()
     assert cluster[1].applied[-1] == Entry(1, 2, data=b"\0\xff")
+
+
+def test_a_reachable_follower_is_pipelined_again() -> None:
+    """An acknowledgement that brings no news still ends the probing."""
+    cluster = Cluster.of(2, **PLAIN)
+    cluster.elect(1)
+    cluster.raft(1).report_unreachable(2)
+    cluster.tick(1)
+    assert cluster.raft(1).status().progress[2].state is ProgressState.REPLICATE
+
+
+def test_a_vote_alone_has_to_be_synced() -> None:
+    """A vote in a term that is known already is a promise like any other."""
+    host = Host(2, async_storage=False, term=1, **PLAIN)
+    host.raft.step(Message(MessageKind.VOTE, 2, 1, term=1))
+    assert host.raft.ready().must_sync

@@ -153,3 +153,26 @@ def test_a_leaving_joint_configuration_waits_for_the_transfer() -> None:
     cluster.tick(1)
     cluster.propose(1, b"x")
     assert not cluster.raft(1).tracker.configuration.joint
+
+
+def test_each_transfer_has_a_full_timeout() -> None:
+    """Its patience counts from when it was asked for, not from the last CheckQuorum."""
+    cluster = three()
+    cluster.cut(3)
+    cluster.tick(1, times=7)
+    hand_over(cluster, 1, 3)
+    cluster.tick(1, times=9)
+    assert cluster.raft(1).transferee == 3
+
+
+def test_a_transfer_ends_with_the_leadership() -> None:
+    """Who leads again later takes proposals."""
+    cluster = Cluster.of(3, **PLAIN)
+    cluster.elect(1)
+    cluster.cut(3)
+    hand_over(cluster, 1, 3)
+    cluster.elect(2)
+    cluster.elect(1)
+    assert cluster.raft(1).status().transferee == NOBODY
+    cluster.propose(1, b"x")
+    assert cluster[1].data() == [b"x"]

@@ -381,11 +381,20 @@ def open_disk(path: Path, *, owner: str, key_encryption_key: bytes) -> Disk:
     new = not path.exists()
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise StorageFailed(f"the Raft database {path} cannot be opened: {error}") from error
+    try:
         _configure(connection)
         path.chmod(0o600)
         seal = _load_seal(connection, owner, key_encryption_key)
-    except sqlite3.Error as error:
-        raise StorageFailed(f"the Raft database {path} cannot be opened: {error}") from error
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, (sqlite3.Error, OSError)):
+            text = f"the Raft database {path} cannot be opened: {error}"
+            if "locked" in str(error):
+                text += "; another daemon uses this state directory"
+            raise StorageFailed(text) from error
+        raise
     if new:
         _sync_directory(path.parent)
     return Disk(connection, seal)

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ..errors import Unimplemented
-from .constraint import parse_constraints
+from .constraint import parse_constraint
+from .defaults import DEFAULT_UPDATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .cluster import SwarmSpec
-    from .spec import ContainerSpec, ServiceSpec, TaskSpec
+    from .spec import ContainerSpec, Placement, ServiceSpec
 
 
 def check_service_available(spec: ServiceSpec) -> None:
@@ -58,7 +61,7 @@ def service_warnings(spec: ServiceSpec) -> tuple[str, ...]:
     return (
         *_network_warnings(spec),
         *_update_warnings(spec),
-        *_placement_warnings(spec.TaskTemplate),
+        *_placement_warnings(spec.TaskTemplate.Placement),
         *_container_warnings(spec.TaskTemplate.ContainerSpec),
     )
 
@@ -68,13 +71,11 @@ def _network_warnings(spec: ServiceSpec) -> Iterator[str]:
     for port in endpoint.Ports if endpoint is not None else ():
         if port.PublishMode == "host":
             continue
-        if port.PublishedPort:
-            yield (
-                f"published port {port.PublishedPort} is reserved but not yet routed to the "
-                "service; mode=host publishes it on the nodes that run a task"
-            )
-        else:
-            yield (f"port {port.TargetPort} gets no published port yet; name one, with mode=host")
+        name = f"published port {port.PublishedPort}" if port.PublishedPort else "a port"
+        yield (
+            f"{name} is reserved but not yet routed to the service (target port "
+            f"{port.TargetPort}); mode=host publishes it on the nodes that run a task"
+        )
     networks = spec.TaskTemplate.Networks or spec.Networks
     if networks:
         names = ", ".join(network.Target for network in networks)
@@ -84,24 +85,25 @@ def _network_warnings(spec: ServiceSpec) -> Iterator[str]:
 
 
 def _update_warnings(spec: ServiceSpec) -> Iterator[str]:
-    if spec.UpdateConfig is not None or spec.RollbackConfig is not None:
-        yield "update and rollback settings are kept but not yet followed"
+    update = spec.UpdateConfig
+    if update is not None:
+        # What asks for no more than the defaults is what happens, or would be missed by nobody.
+        followed = replace(DEFAULT_UPDATE, Parallelism=update.Parallelism, Delay=update.Delay)
+        asked = replace(update, Monitor=update.Monitor or DEFAULT_UPDATE.Monitor)
+        if asked != followed:
+            yield (
+                "of the update settings only parallelism and delay are followed yet: tasks are "
+                "replaced stop-first, and a failing update goes on"
+            )
+    if spec.RollbackConfig is not None:
+        yield "rollback settings are kept but not yet followed: the update settings count"
 
 
-def _placement_warnings(task: TaskSpec) -> Iterator[str]:
-    placement, resources = task.Placement, task.Resources
-    if placement is not None:
-        if placement.Preferences:
-            yield "placement preferences are kept but not yet followed"
-        for constraint, text in zip(
-            parse_constraints(placement.Constraints), placement.Constraints, strict=True
-        ):
-            reason = constraint.why_never()
-            if reason is not None:
-                yield f"constraint {text!r} matches no node: {reason}"
-    reserved = resources.Reservations if resources is not None else None
-    if reserved is not None and reserved.GenericResources:
-        yield "generic resources are kept but not yet reserved on nodes"
+def _placement_warnings(placement: Placement | None) -> Iterator[str]:
+    for text in placement.Constraints if placement is not None else ():
+        reason = parse_constraint(text).why_never()
+        if reason is not None:
+            yield f"constraint {text!r} matches no node: {reason}"
 
 
 def _container_warnings(container: ContainerSpec | None) -> Iterator[str]:

@@ -401,7 +401,7 @@ def pip() -> list[str]:
         return [sys.executable, "-m", "pip"]
     python = BUILD / "pip" / "bin" / "python"
     if not python.exists():
-        apt_install = [REPO / "scripts" / "apt-install", "python3-venv"]
+        apt_install = [str(REPO / "scripts" / "apt-install"), "python3-venv"]
         if not importlib.util.find_spec("ensurepip") and subprocess.run(apt_install).returncode:
             raise BuildError(f"{sys.executable} has no pip; install python3-venv, or use another")
         if subprocess.run([sys.executable, "-m", "venv", "--clear", BUILD / "pip"]).returncode:

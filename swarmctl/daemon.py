@@ -29,7 +29,7 @@ from .core.errors import SwarmError
 from .core.manager.pipeline import reconcilers
 from .core.node import LocalNode, NodeSettings
 from .core.wire.unix_listener import open_unix_listener
-from .plugins.hookspecs import ExecutorSettings
+from .plugins.hookspecs import ExecutorSettings, SchedulerSettings
 from .plugins.loader import load_plugins
 
 if sys.version_info < (3, 11):
@@ -38,6 +38,7 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from .config import DaemonConfig
     from .core.agent.executor import Executor
+    from .core.scheduler.decide import Scheduler
     from .plugins.loader import Plugins
 
 LOG_BYTES = 10 * 1024 * 1024
@@ -80,7 +81,7 @@ async def _main(config: DaemonConfig) -> None:
             accept_moved_state=config.accept_moved_state,
         ),
         executor,
-        reconcilers(),
+        reconcilers(_choose_scheduler(config, plugins)),
         clock,
         new_id,
     )
@@ -119,6 +120,11 @@ async def _choose_executor(config: DaemonConfig, plugins: Plugins) -> Executor:
     if config.executor:
         return plugins.executor(config.executor, settings)
     return await plugins.detect_executor(settings)
+
+
+def _choose_scheduler(config: DaemonConfig, plugins: Plugins) -> Scheduler:
+    options = config.settings.get(config.scheduler, {})
+    return plugins.scheduler(config.scheduler, SchedulerSettings(options=options))
 
 
 def _make_state_dir(path: Path) -> None:

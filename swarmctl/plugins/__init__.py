@@ -30,6 +30,7 @@ from .hookspecs import (
     ExecutorLimits,
     ExecutorSettings,
     PluginInfo,
+    SchedulerSettings,
     hookimpl,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "LogOptions",
     "NodeIdentity",
     "PluginInfo",
+    "SchedulerSettings",
     "SwarmError",
     "TaskController",
     "TaskObservation",

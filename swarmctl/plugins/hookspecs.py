@@ -22,6 +22,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from ..core.agent.executor import Executor
+    from ..core.scheduler.decide import Scheduler
 
 PROJECT = "swarmctl"
 PLUGIN_API = 1
@@ -98,6 +99,36 @@ def swarmctl_executor(name: str, settings: ExecutorSettings) -> Executor | None:
 
     Args:
         name: as given to ``--executor``, such as ``docker`` or ``process``.
+        settings: of this node.
+
+    Raises:
+        SwarmError: the settings cannot be used; its text says which and what would be right.
+
+    .. versionadded:: 0.1
+    """
+    raise NotImplementedError
+
+
+class SchedulerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's configuration says to a scheduler.
+
+    Attributes:
+        options: the scheduler's own section of the configuration, not interpreted by swarmctl.
+    """
+
+    options: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+@hookspec(firstresult=True)
+def swarmctl_scheduler(name: str, settings: SchedulerSettings) -> Scheduler | None:
+    """Make the scheduler called ``name``, or return None when ``name`` is not yours.
+
+    Called by the node process when it starts, on workers too, since any node may come to lead. The
+    first plugin that does not return None wins. The object is used by the leader alone; its answers
+    are checked against swarmctl's own filters before they count.
+
+    Args:
+        name: as configured, ``spread`` by default.
         settings: of this node.
 
     Raises:

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..core.agent.executor import Executor
-    from .hookspecs import ExecutorSettings
+    from ..core.scheduler.decide import Scheduler
+    from .hookspecs import ExecutorSettings, SchedulerSettings
 
 GROUP = "swarmctl"
 BUILT_INS = {
     "process": "swarmctl.plugins.process_exec",
     "null": "swarmctl.plugins.null_exec",
+    "spread": "swarmctl.plugins.spread",
 }
 # Enabled by being installed. The module is part of the rule: another distribution that takes the
 # entry point's name is a stranger all the same.
@@ -49,6 +51,10 @@ class PluginError(SwarmError):
 
 class NoSuchExecutor(InvalidArgument):
     """No plugin makes an executor of that name."""
+
+
+class NoSuchScheduler(InvalidArgument):
+    """No plugin makes a scheduler of that name."""
 
 
 class NoExecutor(SwarmError):
@@ -150,6 +156,27 @@ class Plugins:
             else:
                 return made
         raise NoExecutor(f"nothing here can run tasks ({'; '.join(reasons)})")
+
+    def scheduler(self, name: str, settings: SchedulerSettings) -> Scheduler:
+        """Make the scheduler called ``name``.
+
+        Raises:
+            NoSuchScheduler: no plugin makes one.
+            PluginError: its plugin failed.
+            SwarmError: the settings do not suit it.
+        """
+        try:
+            made: Scheduler | None = self._pm.hook.swarmctl_scheduler(name=name, settings=settings)
+        except SwarmError:
+            raise
+        except Exception as error:
+            raise PluginError(f'the plugin of scheduler "{name}" failed: {error!r}') from error
+        if made is None:
+            raise NoSuchScheduler(
+                f'no plugin has a scheduler called "{name}"; loaded plugins: '
+                f"{', '.join(self._infos) or 'none'}"
+            )
+        return made
 
     def register(self, name: str, plugin: object) -> None:
         """Add a plugin under ``name``; one that is registered already is left as it is.

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..allocator import decide as allocator
 from ..orchestrator import decide as orchestrator
+from ..scheduler.decide import Scheduling
 from .reconcile import Reconciler
 
+if TYPE_CHECKING:
+    from ..scheduler.decide import Scheduler
 
-def reconcilers() -> tuple[Reconciler, ...]:
-    """Return what a leader runs."""
+
+def reconcilers(scheduler: Scheduler) -> tuple[Reconciler, ...]:
+    """Return what a leader runs.
+
+    Args:
+        scheduler: ranks nodes for tasks.
+    """
+    scheduling = Scheduling(scheduler)
     return (
         Reconciler(name="orchestrator", keys=orchestrator.keys, decide=orchestrator.decide),
         Reconciler(name="allocator", keys=allocator.keys, decide=allocator.decide),
+        Reconciler(name="scheduler", keys=scheduling.keys, decide=scheduling.decide),
     )

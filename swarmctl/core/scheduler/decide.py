@@ -1,0 +1,295 @@
+"""PENDING -> ASSIGNED: which node runs a task.
+
+Tasks that are alike (one service, one spec) are placed as a group: the filters say how many of
+them each node has room for, the :class:`Scheduler` says where they go, and its answer is taken as
+far as the filters agree, whoever wrote it. A task that fits nowhere keeps its state and learns
+why in ``Status.Err``.
+
+What keeps two placements from taking the same last CPU or port: there is one key, so passes follow
+each other and each sees its predecessor's result; within a pass every placement is booked before
+the next group is judged. And what happens to a *node* meanwhile is caught when the entry is
+applied: each placement requires the node to be as it was when it was chosen.
+
+Bounded: one decision judges so many nodes and moves so many tasks, and asks for the next turn at
+once when there is more. Groups that were never judged come first, then those judged longest ago,
+so one that fits nowhere does not keep others waiting.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from msgspec.structs import replace
+
+from ..model.base import MINUTE, Time
+from ..model.change import NOTHING, At, Decision, Exists, Kind, Ref, Transaction, Update
+from ..model.task import TaskState, TaskStatus
+from .explain import no_suitable_node
+from .filters import BUILT_IN
+from .resources import Holding, Ledger, claim, demand_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ..ids import NewId
+    from ..model.change import Requirement
+    from ..model.objects import NodeRow, TaskRow
+    from ..store.view import View
+    from .filters import Check, Filter
+    from .resources import Demand, GroupKey
+
+NAME = "scheduler"
+EVERYTHING = "everything"
+
+TASKS_MAX = 250
+"""Tasks moved or explained by one decision."""
+JUDGED_MAX = 10_000
+"""Nodes looked at by one decision, give or take one group's round over all of them."""
+
+FAULTY_WINDOW_NS = 5 * MINUTE
+
+ASSIGNED_MESSAGE = "scheduler assigned task to node"
+
+
+class Candidate(NamedTuple):
+    """One node of the cluster as a Scheduler sees it.
+
+    Attributes:
+        room: how many of the group's tasks it can take; 0 for one that the filters refuse, which
+            is listed all the same since its tasks count when a spread is judged.
+        service_tasks: tasks of the same service that should run there.
+        tasks: all tasks that should run there.
+        failures: how often this spec of the service failed there in the last five minutes.
+    """
+
+    node: NodeRow
+    room: int
+    service_tasks: int
+    tasks: int
+    failures: int
+
+
+class Scheduler(Protocol):
+    """Chooses nodes for tasks that are alike. Pure: the same arguments give the same answer."""
+
+    def place(
+        self, view: View, tasks: Sequence[TaskRow], nodes: Sequence[Candidate]
+    ) -> Mapping[str, str]:
+        """Return node ids by task id; tasks left out stay pending.
+
+        A node gets no more tasks than it has room for; what goes beyond that is not taken.
+
+        Args:
+            view: the tables, for whoever wants to know more.
+            tasks: of one service and one spec, in the order in which they should be served.
+            nodes: every node of the cluster, by id.
+        """
+        ...
+
+
+class Scheduling:
+    """The scheduler's reconciler: hand ``keys`` and ``decide`` to the loop.
+
+    What it remembers between calls is a cache of the view (:class:`~.resources.Ledger`) and which
+    groups were judged since it last changed; a fresh one decides the same.
+
+    Args:
+        scheduler: ranks nodes.
+        filters: of plugins; run after ours.
+    """
+
+    def __init__(self, scheduler: Scheduler, filters: Iterable[Filter] = ()) -> None:
+        self._scheduler = scheduler
+        self._filters: tuple[Filter, ...] = (*BUILT_IN, *filters)
+        self._ledger = Ledger()
+        self._judged: dict[GroupKey, int] = {}
+
+    def keys(self, view: View, touched: set[Ref] | None) -> Iterable[str]:
+        """Return the one key when there is something to place.
+
+        Args:
+            touched: the rows that changed since the last call; None for "read everything".
+        """
+        self._ledger.refresh(view, touched)
+        self._judged = {
+            key: generation
+            for key, generation in self._judged.items()
+            if key in self._ledger.pending and touched is not None
+        }
+        return (EVERYTHING,) if self._ledger.pending else ()
+
+    def decide(self, view: View, key: str, now: int, new_id: NewId) -> Decision:
+        """Return the placements and explanations that are due."""
+        ledger = self._ledger
+        if ledger.index != view.index:
+            ledger.rebuild(view)
+            self._judged.clear()
+        due = [group for group in ledger.pending if self._judged.get(group) != ledger.generation]
+        if not due:
+            return NOTHING
+        due.sort(key=lambda group: (self._judged.get(group, -1), not group.node_id, group))
+        work = _Pass(view, ledger, self._scheduler, self._filters, now)
+        try:
+            for group in due:
+                if not work.has_room:
+                    return Decision(transactions=tuple(work.transactions), wake_at=now)
+                if work.serve(group):
+                    self._judged[group] = ledger.generation
+        finally:
+            work.unbook()
+        return Decision(
+            transactions=tuple(work.transactions), wake_at=None if work.has_room else now
+        )
+
+
+class _Pass:
+    """One decision in the making; lives for one call."""
+
+    def __init__(
+        self,
+        view: View,
+        ledger: Ledger,
+        scheduler: Scheduler,
+        filters: tuple[Filter, ...],
+        now: int,
+    ) -> None:
+        self.transactions: list[Transaction] = []
+        self._view = view
+        self._ledger = ledger
+        self._scheduler = scheduler
+        self._filters = filters
+        self._now = now
+        self._judged = 0
+        self._booked: list[Holding] = []
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.transactions) < TASKS_MAX and self._judged < JUDGED_MAX
+
+    def unbook(self) -> None:
+        """Take back what was only planned: it counts once it is applied."""
+        for holding in self._booked:
+            self._ledger.book(holding, -1)
+
+    def serve(self, group: GroupKey) -> bool:
+        """Place and explain a group's tasks; return whether nothing more can be done for it now."""
+        members = self._ledger.pending[group]
+        first = self._view.task(next(iter(members)))
+        if first is None or (group.service_id and self._view.service(group.service_id) is None):
+            return True  # its tasks are about to be removed
+        nodes, refused = self._candidates(group, first)
+        free = sum(candidate.room for candidate in nodes)
+        most = min(free, TASKS_MAX - len(self.transactions), len(members))
+        tasks = [row for row in map(self._view.task, islice(members, most)) if row is not None]
+        placed = self._place(group, tasks, nodes) if tasks else set[str]()
+        if len(placed) == len(members):
+            return True
+        if not placed or most == free:
+            if placed:
+                refused = self._candidates(group, first)[1]
+            why = no_suitable_node(self._filters, refused)
+            return self._explain((task_id for task_id in members if task_id not in placed), why)
+        return False
+
+    def _candidates(self, group: GroupKey, task: TaskRow) -> tuple[list[Candidate], list[int]]:
+        """Return every node with its room for such tasks, and how many each filter refused."""
+        checks: list[tuple[int, Check]] = []
+        for place, one in enumerate(self._filters):
+            check = one.check(task)
+            if check is not None:
+                checks.append((place, check))
+        refused = [0] * len(self._filters)
+        failures = self._failures(group)
+        candidates: list[Candidate] = []
+        service_id = group.service_id
+        load_of = self._ledger.load
+        for node in self._nodes(group):
+            node_id = node.api.ID
+            load = load_of(node_id)
+            room = len(self._ledger.pending[group])
+            for place, check in checks:
+                fits = check(node, load)
+                if fits < room:
+                    room = fits
+                    if room <= 0:
+                        room = 0
+                        refused[place] += 1
+                        break
+            candidates.append(
+                Candidate(
+                    node,
+                    room,
+                    load.services.get(service_id, 0),
+                    load.tasks,
+                    failures.get(node_id, 0) if failures else 0,
+                )
+            )
+        self._judged += max(1, len(candidates))
+        return candidates, refused
+
+    def _nodes(self, group: GroupKey) -> Sequence[NodeRow]:
+        if not group.node_id:
+            return self._ledger.in_order()
+        preset = self._ledger.nodes.get(group.node_id)
+        return () if preset is None else (preset,)
+
+    def _failures(self, group: GroupKey) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        since = self._now - FAULTY_WINDOW_NS
+        key = (group.service_id, group.spec_version)
+        for failures in self._ledger.failures.get(key, {}).values():
+            for failure in failures:
+                if failure.at > since:
+                    counts[failure.node_id] = counts.get(failure.node_id, 0) + 1
+        return counts
+
+    def _place(
+        self, group: GroupKey, tasks: Sequence[TaskRow], nodes: Sequence[Candidate]
+    ) -> set[str]:
+        """Have nodes chosen and take the choices that hold; return the ids of the tasks placed."""
+        if group.node_id:
+            chosen: Mapping[str, str] = {task.api.ID: group.node_id for task in tasks}
+        else:
+            chosen = self._scheduler.place(self._view, tasks, nodes)
+        room = {candidate.node.api.ID: candidate.room for candidate in nodes}
+        placed: set[str] = set()
+        demand = demand_of(tasks[0])
+        for task in tasks:
+            node_id = chosen.get(task.api.ID, "")
+            if room.get(node_id, 0) > 0:
+                room[node_id] -= 1
+                placed.add(task.api.ID)
+                self._assign(task, self._ledger.nodes[node_id], demand)
+        return placed
+
+    def _assign(self, task: TaskRow, node: NodeRow, demand: Demand) -> None:
+        node_id = node.api.ID
+        claims = claim(node, self._ledger.load(node_id), demand.generic) if demand.generic else ()
+        holding = Holding(node_id, task.api.ServiceID, demand, claims, counted=True)
+        self._ledger.book(holding)
+        self._booked.append(holding)
+        status = TaskStatus(
+            Timestamp=Time(self._now), State=TaskState.ASSIGNED, Message=ASSIGNED_MESSAGE
+        )
+        api = replace(task.api, NodeID=node_id, Status=status, GenericResources=claims)
+        requires: list[Requirement] = [
+            At(ref=Ref(Kind.NODE, node_id), version=node.api.Version.Index)
+        ]
+        if task.api.ServiceID:
+            requires.append(Exists(ref=Ref(Kind.SERVICE, task.api.ServiceID)))
+        update = Update(row=replace(task, api=api))
+        self.transactions.append(Transaction(changes=(update,), requires=tuple(requires)))
+
+    def _explain(self, task_ids: Iterable[str], why: str) -> bool:
+        """Write why tasks wait where that is news; return whether all of them know."""
+        for task_id in task_ids:
+            task = self._view.task(task_id)
+            if task is None or task.api.Status.Err == why:
+                continue
+            if len(self.transactions) >= TASKS_MAX:
+                return False
+            status = replace(task.api.Status, Err=why)
+            update = Update(row=replace(task, api=replace(task.api, Status=status)))
+            self.transactions.append(Transaction(changes=(update,)))
+        return True

@@ -23,6 +23,7 @@ class LazyCommand(NamedTuple):
 
 
 COMMANDS = {
+    "daemon": LazyCommand("swarmctl.cli.daemon:daemon", "Run the daemon in the foreground"),
     "version": LazyCommand("swarmctl.cli.version:version", "Show the swarmctl version information"),
 }
 

@@ -122,11 +122,17 @@ class Agent:
                 task_status.started()
                 await trio.sleep_forever()
             finally:
-                await session.say_farewell(0 if self._leaving else RESTART_NS)
+                if not self._leaving:
+                    await session.say_farewell(RESTART_NS)
 
     async def leave(self) -> None:
-        """Stop and remove all of this node's tasks; returns when they are gone."""
+        """Stop and remove all of this node's tasks; returns when they are gone.
+
+        The dispatcher is told first, so that nothing new is placed here meanwhile.
+        """
         self._leaving = True
+        if self._session is not None:
+            await self._session.say_farewell(0)
         if self._worker is not None:
             await self._worker.leave()
 

@@ -20,6 +20,7 @@ import trio
 from ..ca.server import CAServer
 from ..dispatcher.server import Dispatcher
 from ..errors import NoLeader
+from ..model.change import Kind
 from ..model.session import SESSION_METHOD, ManagerPeer
 from ..raft.message import Role
 from ..raft.runner import Runner
@@ -142,11 +143,25 @@ class Manager:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._runner.run)
             nursery.start_soon(self._door.run, name="door")
+            nursery.start_soon(self._follow_settings, name="raft settings")
             await nursery.start(
                 serve_links, listeners, self._credentials.server_context, self._door.welcome
             )
             nursery.start_soon(self._lead_terms, name="leader terms")
             task_status.started()
+
+    async def _follow_settings(self) -> None:
+        """Let the cluster's Raft settings count on this manager."""
+        with self.watch.mailbox() as mailbox:
+            while True:
+                touched = mailbox.take()
+                if touched is None or any(ref.kind is Kind.CLUSTER for ref in touched):
+                    cluster = self.view.cluster()
+                    raft = cluster.api.Spec.Raft if cluster is not None else None
+                    if raft is not None and raft.SnapshotInterval:
+                        self._runner.snapshot_interval = raft.SnapshotInterval
+                        self._runner.keep_entries = raft.LogEntriesForSlowFollowers
+                await mailbox.wait()
 
     async def _lead_terms(self) -> None:
         while True:

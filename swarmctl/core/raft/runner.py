@@ -231,7 +231,8 @@ class Runner:
         for entry in message.entries:
             result: object = None
             if entry.kind is not EntryKind.NORMAL:
-                self._conf_state = self._raft.apply_conf_change(decode_conf_change(entry.data))
+                change = decode_conf_change(entry.data)
+                self._conf_state = self._raft.apply_conf_change(change, entry.index)
                 self._machine.skip(entry.index)
             elif entry.data:
                 result = self._machine.apply(entry.index, entry.data)

@@ -386,8 +386,9 @@ def wheel_files(wheel: Path, machine: str) -> Iterator[tuple[str, bytes]]:
             if entry.is_dir() or LEFT_OUT.search(entry.filename):
                 continue
             data = archive.read(entry)
-            # By content, not by name: libraries may be called anything.
-            native = data.startswith(b"\x7fELF")
+            # By content, not by name: libraries may be called anything. What was linked into them
+            # (a wheel's bill of materials) is a machine's own affair, too.
+            native = data.startswith(b"\x7fELF") or ".dist-info/sboms/" in entry.filename
             yield (f"native/{machine}/{entry.filename}" if native else entry.filename), data
 
 

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import marshal
 import os
-import py_compile
 import re
 import shutil
 import tempfile
 import time
+import warnings
 import zipfile
-from importlib.util import cache_from_source
-from typing import TYPE_CHECKING
+from importlib.util import MAGIC_NUMBER, cache_from_source, source_hash
+from typing import TYPE_CHECKING, BinaryIO
 
 from swarmctl_boot import ARCHIVE, MARKER, Unusable, is_intact
 
@@ -102,12 +103,12 @@ def fill(tree: str, name: str) -> None:
             path = place(entry.filename, name.partition("-")[2])
             if path is None:
                 continue
-            target = os.path.join(tree, path)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            write_whole(target, archive.read(entry))
-            written.append((entry.file_size, path))
-            if path.endswith(".py") and (compiled := compile_one(tree, path)):
-                written.append((os.path.getsize(os.path.join(tree, compiled)), compiled))
+            data = archive.read(entry)
+            write_whole(os.path.join(tree, path), data)
+            written.append((len(data), path))
+            if path.endswith(".py") and (compiled := compile_one(path, data)):
+                write_whole(os.path.join(tree, cache_from_source(path)), compiled)
+                written.append((len(compiled), cache_from_source(path)))
     rows = "".join(f"{size} {path}\n" for size, path in written)
     write_whole(os.path.join(tree, MARKER), rows.encode())
 
@@ -131,7 +132,7 @@ def write_whole(path: str, data: bytes) -> None:
     """Write a file that appears complete, or not at all."""
     partial = f"{path}.{os.getpid()}.new"
     try:
-        with open(partial, "wb") as file:
+        with open_in_any_case(partial) as file:
             file.write(data)
         os.replace(partial, path)
     except OSError:
@@ -140,25 +141,30 @@ def write_whole(path: str, data: bytes) -> None:
         raise
 
 
-def compile_one(tree: str, path: str) -> str | None:
-    """Compile ``path``; return where the result is, or None where there is none.
+def open_in_any_case(path: str) -> BinaryIO:
+    """Open ``path`` for writing; make its directory when that is missing."""
+    try:
+        return open(path, "wb")
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return open(path, "wb")
 
-    The result is never compared with its source again: a changed source has another tree.
+
+def compile_one(path: str, source: bytes) -> bytes | None:
+    """Return what goes into the ``.pyc`` of ``path``, or None where there is none.
+
+    It is never compared with its source again (flag 1, PEP 552): a changed source has another tree.
     """
     if path.startswith(NOT_COMPILED):
         return None
-    compiled = cache_from_source(path)
     try:
-        py_compile.compile(
-            os.path.join(tree, path),
-            cfile=os.path.join(tree, compiled),
-            dfile=path,
-            doraise=True,
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-        )
-    except py_compile.PyCompileError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other people's escape sequences
+            code = compile(source, path, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
         return None  # some packages carry files for other Pythons
-    return compiled
+    header = MAGIC_NUMBER + (1).to_bytes(4, "little") + source_hash(source)
+    return header + marshal.dumps(code)
 
 
 def prune(base: str, keep: str) -> None:

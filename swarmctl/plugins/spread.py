@@ -41,10 +41,8 @@ class SpreadScheduler:
         nodes: Sequence[Candidate],
     ) -> Mapping[str, str]:
         """Return a node id for each task while there is room."""
-        counts: dict[str, int] = {}
-        _distribute(_descriptors(tasks[0]), nodes, len(tasks), counts)
-        order = [node_id for node_id, count in counts.items() for _ in range(count)]
-        return {task.api.ID: node_id for task, node_id in zip(tasks, order, strict=False)}
+        chosen = _distribute(_descriptors(tasks[0]), nodes, len(tasks))
+        return {task.api.ID: node_id for task, node_id in zip(tasks, chosen, strict=False)}
 
 
 def _descriptors(task: TaskRow) -> tuple[str, ...]:
@@ -64,17 +62,13 @@ def _label(node: NodeRow, descriptor: str) -> str:
     return node.api.Description.Engine.Labels.get(descriptor[len(_ENGINE_LABEL) :], "")
 
 
-def _distribute(
-    descriptors: tuple[str, ...], nodes: Sequence[Candidate], wanted: int, counts: dict[str, int]
-) -> None:
-    """Add to ``counts`` how many of ``wanted`` tasks each node gets."""
+def _distribute(descriptors: tuple[str, ...], nodes: Sequence[Candidate], wanted: int) -> list[str]:
+    """Return the ids of the nodes that get the first, second, ... task; fewer when it gets full."""
     if not descriptors:
-        _fill(nodes, wanted, counts)
-        return
+        return _fill(nodes, wanted)
     branches: dict[str, list[Candidate]] = {}
     for candidate in nodes:
         branches.setdefault(_label(candidate.node, descriptors[0]), []).append(candidate)
-    shares = dict.fromkeys(branches, 0)
     room = {value: sum(one.room for one in members) for value, members in branches.items()}
     # The branch with the fewest tasks of the service is next; among equals the one whose best
     # node is the least loaded, so single tasks of many services do not all go to one branch.
@@ -84,48 +78,45 @@ def _distribute(
         if room[value]
     ]
     heapq.heapify(heap)
-    for _ in range(wanted):
-        if not heap:
-            break
-        level, load, value = heapq.heappop(heap)
-        shares[value] += 1
-        if shares[value] < room[value]:
-            heapq.heappush(heap, (level + 1, load, value))
-    for value, share in shares.items():
-        if share:
-            _distribute(descriptors[1:], branches[value], share, counts)
+    turns: list[str] = []
+    while heap and len(turns) < wanted:
+        level, load, value = heap[0]
+        turns.append(value)
+        room[value] -= 1
+        if room[value]:
+            heapq.heapreplace(heap, (level + 1, load, value))
+        else:
+            heapq.heappop(heap)
+    shares = {
+        value: iter(_distribute(descriptors[1:], branches[value], turns.count(value)))
+        for value in dict.fromkeys(turns)
+    }
+    return [next(shares[value]) for value in turns]
 
 
 def _best_load(nodes: Sequence[Candidate]) -> tuple[int, int]:
     return min((_faults(one), one.tasks) for one in nodes if one.room)
 
 
-def _fill(nodes: Sequence[Candidate], wanted: int, counts: dict[str, int]) -> None:
+def _fill(nodes: Sequence[Candidate], wanted: int) -> list[str]:
     """Give tasks to the best node, again and again."""
-    if wanted == 1:  # the usual case by far: no need for a heap
-        best = min(
-            (one for one in nodes if one.room),
-            key=lambda one: (_faults(one), one.service_tasks, one.tasks, one.node.api.ID),
-            default=None,
-        )
-        if best is not None:
-            counts[best.node.api.ID] = counts.get(best.node.api.ID, 0) + 1
-        return
     heap = [
         (_faults(one), one.service_tasks, one.tasks, one.node.api.ID, one.room)
         for one in nodes
         if one.room
     ]
+    if wanted == 1:  # the usual case by far
+        return [min(heap)[3]] if heap else []
     heapq.heapify(heap)
-    for _ in range(wanted):
-        if not heap:
-            return
+    chosen: list[str] = []
+    while heap and len(chosen) < wanted:
         faults, service_tasks, tasks, node_id, room = heap[0]
-        counts[node_id] = counts.get(node_id, 0) + 1
+        chosen.append(node_id)
         if room > 1:
             heapq.heapreplace(heap, (faults, service_tasks + 1, tasks + 1, node_id, room - 1))
         else:
             heapq.heappop(heap)
+    return chosen
 
 
 def _faults(candidate: Candidate) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..allocator import decide as allocator
 from ..orchestrator import decide as orchestrator
+from ..orchestrator import enforcer, reaper
 from ..scheduler.decide import Scheduling
 from .reconcile import Reconciler
 
@@ -22,6 +23,8 @@ def reconcilers(scheduler: Scheduler) -> tuple[Reconciler, ...]:
     scheduling = Scheduling(scheduler)
     return (
         Reconciler(name="orchestrator", keys=orchestrator.keys, decide=orchestrator.decide),
+        Reconciler(name=reaper.NAME, keys=reaper.keys, decide=reaper.decide),
+        Reconciler(name=enforcer.NAME, keys=enforcer.keys, decide=enforcer.decide),
         Reconciler(name="allocator", keys=allocator.keys, decide=allocator.decide),
         Reconciler(name="scheduler", keys=scheduling.keys, decide=scheduling.decide),
     )

@@ -1,0 +1,116 @@
+"""Deleting tasks that nobody needs any more: removed ones, and history beyond its limit.
+
+One key is one slot, ``service id/slot`` (a node id for tasks without a slot, a task id where there
+is no service either), so a task that changes costs a look at its slot and not at its service.
+
+Laws:
+
+- A task that may still be running is never deleted, unless its node is gone from the cluster.
+- The newest task of a slot stays while its service does: that a task is done and wants no
+  successor is read off it.
+- A terminal task of a deleted service goes at once: clients wait for lists without them
+  (docker-api.md section 5).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..model.change import NOTHING, Decision, Delete, Kind, Ref, Transaction
+from ..model.task import TaskState
+from .slots import creation_order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..ids import NewId
+    from ..model.objects import ServiceRow, TaskRow
+    from ..store.view import View
+
+NAME = "reaper"
+DEFAULT_HISTORY = 5
+
+
+def keys(view: View, touched: set[Ref] | None) -> Iterable[str]:
+    """Return the slots that touched rows concern (None, or new cluster settings: every slot)."""
+    if touched is None or any(ref.kind is Kind.CLUSTER for ref in touched):
+        return dict.fromkeys(map(_key, view.tasks()))
+    found: dict[str, None] = {}
+    for ref in touched:
+        if ref.kind is Kind.TASK:
+            task = view.task(ref.id)
+            if task is not None:
+                found[_key(task)] = None
+        elif ref.kind is Kind.NODE and view.node(ref.id) is None:
+            found.update(dict.fromkeys(map(_key, view.tasks_on(ref.id))))
+        elif ref.kind is Kind.SERVICE and view.service(ref.id) is None:
+            found.update(dict.fromkeys(map(_key, view.tasks_of(ref.id))))
+    return found
+
+
+def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:  # noqa: ARG001
+    """Return the deletions that are due in one slot."""
+    service_id, _, place = key.partition("/")
+    if service_id:
+        tasks = sorted(view.tasks_in(service_id, place), key=creation_order)
+    else:
+        alone = view.task(place)
+        tasks = [] if alone is None else [alone]
+    service = view.service(service_id) if service_id else None
+    dead = [task for task in tasks if _is_over(view, task, service)]
+    if service is not None:
+        left = [task for task in tasks if not _is_over(view, task, service)]
+        dead += _surplus(view, left, _limit(view, service))
+    if not dead:
+        return NOTHING
+    return Decision(transactions=tuple(map(_deletion, dead)))
+
+
+def _is_over(view: View, task: TaskRow, service: ServiceRow | None) -> bool:
+    """Return whether a task is to go whatever the history limit says."""
+    if not _is_stopped(view, task):
+        return False
+    return service is None or task.api.DesiredState is TaskState.REMOVE
+
+
+def _surplus(view: View, tasks: list[TaskRow], limit: int) -> list[TaskRow]:
+    """Return what goes beyond the limit, from the oldest on; live tasks count and stay."""
+    if limit < 0:
+        return []
+    surplus = len(tasks) - max(1, limit)
+    historic = [
+        task
+        for task in tasks[:-1]
+        if task.api.DesiredState > TaskState.RUNNING
+        and task.api.JobIteration is None  # completed runs of a job are its progress
+        and _is_stopped(view, task)
+    ]
+    return historic[: max(0, surplus)]
+
+
+def _is_stopped(view: View, task: TaskRow) -> bool:
+    state = task.api.Status.State
+    if state > TaskState.RUNNING or state < TaskState.ASSIGNED:
+        return True
+    return view.node(task.api.NodeID) is None
+
+
+def _limit(view: View, service: ServiceRow) -> int:
+    """Return how many tasks a slot keeps, the live one included; negative for all."""
+    policy = service.api.Spec.TaskTemplate.RestartPolicy
+    if policy is not None and policy.MaxAttempts:
+        return policy.MaxAttempts + 1
+    cluster = view.cluster()
+    limit = cluster.api.Spec.Orchestration.TaskHistoryRetentionLimit if cluster else None
+    return DEFAULT_HISTORY if limit is None else limit
+
+
+def _deletion(task: TaskRow) -> Transaction:
+    ref = Ref(Kind.TASK, task.api.ID)
+    return Transaction(changes=(Delete(ref=ref, version=task.api.Version.Index),))
+
+
+def _key(task: TaskRow) -> str:
+    if not task.api.ServiceID:
+        return f"/{task.api.ID}"
+    return f"{task.api.ServiceID}/{task.api.Slot or task.api.NodeID}"

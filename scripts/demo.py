@@ -52,9 +52,9 @@ def main() -> None:
             run([sys.executable, str(REPO / "build_zipapp.py")])
         swarm = Swarm(home)
         with step("first start, which unpacks it"):
-            swarm("version")
+            swarm("--version")
         with step("start again"):
-            swarm("version")
+            swarm("--version")
         if not options.build_only:
             main_job(swarm)
     except StepFailed as failure:

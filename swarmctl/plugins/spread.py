@@ -1,9 +1,9 @@
 """The built-in scheduler: spread a service's tasks evenly over the nodes.
 
 Best is the node where this spec did not keep failing, then the one with the fewest tasks of the
-service, then with the fewest tasks at all; equal ones go by node id, so the choice is repeatable.
-Placement preferences come first: each names a label, its values divide the nodes into branches,
-and the branches of a level are kept level (swarm-behaviour.md sections 7.3 and 7.4).
+service, then with the fewest tasks at all; equal ones go in the order of their ids, so the choice
+is repeatable. Placement preferences come first: each names a label, its values divide the nodes
+into branches, and the branches of a level are kept level (swarm-behaviour.md sections 7.3, 7.4).
 
 It uses what any scheduler plugin may use and nothing else.
 """
@@ -95,32 +95,32 @@ def _distribute(descriptors: tuple[str, ...], nodes: Sequence[Candidate], wanted
 
 
 def _best_load(nodes: Sequence[Candidate]) -> tuple[int, int]:
-    return min((_faults(one), one.tasks) for one in nodes if one.room)
+    return min((_faults(one.failures), one.tasks) for one in nodes if one.room)
 
 
 def _fill(nodes: Sequence[Candidate], wanted: int) -> list[str]:
     """Give tasks to the best node, again and again."""
     heap = [
-        (_faults(one), one.service_tasks, one.tasks, one.node.api.ID, one.room)
-        for one in nodes
-        if one.room
+        (_faults(failures), service_tasks, tasks, place, room)
+        for place, (_, room, service_tasks, tasks, failures) in enumerate(nodes)
+        if room
     ]
     if wanted == 1:  # the usual case by far
-        return [min(heap)[3]] if heap else []
+        return [nodes[min(heap)[3]].node.api.ID] if heap else []
     heapq.heapify(heap)
     chosen: list[str] = []
     while heap and len(chosen) < wanted:
-        faults, service_tasks, tasks, node_id, room = heap[0]
-        chosen.append(node_id)
+        faults, service_tasks, tasks, place, room = heap[0]
+        chosen.append(nodes[place].node.api.ID)
         if room > 1:
-            heapq.heapreplace(heap, (faults, service_tasks + 1, tasks + 1, node_id, room - 1))
+            heapq.heapreplace(heap, (faults, service_tasks + 1, tasks + 1, place, room - 1))
         else:
             heapq.heappop(heap)
     return chosen
 
 
-def _faults(candidate: Candidate) -> int:
-    return candidate.failures if candidate.failures >= FAULTY_FAILURES else 0
+def _faults(failures: int) -> int:
+    return failures if failures >= FAULTY_FAILURES else 0
 
 
 @hookimpl

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..ids import NewId
     from ..model.change import Requirement
     from ..model.objects import NodeRow, TaskRow
+    from ..model.spec import GenericResource
     from ..store.view import View
     from .filters import Check, Filter
     from .resources import Demand, GroupKey
@@ -44,8 +45,11 @@ EVERYTHING = "everything"
 
 TASKS_MAX = 250
 """Tasks moved or explained by one decision."""
-JUDGED_MAX = 10_000
+JUDGED_MAX = 6_000
 """Nodes looked at by one decision, give or take one group's round over all of them."""
+
+POOLS_MAX = 256
+"""Different demands whose answers are kept."""
 
 FAULTY_WINDOW_NS = 5 * MINUTE
 
@@ -68,6 +72,14 @@ class Candidate(NamedTuple):
     service_tasks: int
     tasks: int
     failures: int
+
+
+class _Round(NamedTuple):
+    """All nodes' answers, their rooms in sum, and how many each filter was first to refuse."""
+
+    nodes: list[Candidate]
+    free: int
+    refused: list[int]
 
 
 class Scheduler(Protocol):
@@ -103,6 +115,7 @@ class Scheduling:
         self._scheduler = scheduler
         self._filters: tuple[Filter, ...] = (*BUILT_IN, *filters)
         self._ledger = Ledger()
+        self._pools = _Pools(self._ledger)
         self._judged: dict[GroupKey, int] = {}
 
     def keys(self, view: View, touched: set[Ref] | None) -> Iterable[str]:
@@ -129,7 +142,7 @@ class Scheduling:
         if not due:
             return NOTHING
         due.sort(key=lambda group: (self._judged.get(group, -1), not group.node_id, group))
-        work = _Pass(view, ledger, self._scheduler, self._filters, now)
+        work = _Pass(view, ledger, self._pools, self._scheduler, self._filters, now)
         try:
             for group in due:
                 if not work.has_room:
@@ -143,6 +156,32 @@ class Scheduling:
         )
 
 
+class _Pools:
+    """What static checks say of every node, kept until a node changes.
+
+    Many services want the same: a node that answers and runs containers. They share one round.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._generation = -1
+        self._kept: dict[tuple[Check, ...], tuple[int, ...]] = {}
+
+    def verdicts(self, checks: tuple[Check, ...]) -> tuple[int, ...]:
+        """Return, for each node in order, the place of the first check that refuses it, or -1."""
+        if self._generation != self._ledger.node_generation or len(self._kept) >= POOLS_MAX:
+            self._kept.clear()
+            self._generation = self._ledger.node_generation
+        kept = self._kept.get(checks)
+        if kept is None:
+            kept = tuple(
+                next((at for at, check in enumerate(checks) if check(*place) <= 0), -1)
+                for place in self._ledger.places().values()
+            )
+            self._kept[checks] = kept
+        return kept
+
+
 class _Pass:
     """One decision in the making; lives for one call."""
 
@@ -150,6 +189,7 @@ class _Pass:
         self,
         view: View,
         ledger: Ledger,
+        pools: _Pools,
         scheduler: Scheduler,
         filters: tuple[Filter, ...],
         now: int,
@@ -157,6 +197,7 @@ class _Pass:
         self.transactions: list[Transaction] = []
         self._view = view
         self._ledger = ledger
+        self._pools = pools
         self._scheduler = scheduler
         self._filters = filters
         self._now = now
@@ -178,61 +219,60 @@ class _Pass:
         first = self._view.task(next(iter(members)))
         if first is None or (group.service_id and self._view.service(group.service_id) is None):
             return True  # its tasks are about to be removed
-        nodes, refused = self._candidates(group, first)
-        free = sum(candidate.room for candidate in nodes)
-        most = min(free, TASKS_MAX - len(self.transactions), len(members))
+        round_ = self._round(group, first)
+        most = min(round_.free, TASKS_MAX - len(self.transactions), len(members))
         tasks = [row for row in map(self._view.task, islice(members, most)) if row is not None]
-        placed = self._place(group, tasks, nodes) if tasks else set[str]()
+        placed = self._place(group, tasks, round_.nodes) if tasks else set[str]()
         if len(placed) == len(members):
             return True
-        if not placed or most == free:
+        if not placed or most == round_.free:
             if placed:
-                refused = self._candidates(group, first)[1]
-            why = no_suitable_node(self._filters, refused)
+                round_ = self._round(group, first)
+            why = no_suitable_node(self._filters, round_.refused)
             return self._explain((task_id for task_id in members if task_id not in placed), why)
         return False
 
-    def _candidates(self, group: GroupKey, task: TaskRow) -> tuple[list[Candidate], list[int]]:
-        """Return every node with its room for such tasks, and how many each filter refused."""
-        checks: list[tuple[int, Check]] = []
-        for place, one in enumerate(self._filters):
+    def _round(self, group: GroupKey, task: TaskRow) -> _Round:
+        """Ask every node how many tasks like ``task`` it can take."""
+        static, dynamic = self._checks(task)
+        refused = [0] * len(self._filters)
+        nodes: list[Candidate] = []
+        most, free = len(self._ledger.pending[group]), 0
+        failures = self._failures(group)
+        service_id, only = group.service_id, group.node_id
+        verdicts = self._pools.verdicts(tuple(check for _, check in static))
+        for place, verdict in zip(self._ledger.places().values(), verdicts, strict=True):
+            node, load = place
+            if only and only != node.api.ID:
+                continue
+            room = most
+            if verdict >= 0:
+                room = 0
+                refused[static[verdict][0]] += 1
+            else:
+                for at, check in dynamic:
+                    fits = check(node, load)
+                    if fits < room:  # no min(): this is the innermost loop
+                        room = max(0, fits)
+                        if not room:
+                            refused[at] += 1
+                            break
+            free += room
+            service_tasks = load.services.get(service_id, 0)
+            failed = failures.get(node.api.ID, 0) if failures else 0
+            nodes.append(Candidate(node, room, service_tasks, load.tasks, failed))
+        self._judged += len(verdicts)
+        return _Round(nodes, free, refused)
+
+    def _checks(self, task: TaskRow) -> tuple[list[tuple[int, Check]], list[tuple[int, Check]]]:
+        """Return the static checks and the others, each with its filter's place."""
+        static: list[tuple[int, Check]] = []
+        dynamic: list[tuple[int, Check]] = []
+        for at, one in enumerate(self._filters):
             check = one.check(task)
             if check is not None:
-                checks.append((place, check))
-        refused = [0] * len(self._filters)
-        failures = self._failures(group)
-        candidates: list[Candidate] = []
-        service_id = group.service_id
-        load_of = self._ledger.load
-        for node in self._nodes(group):
-            node_id = node.api.ID
-            load = load_of(node_id)
-            room = len(self._ledger.pending[group])
-            for place, check in checks:
-                fits = check(node, load)
-                if fits < room:
-                    room = fits
-                    if room <= 0:
-                        room = 0
-                        refused[place] += 1
-                        break
-            candidates.append(
-                Candidate(
-                    node,
-                    room,
-                    load.services.get(service_id, 0),
-                    load.tasks,
-                    failures.get(node_id, 0) if failures else 0,
-                )
-            )
-        self._judged += max(1, len(candidates))
-        return candidates, refused
-
-    def _nodes(self, group: GroupKey) -> Sequence[NodeRow]:
-        if not group.node_id:
-            return self._ledger.in_order()
-        preset = self._ledger.nodes.get(group.node_id)
-        return () if preset is None else (preset,)
+                (static if one.static else dynamic).append((at, check))
+        return static, dynamic
 
     def _failures(self, group: GroupKey) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -252,7 +292,8 @@ class _Pass:
             chosen: Mapping[str, str] = {task.api.ID: group.node_id for task in tasks}
         else:
             chosen = self._scheduler.place(self._view, tasks, nodes)
-        room = {candidate.node.api.ID: candidate.room for candidate in nodes}
+        wanted = set(chosen.values())
+        room = {one.node.api.ID: one.room for one in nodes if one.node.api.ID in wanted}
         placed: set[str] = set()
         demand = demand_of(tasks[0])
         for task in tasks:
@@ -265,7 +306,9 @@ class _Pass:
 
     def _assign(self, task: TaskRow, node: NodeRow, demand: Demand) -> None:
         node_id = node.api.ID
-        claims = claim(node, self._ledger.load(node_id), demand.generic) if demand.generic else ()
+        claims: tuple[GenericResource, ...] = ()
+        if demand.generic:
+            claims = claim(node, self._ledger.places()[node_id].load, demand.generic)
         holding = Holding(node_id, task.api.ServiceID, demand, claims, counted=True)
         self._ledger.book(holding)
         self._booked.append(holding)

@@ -6,7 +6,8 @@ far as this filter is concerned. 0 refuses; most filters know only 0 and :data:`
 round over the nodes is enough for a whole group of tasks.
 
 Filters run in the order of :data:`BUILT_IN`, those of plugins after them, and the first that
-refuses is the one that is blamed. The sentences are Docker's where Docker has one
+refuses is the one that is blamed; those that look at the node alone (``static``) go first, since
+their answers can be kept while nodes stand still. The sentences are Docker's where Docker has one
 (docker-api.md section 3.5).
 """
 
@@ -15,12 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from ..errors import InvalidConstraint
-from ..model.constraint import node_matches, parse_constraints
+from ..model.constraint import Constraint, node_matches, parse_constraints
 from ..model.objects import NodeRow, TaskRow
 from .resources import NodeLoad, demand_of, generic_free
 
 if TYPE_CHECKING:
+    from ..model.base import Platform
     from ..model.objects import PluginDescription
     from ..model.spec import ContainerSpec
 
@@ -35,7 +39,14 @@ Check = Callable[[NodeRow, NodeLoad], int]
 
 
 class Filter(Protocol):
-    """One reason why a node may not run a task. Pure: it answers from its arguments alone."""
+    """One reason why a node may not run a task. Pure: it answers from its arguments alone.
+
+    Attributes:
+        static: True when checks look at the node and never at its load. Equal checks of a static
+            filter must answer alike; their answers are kept until a node changes.
+    """
+
+    static: bool
 
     def check(self, task: TaskRow) -> Check | None:
         """Return the check for tasks like ``task``; None when every node will do."""
@@ -48,6 +59,8 @@ class Filter(Protocol):
 
 class ReadyFilter:
     """The node answers, takes tasks, and its executor's engine works."""
+
+    static = True
 
     def check(self, task: TaskRow) -> Check:
         return _is_ready
@@ -68,6 +81,8 @@ def _is_ready(node: NodeRow, _load: NodeLoad) -> int:
 class ResourceFilter:
     """What the task reserves is free: CPU, memory, generic resources."""
 
+    static = False
+
     def check(self, task: TaskRow) -> Check | None:
         demand = demand_of(task)
         cpu, memory, generic = demand.cpu, demand.memory, demand.generic
@@ -76,11 +91,10 @@ class ResourceFilter:
 
         def room(node: NodeRow, load: NodeLoad) -> int:
             offered = node.api.Description.Resources
-            fits = NO_LIMIT
-            if cpu:
-                fits = min(fits, (offered.NanoCPUs - load.cpu) // cpu)
+            fits = (offered.NanoCPUs - load.cpu) // cpu if cpu else NO_LIMIT
             if memory:
-                fits = min(fits, (offered.MemoryBytes - load.memory) // memory)
+                left = (offered.MemoryBytes - load.memory) // memory
+                fits = left if left < fits else fits  # no min(): asked for every node
             for kind, count in generic:
                 if count:
                     fits = min(fits, generic_free(node, load, kind) // count)
@@ -99,29 +113,34 @@ class PluginFilter:
     not judged by those: engines have log drivers that they do not list.
     """
 
+    static = True
+
     def check(self, task: TaskRow) -> Check | None:
-        wanted = [("Volume", name) for name in _volume_drivers(task.api.Spec.ContainerSpec)]
+        volumes = _volume_drivers(task.api.Spec.ContainerSpec)
         driver = task.api.Spec.LogDriver or task.private.log_driver
         log_driver = driver.Name if driver is not None and driver.Name != "none" else ""
-        if not (wanted or log_driver):
-            return None
-
-        def room(node: NodeRow, _load: NodeLoad) -> int:
-            plugins = node.api.Description.Engine.Plugins
-            if not plugins:
-                return NO_LIMIT
-            has_all = all(_has(plugins, kind, name) for kind, name in wanted)
-            if has_all and log_driver and any(plugin.Type == "Log" for plugin in plugins):
-                has_all = _has(plugins, "Log", log_driver)
-            return NO_LIMIT if has_all else 0
-
-        return room
+        return _HasPlugins(volumes, log_driver) if volumes or log_driver else None
 
     def explain(self, nodes: int) -> str:
         return f"missing plugin on {_nodes(nodes)}"
 
 
-def _volume_drivers(container: ContainerSpec | None) -> list[str]:
+class _HasPlugins(msgspec.Struct, frozen=True):
+    # A value, as the other static checks are: equal demands share one round over the nodes.
+    volumes: tuple[str, ...]
+    log_driver: str
+
+    def __call__(self, node: NodeRow, _load: NodeLoad) -> int:
+        plugins = node.api.Description.Engine.Plugins
+        if not plugins:
+            return NO_LIMIT
+        has_all = all(_has(plugins, "Volume", name) for name in self.volumes)
+        if has_all and self.log_driver and any(plugin.Type == "Log" for plugin in plugins):
+            has_all = _has(plugins, "Log", self.log_driver)
+        return NO_LIMIT if has_all else 0
+
+
+def _volume_drivers(container: ContainerSpec | None) -> tuple[str, ...]:
     drivers: list[str] = []
     for mount in container.Mounts if container is not None else ():
         options = mount.VolumeOptions
@@ -129,7 +148,7 @@ def _volume_drivers(container: ContainerSpec | None) -> list[str]:
             name = options.DriverConfig.Name
             if name and name != "local":
                 drivers.append(name)
-    return drivers
+    return tuple(drivers)
 
 
 def _has(plugins: tuple[PluginDescription, ...], kind: str, name: str) -> bool:
@@ -140,58 +159,73 @@ def _has(plugins: tuple[PluginDescription, ...], kind: str, name: str) -> bool:
 class ConstraintFilter:
     """The node meets the placement constraints."""
 
+    static = True
+
     def check(self, task: TaskRow) -> Check | None:
         placement = task.api.Spec.Placement
         if placement is None or not placement.Constraints:
             return None
         try:
-            constraints = parse_constraints(placement.Constraints)
+            return _Meets(parse_constraints(placement.Constraints))
         except InvalidConstraint:  # no API accepts one; a node that might be wrong is no node
-            return lambda _node, _load: 0
-        return lambda node, _load: NO_LIMIT if node_matches(constraints, node) else 0
+            return _refused
 
     def explain(self, nodes: int) -> str:
         return f"scheduling constraints not satisfied on {_nodes(nodes)}"
 
 
+class _Meets(msgspec.Struct, frozen=True):
+    constraints: tuple[Constraint, ...]
+
+    def __call__(self, node: NodeRow, _load: NodeLoad) -> int:
+        return NO_LIMIT if node_matches(self.constraints, node) else 0
+
+
+def _refused(_node: NodeRow, _load: NodeLoad) -> int:
+    return 0
+
+
 class PlatformFilter:
     """The node's architecture and system are among those the image has."""
 
-    _SAME = {"x86_64": "amd64", "aarch64": "arm64"}  # noqa: RUF012 - never written
+    static = True
 
     def check(self, task: TaskRow) -> Check | None:
         placement = task.api.Spec.Placement
         if placement is None or not placement.Platforms:
             return None
-        same = self._SAME
-        wanted = {
-            (
-                same.get(platform.Architecture.lower(), platform.Architecture.lower()),
-                platform.OS.lower(),
-            )
-            for platform in placement.Platforms
-        }
-
-        def room(node: NodeRow, _load: NodeLoad) -> int:
-            platform = node.api.Description.Platform
-            arch, system = platform.Architecture.lower(), platform.OS.lower()
-            arch = same.get(arch, arch)
-            if not arch and not system:
-                return 0
-            fits = any(
-                want_arch in ("", arch) and want_system in ("", system)
-                for want_arch, want_system in wanted
-            )
-            return NO_LIMIT if fits else 0
-
-        return room
+        return _IsPlatform(frozenset(map(_platform, placement.Platforms)))
 
     def explain(self, nodes: int) -> str:
         return f"unsupported platform on {_nodes(nodes)}"
 
 
+class _IsPlatform(msgspec.Struct, frozen=True):
+    wanted: frozenset[tuple[str, str]]
+
+    def __call__(self, node: NodeRow, _load: NodeLoad) -> int:
+        arch, system = _platform(node.api.Description.Platform)
+        if not arch and not system:
+            return 0
+        fits = any(
+            want_arch in ("", arch) and want_system in ("", system)
+            for want_arch, want_system in self.wanted
+        )
+        return NO_LIMIT if fits else 0
+
+
+_SAME_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def _platform(platform: Platform) -> tuple[str, str]:
+    arch = platform.Architecture.lower()
+    return _SAME_ARCHITECTURE.get(arch, arch), platform.OS.lower()
+
+
 class ExecutorFilter:
     """The node's executor runs that kind of image: plain processes, or containers."""
+
+    static = True
 
     def check(self, task: TaskRow) -> Check | None:
         container = task.api.Spec.ContainerSpec
@@ -218,6 +252,8 @@ def _runs_containers(node: NodeRow, _load: NodeLoad) -> int:
 class HostPortFilter:
     """Nobody on the node has the ports that the task binds there."""
 
+    static = False
+
     def check(self, task: TaskRow) -> Check | None:
         ports = demand_of(task).ports
         if not ports:
@@ -230,6 +266,8 @@ class HostPortFilter:
 
 class MaxReplicasFilter:
     """The service has not as many tasks on the node as it allows."""
+
+    static = False
 
     def check(self, task: TaskRow) -> Check | None:
         placement = task.api.Spec.Placement

@@ -17,7 +17,7 @@ from ..model.spec import DiscreteResourceSpec, GenericResource, NamedResourceSpe
 from ..model.task import TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
 
     from ..model.objects import NodeRow, TaskRow
     from ..model.task import TaskFailure
@@ -95,7 +95,11 @@ class NodeLoad:
     __hash__ = None  # type: ignore[assignment]  # sums change
 
 
-_EMPTY_LOAD = NodeLoad()
+class Place(NamedTuple):
+    """A node and what is held on it; the load changes in place."""
+
+    node: NodeRow
+    load: NodeLoad
 
 
 class Ledger:
@@ -104,6 +108,7 @@ class Ledger:
     Attributes:
         generation: goes up whenever anything changed; what was judged in an older one may be
             judged differently now.
+        node_generation: goes up whenever a node came, changed or went.
         nodes: every node, by id.
         pending: ids of the tasks to place, by group, in the order in which they came.
         failures: of the tasks to be placed or running, by service and spec version, then task.
@@ -112,6 +117,7 @@ class Ledger:
     def __init__(self) -> None:
         self.index = -1
         self.generation = 0
+        self.node_generation = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -122,7 +128,7 @@ class Ledger:
         self._holdings: dict[str, Holding] = {}
         self._groups: dict[str, GroupKey] = {}
         self._failed: dict[str, tuple[str, int]] = {}
-        self._sorted: list[NodeRow] | None = None
+        self._places: dict[str, Place] | None = None
 
     def refresh(self, view: View, touched: set[Ref] | None) -> None:
         """Take in the rows that changed since the last call (None: all there are)."""
@@ -148,22 +154,22 @@ class Ledger:
         self.generation += 1
         self.index = view.index
 
-    def load(self, node_id: str) -> NodeLoad:
-        """Return what is held on a node; not to be changed by the caller."""
-        return self._loads.get(node_id, _EMPTY_LOAD)
-
-    def in_order(self) -> Sequence[NodeRow]:
-        """Return all nodes by id."""
-        if self._sorted is None:
-            self._sorted = [self.nodes[node_id] for node_id in sorted(self.nodes)]
-        return self._sorted
+    def places(self) -> Mapping[str, Place]:
+        """Return all nodes with their loads, in the order of their ids."""
+        if self._places is None:
+            self._places = {
+                node_id: Place(self.nodes[node_id], self._loads.setdefault(node_id, NodeLoad()))
+                for node_id in sorted(self.nodes)
+            }
+        return self._places
 
     def book(self, holding: Holding, sign: int = 1) -> None:
         """Add a holding that is only planned, or take it back with ``sign`` -1."""
         self._loads.setdefault(holding.node_id, NodeLoad()).add(holding, sign)
 
     def _take_node(self, node_id: str, row: NodeRow | None) -> None:
-        self._sorted = None
+        self._places = None
+        self.node_generation += 1
         if row is None:
             self.nodes.pop(node_id, None)
         else:

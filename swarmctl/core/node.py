@@ -213,7 +213,7 @@ class LocalNode:
                 material = await trio.to_thread.run_sync(self._found, request, spec, membership)
                 credentials = identity.Credentials(material, self._clock.now())
             except BaseException:
-                await _close_all(listeners)
+                _close_all(listeners)
                 raise
             member = self._stay(membership, credentials, listeners)
             await self._enter(member)
@@ -340,7 +340,7 @@ class LocalNode:
         finally:
             member.manager = None
             member.agent = None
-            await _close_all(member.listeners)
+            _close_all(member.listeners)
             member.ended.set()
 
     # --- founding and files (blocking parts run in threads) ---
@@ -437,9 +437,9 @@ async def _listen(host: str, port: int) -> Sequence[trio.SocketListener]:
         ) from error
 
 
-async def _close_all(listeners: Sequence[trio.SocketListener]) -> None:
+def _close_all(listeners: Sequence[trio.SocketListener]) -> None:
     for listener in listeners:
-        await trio.aclose_forcefully(listener)
+        listener.socket.close()
 
 
 async def _first(wait: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:

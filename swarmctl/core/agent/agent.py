@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 RESTART_NS = 60_000_000_000
 DESCRIBE_S = 10.0
+FAREWELL_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,8 @@ class Agent:
                 await trio.sleep_forever()
             finally:
                 if not self._leaving:
-                    await session.say_farewell(RESTART_NS)
+                    with trio.move_on_after(FAREWELL_S, shield=True):
+                        await session.say_farewell(RESTART_NS)
 
     async def leave(self) -> None:
         """Stop and remove all of this node's tasks; returns when they are gone.
@@ -132,7 +134,8 @@ class Agent:
         """
         self._leaving = True
         if self._session is not None:
-            await self._session.say_farewell(0)
+            with trio.move_on_after(FAREWELL_S):
+                await self._session.say_farewell(0)
         if self._worker is not None:
             await self._worker.leave()
 

@@ -62,6 +62,26 @@ def assignment_of(
     )
 
 
+def adoption_of(assigned: AssignedTask, node: NodeIdentity) -> TaskAssignment:
+    """Return what the executor gets for a task that was given its data long ago.
+
+    To watch, stop and remove it takes neither its files nor its templates, hence this never fails.
+    """
+    task = assigned.task
+    container = task.Spec.ContainerSpec
+    if container is not None:
+        bare = replace(container, Secrets=(), Configs=())
+        task = replace(task, Spec=replace(task.Spec, ContainerSpec=bare))
+    return TaskAssignment(
+        task=task,
+        service_name=assigned.service_name,
+        service_labels=assigned.service_labels,
+        log_driver=task.Spec.LogDriver or assigned.log_driver,
+        cluster_id=node.cluster_id,
+        ports=assigned.ports,
+    )
+
+
 def _expand_container(
     container: ContainerSpec, assigned: AssignedTask, node: NodeIdentity, platform: tuple[str, str]
 ) -> ContainerSpec:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 5.0
+DOUBLINGS_MAX = 16  # beyond the longest delay; an engine may be away for days
+REMOVALS_MAX = 5
 
 log = logging.getLogger(__name__)
 
@@ -62,28 +64,32 @@ class Runner:
         self._changed = trio.Event()
         self._scope: trio.CancelScope | None = None
         self._retries = 0
+        self._removals = 0
 
     def want(self, desired: TaskState) -> None:
         """Set the desired state; a lower one than before is ignored.
 
-        A wish to stop does not wait for the step under way.
+        A wish to stop does not wait for the step under way. A stop under way goes on: begun anew,
+        it would grant the task a second grace period.
         """
         if desired <= self.desired:
             return
+        stopping = self.desired >= TaskState.SHUTDOWN or self._removing
         self.desired = desired
-        if desired >= TaskState.SHUTDOWN:
+        self._changed.set()
+        if desired >= TaskState.SHUTDOWN and not stopping:
             self._interrupt()
-        else:
-            self._changed.set()
 
     def remove(self) -> None:
         """Have the task stopped and removed; :meth:`run` then returns."""
-        if not self._removing:
-            self._removing = True
+        if self._removing:
+            return
+        self._removing = True
+        self._changed.set()
+        if self.desired < TaskState.SHUTDOWN:
             self._interrupt()
 
     def _interrupt(self) -> None:
-        self._changed.set()
         if self._scope is not None:
             self._scope.cancel()
 
@@ -91,37 +97,53 @@ class Runner:
         """Live the task's life; returns once it was removed."""
         while True:
             self._changed = trio.Event()
-            if self._removing:
-                if await self._attempt(self._remove):
-                    return
-                continue
-            step = next_step(self.status.State, self.desired)
-            if step is Step.NOTHING:
+            desired = TaskState.REMOVE if self._removing else self.desired
+            step = next_step(self.status.State, desired)
+            if step is not Step.NOTHING:
+                await self._attempt(_STEPS[step])
+            elif not self._removing:
                 await self._changed.wait()
-            else:
-                await self._attempt(_STEPS[step].__get__(self))
+            elif await self._removed():
+                return
 
-    async def _attempt(self, step: Callable[[], Awaitable[None]]) -> bool:
-        """Do one step; turn its failure into a status. False when it has to be done again."""
+    async def _attempt(self, step: Callable[[Runner], Awaitable[None]]) -> None:
+        """Do one step; turn its failure into a status. An interrupted one is decided anew."""
         with trio.CancelScope() as self._scope:
             try:
-                await step()
+                await step(self)
             except EngineUnavailable as error:
                 log.info("task %s: the engine does not answer: %s", self.task_id, error)
                 await self._back_off()
-                return False
             except ExecutorError as error:
                 self._fail(str(error), error.exit_code)
             except Exception as error:
                 log.exception("task %s: the executor has a bug", self.task_id)
                 self._fail(f"internal error of the executor: {error!r}", None)
-            self._retries = 0
-        done = not self._scope.cancelled_caught
+            else:
+                self._retries = 0
         self._scope = None
-        return done
+
+    async def _removed(self) -> bool:
+        """Remove every trace; True when that is over.
+
+        What cannot be removed is given up after some tries: the task has ended, and the next start
+        of the daemon finds it among the leftovers.
+        """
+        try:
+            await self.controller.remove()
+            return True
+        except EngineUnavailable as error:
+            log.info("task %s: the engine does not answer: %s", self.task_id, error)
+        except Exception as error:
+            self._removals += 1
+            log.warning("task %s cannot be removed yet: %s", self.task_id, error)
+            if self._removals >= REMOVALS_MAX:
+                return True
+        await self._back_off()
+        return False
 
     async def _back_off(self) -> None:
-        delay_s = min(RETRY_FIRST_S * 2**self._retries, RETRY_MAX_S)
+        delay_s = min(RETRY_FIRST_S * 2 ** min(self._retries, DOUBLINGS_MAX), RETRY_MAX_S)
         self._retries += 1
         await trio.sleep(delay_s)
 
@@ -167,11 +189,6 @@ class Runner:
             seen = await self.controller.observe()
             code = seen.container.ExitCode if seen.container is not None else None
         self._set(steps.stopped(code, self._clock.now(), self.status))
-
-    async def _remove(self) -> None:
-        if self.status.State < TaskState.COMPLETE:
-            await self._shutdown()
-        await self.controller.remove()
 
 
 _STEPS = {

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 BACK_OFF_FIRST_S = 0.1
 BACK_OFF_MAX_S = 2.0
 DESCRIBE_EVERY_S = 20.0
-FAREWELL_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -100,14 +99,13 @@ class Session:
             back_off_s = min(2 * back_off_s, BACK_OFF_MAX_S)
 
     async def say_farewell(self, back_within_ns: int) -> None:
-        """Tell the dispatcher that this daemon ends; bounded, and no error when nobody listens."""
+        """Tell the dispatcher that this daemon ends; no error when nobody listens."""
         if self._stream is None:
             return
-        with trio.move_on_after(FAREWELL_S, shield=True):
-            try:
-                await self._stream.send(pack(Farewell(back_within_ns=back_within_ns)))
-            except SwarmError as error:
-                log.debug("no farewell: %s", error)
+        try:
+            await self._stream.send(pack(Farewell(back_within_ns=back_within_ns)))
+        except SwarmError as error:
+            log.debug("no farewell: %s", error)
 
     def _order(self) -> list[str]:
         addresses = list(self._managers())

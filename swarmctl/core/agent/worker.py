@@ -1,29 +1,34 @@
 """The tasks of this node: what it was given, and a runner for each.
 
 Applies what the dispatcher sends and owns the runners' nursery. It needs no manager to keep tasks
-running; it heals nothing by itself. Secret and config data live here, in memory only, and a task
-remembered from before a restart that has not started yet waits until a manager gives them again.
+running; it heals nothing by itself. Laws:
+
+- Secret data, config data and registry credentials live here, in memory only. A task remembered
+  from before a restart that has not started yet waits until a manager gives them again.
+- A task that runs or has ended is adopted as it is: that takes no data and cannot fail.
+- What one task's assignment or executor does wrong costs that task and no other.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 import trio
-from msgspec.structs import replace
 
-from ..model.base import Time
-from ..model.task import TaskState, TaskStatus
+from ..model.task import TaskState
+from . import step as steps
 from .executor import ExecutorError
-from .expand import assignment_of
+from .expand import adoption_of, assignment_of
 from .runner import Runner
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from ..clock import Clock
     from ..model.session import AssignedTask, Assignments, Dependency
+    from ..model.task import TaskAssignment, TaskStatus
     from .disk import Remembered, TaskTable
     from .executor import Executor, LogLine, LogOptions, NodeIdentity
     from .reporter import Reporter
@@ -37,7 +42,12 @@ class Worker:
     """Holds this node's tasks.
 
     Args:
-        platform: operating system and architecture, for templates.
+        table: remembers the tasks for the next start.
+        reporter: takes every new status.
+
+    Attributes:
+        platform: operating system and architecture as the executor names them, for templates;
+            the kernel's words until it has been asked.
     """
 
     def __init__(
@@ -58,13 +68,15 @@ class Worker:
         self._secrets: dict[str, Dependency] = {}
         self._configs: dict[str, Dependency] = {}
         self._nursery: trio.Nursery | None = None
-        self._idle = trio.Event()
+        self._leaving = False
+        self._emptied = trio.Event()
         self._first_set = trio.Event()
-        self.platform = ("linux", "")
+        kernel = os.uname()
+        self.platform = (kernel.sysname.lower(), kernel.machine)
 
     async def run(
         self,
-        remembered: list[Remembered],
+        remembered: Sequence[Remembered],
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -72,17 +84,15 @@ class Worker:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for task in remembered:
-                self._reporter.put(task.assigned.task.ID, task.status)
-                if task.status.State < TaskState.STARTING:
-                    self._waiting[task.assigned.task.ID] = task
-                else:
-                    self._begin(task.assigned, task.status)
+                self._resume(task)
             nursery.start_soon(self._remove_leftovers, name="leftovers")
             task_status.started()
             await trio.sleep_forever()
 
     def apply(self, message: Assignments) -> None:
         """Take on what the dispatcher sent: data, then tasks to put, then tasks to remove."""
+        if self._leaving:
+            return  # it was told, but may have sent this before it heard
         if message.complete:
             self._secrets.clear()
             self._configs.clear()
@@ -97,18 +107,18 @@ class Worker:
             self._configs.pop(item_id, None)
         if message.complete:
             listed = {assigned.task.ID for assigned in message.put}
-            for task_id in [*self._runners, *self._waiting]:
+            for task_id in self._known():
                 if task_id not in listed:
                     self._remove(task_id)
             self._first_set.set()
 
     async def leave(self) -> None:
-        """Stop and remove every task; returns when all are gone."""
-        for task_id in [*self._runners, *self._waiting]:
+        """Take on nothing more, stop and remove every task; returns when all are gone."""
+        self._leaving = True
+        for task_id in self._known():
             self._remove(task_id)
-        while self._runners:
-            self._idle = trio.Event()
-            await self._idle.wait()
+        if self._runners:
+            await self._emptied.wait()
 
     def logs(self, task_id: str, options: LogOptions) -> AsyncIterator[LogLine] | None:
         """Return a task's output, or None when it is not here."""
@@ -117,56 +127,74 @@ class Worker:
 
     # --- one task ---
 
+    def _known(self) -> list[str]:
+        return [*self._runners, *self._waiting]
+
+    def _resume(self, task: Remembered) -> None:
+        """Take up a task where the daemon before this one left it."""
+        task_id = task.assigned.task.ID
+        self._reporter.put(task_id, task.status)
+        if task.status.State >= TaskState.RUNNING:
+            self._adopt(task.assigned, task.status)
+        else:
+            self._waiting[task_id] = task
+
     def _put(self, assigned: AssignedTask) -> None:
         task_id = assigned.task.ID
         runner = self._runners.get(task_id)
         if runner is not None:
+            self._table.put(assigned, runner.status)
             runner.want(assigned.task.DesiredState)
             return
-        before = self._waiting.pop(task_id, None)
-        self._begin(assigned, before.status if before is not None else assigned.task.Status)
+        waiting = self._waiting.pop(task_id, None)
+        status = waiting.status if waiting is not None else assigned.task.Status
+        if status.State >= TaskState.RUNNING:
+            self._adopt(assigned, status)
+        else:
+            self._begin(assigned, status)
 
     def _begin(self, assigned: AssignedTask, status: TaskStatus) -> None:
-        """Start a runner. Adds it to the worker's nursery."""
-        task_id = assigned.task.ID
-        self._table.put(assigned, status)
+        """Take on a task that has not run yet; what cannot be resolved fails it."""
         try:
             expanded = assignment_of(
                 assigned, self._identity, self.platform, self._secrets, self._configs
             )
         except ExecutorError as error:
-            if status.State < TaskState.STARTING:
-                self._reject(task_id, status, str(error))
-                return
-            # it runs already, with what it was given then: adopting needs no data
-            expanded = assignment_of(
-                _without_files(assigned), self._identity, self.platform, {}, {}
-            )
+            status = steps.failed(str(error), None, self._clock.now(), status)
+            self._reporter.put(assigned.task.ID, status)
+            expanded = adoption_of(assigned, self._identity)
+        self._run(assigned, expanded, status)
+
+    def _adopt(self, assigned: AssignedTask, status: TaskStatus) -> None:
+        """Take on a task that runs or has ended."""
+        self._run(assigned, adoption_of(assigned, self._identity), status)
+
+    def _run(self, assigned: AssignedTask, expanded: TaskAssignment, status: TaskStatus) -> None:
+        """Start a task's runner. Adds it to the worker's nursery."""
+        assert self._nursery is not None, "tasks arrive while the worker runs"
+        task = assigned.task
+        self._table.put(assigned, status)
+        controller = self._executor.controller(expanded)
         runner = Runner(
-            task_id,
-            self._executor.controller(expanded),
-            status,
-            assigned.task.DesiredState,
-            self._note,
-            self._clock,
+            task.ID, controller, status, task.DesiredState, self._note, self._clock
         )
-        self._runners[task_id] = runner
-        assert self._nursery is not None
-        self._nursery.start_soon(self._live, runner, name=f"task {task_id}")
+        self._runners[task.ID] = runner
+        self._nursery.start_soon(self._live, runner, name=f"task {task.ID}")
 
     async def _live(self, runner: Runner) -> None:
         await runner.run()
         del self._runners[runner.task_id]
         self._forget(runner.task_id)
-        self._idle.set()
+        if not self._runners:
+            self._emptied.set()
 
     def _remove(self, task_id: str) -> None:
-        self._waiting.pop(task_id, None)
+        waiting = self._waiting.pop(task_id, None)
+        if waiting is not None:  # it may have been prepared before the restart
+            self._adopt(waiting.assigned, waiting.status)
         runner = self._runners.get(task_id)
         if runner is not None:
             runner.remove()
-        else:
-            self._forget(task_id)
 
     def _forget(self, task_id: str) -> None:
         self._table.drop(task_id)
@@ -175,15 +203,6 @@ class Worker:
     def _note(self, task_id: str, status: TaskStatus) -> None:
         self._table.put_status(task_id, status)
         self._reporter.put(task_id, status)
-
-    def _reject(self, task_id: str, status: TaskStatus, text: str) -> None:
-        rejected = TaskStatus(
-            Timestamp=Time(self._clock.now()),
-            State=TaskState.REJECTED,
-            Message=status.Message,
-            Err=text,
-        )
-        self._note(task_id, rejected)
 
     # --- what is left of tasks that are gone ---
 
@@ -202,11 +221,3 @@ class Worker:
                 log.warning("leftovers of old tasks could not be removed yet: %s", error)
             await trio.sleep(LEFTOVER_RETRY_S)
 
-
-def _without_files(assigned: AssignedTask) -> AssignedTask:
-    container = assigned.task.Spec.ContainerSpec
-    if container is None:
-        return assigned
-    bare = replace(container, Secrets=(), Configs=())
-    spec = replace(assigned.task.Spec, ContainerSpec=bare)
-    return replace(assigned, task=replace(assigned.task, Spec=spec))

@@ -138,7 +138,7 @@ class _Merge:
                         self._seen.add(row.api.ID)
                         nursery.start_soon(self._read, row, lines.clone())
                 if not self._asked.options.follow:
-                    return
+                    break
                 await self._wait_change()
 
     async def _wait_change(self) -> None:

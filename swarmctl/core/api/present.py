@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from ..model.cluster import ClusterInfo, JoinTokens, Swarm
 from ..model.defaults import insert_defaults
 from ..model.objects import ServiceStatus
+from ..model.release import service_warnings
 from ..model.task import TaskState
 
 if TYPE_CHECKING:
@@ -23,17 +24,24 @@ if TYPE_CHECKING:
     from ..model.task import Task
 
 
-def present_service(
-    service: Service, *, status: ServiceStatus | None = None, with_defaults: bool = False
-) -> Service:
-    """Return a service for an answer.
+def present_service(service: Service, *, with_defaults: bool = False) -> Service:
+    """Return a service for an answer about it alone: with what it asks for and does not get.
+
+    Args:
+        with_defaults: spell out every default (``insertDefaults=true``).
+    """
+    warnings = service_warnings(service.Spec)
+    if with_defaults:
+        service = insert_defaults(service)
+    return replace(service, Warnings=warnings) if warnings else service
+
+
+def present_listed_service(service: Service, status: ServiceStatus | None) -> Service:
+    """Return a service for a list.
 
     Args:
         status: task counts, for a list with ``status=true`` only.
-        with_defaults: spell out every default (``insertDefaults=true``).
     """
-    if with_defaults:
-        service = insert_defaults(service)
     return service if status is None else replace(service, ServiceStatus=status)
 
 

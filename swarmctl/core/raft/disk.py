@@ -38,6 +38,7 @@ FORMAT = 1
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 IDLE_CHECKPOINT_S = 1.0
 GROUP_MAX = 256
+LOCKED_S = 1.0  # another daemon does not go away while we wait longer
 CHUNK_BYTES_MAX = 8 * 1024 * 1024
 
 _SCHEMA = """
@@ -113,7 +114,7 @@ class Disk:
             error: BaseException | None = None
             try:
                 self._write_until_told(token)
-            except BaseException as caught:  # carried over to the trio side
+            except BaseException as caught:  # noqa: ASYNC103 - a thread; carried over to the trio side
                 error = caught
             token.run_sync_soon(end, error)
 
@@ -380,20 +381,23 @@ def open_disk(path: Path, *, owner: str, key_encryption_key: bytes) -> Disk:
     """
     new = not path.exists()
     try:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            path, timeout=LOCKED_S, isolation_level=None, check_same_thread=False
+        )
     except sqlite3.Error as error:
         raise StorageFailed(f"the Raft database {path} cannot be opened: {error}") from error
     try:
         _configure(connection)
         path.chmod(0o600)
         seal = _load_seal(connection, owner, key_encryption_key)
-    except BaseException as error:
+    except (sqlite3.Error, OSError) as error:
         connection.close()
-        if isinstance(error, (sqlite3.Error, OSError)):
-            text = f"the Raft database {path} cannot be opened: {error}"
-            if "locked" in str(error):
-                text += "; another daemon uses this state directory"
-            raise StorageFailed(text) from error
+        text = f"the Raft database {path} cannot be opened: {error}"
+        if "locked" in str(error):
+            text += "; another daemon uses this state directory"
+        raise StorageFailed(text) from error
+    except BaseException:
+        connection.close()
         raise
     if new:
         _sync_directory(path.parent)

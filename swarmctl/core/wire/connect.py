@@ -135,16 +135,18 @@ async def open_link(
             return await _greet(secured.stream, dialling, address, certificate_der, settings)
     except BaseException as error:
         if secured is not None and isinstance(error, trio.BrokenResourceError):
-            await secured.send_alert()
+            await secured.send_alert()  # noqa: ASYNC102 - shielded and bounded in there
         await trio.aclose_forcefully(stream)
         if isinstance(error, trio.TooSlowError):
-            raise Unreachable(
+            raise Unreachable(  # noqa: ASYNC104 - instead of a TooSlowError
                 f"{address} accepted the connection, but did not finish its handshake within "
                 f"{settings.handshake_s:g} s"
             ) from error
         if isinstance(error, trio.BrokenResourceError):
             why = tls.explain(error)
-            raise why or LinkClosed(f"{address} hung up during the handshake") from error
+            raise (  # noqa: ASYNC104 - instead of a BrokenResourceError
+                why or LinkClosed(f"{address} hung up during the handshake")
+            ) from error
         raise
 
 
@@ -257,7 +259,7 @@ class _Doorway:
             if not _only_the_link_ended(error):
                 _log.exception("link from %s failed", link.peer_address)
         finally:
-            await link.hang_up()
+            await link.hang_up()  # noqa: ASYNC102 - shielded and bounded in there
 
 
 class _Gate(trio.abc.Listener[trio.abc.Stream]):

@@ -18,6 +18,7 @@ It must not know routes, models or Docker's rules beyond the headers it is hande
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Sequence
@@ -77,7 +78,8 @@ SendChunk = Callable[[bytes], Awaitable[None]]
 class StreamedResponse(NamedTuple):
     """An answer of unknown length; the head leaves before ``write`` runs.
 
-    ``write(send)`` awaits ``send(chunk)`` per piece and returns at the end. It is cancelled when
+    An endless one may be read as slowly as its client likes; another has the time of a whole
+    answer. ``write(send)`` awaits ``send(chunk)`` per piece and returns at the end. It is cancelled when
     the client goes away; if it raises, the connection is cut so that the client sees a broken
     answer and not a short one.
     """
@@ -85,6 +87,7 @@ class StreamedResponse(NamedTuple):
     status: int
     headers: Headers
     write: Callable[[SendChunk], Awaitable[None]]
+    endless: bool = True
 
 
 class Takeover(NamedTuple):
@@ -311,10 +314,11 @@ class _Server:
             if codec.body_complete:  # else the handler is still reading, and meets the end itself
                 nursery.start_soon(_watch_for_end, stream, codec, nursery.cancel_scope)
             try:
-                await reply.write(send)
+                with trio.fail_after(math.inf if reply.endless else self._limits.send_s):
+                    await reply.write(send)
                 whole = True
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                _log.debug("the client left in the middle of an answer")
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                _log.debug("the client left in the middle of an answer, or was too slow for it")
             except Exception:  # the head is out: all that is left is to break the answer off
                 _log.exception("an answer broke off")
             nursery.cancel_scope.cancel(reason="the answer is over")

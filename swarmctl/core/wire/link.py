@@ -232,7 +232,7 @@ class Link:
                     task_status.started()
         finally:
             self._finish(LinkClosed(f"the link to {self.peer_address} was dropped here"))
-            await self.hang_up()
+            await self.hang_up()  # noqa: ASYNC102 - shielded and bounded in there
         assert self._end is not None
         raise again(self._end)
 

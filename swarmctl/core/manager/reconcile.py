@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 BUSY_PASSES_MAX = 50
 BUSY_DELAY_MAX_S = 1.0
+CONTINUED_PASSES_MAX = 10_000
 FREE_RETRIES = 2
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 60.0
@@ -62,10 +63,15 @@ class Reconciler(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Unrest(msgspec.Struct):
-    """Why a key is put off: errors, conflicts or passes in a row that all wanted changes."""
+    """Why a key is put off: errors, conflicts or passes in a row that all wanted changes.
+
+    Passes that said that there is more to do at once are counted apart, and many are allowed: a
+    bounded decision takes many turns to place thousands of tasks.
+    """
 
     failures: int = 0
     busy: int = 0
+    continued: int = 0
 
 
 class Loop:
@@ -154,6 +160,10 @@ class Loop:
             self._unrest.pop(key, None)
             return ()
         unrest = self._unrest.setdefault(key, _Unrest())
+        goes_on = decision.wake_at is not None and decision.wake_at <= self._clock.now()
+        if goes_on and unrest.continued < CONTINUED_PASSES_MAX:
+            unrest.continued += 1
+            return decision.transactions
         unrest.busy += 1
         if unrest.busy >= BUSY_PASSES_MAX:
             self._slow_down(key, unrest)

@@ -93,8 +93,7 @@ class ResourceFilter:
             offered = node.api.Description.Resources
             fits = (offered.NanoCPUs - load.cpu) // cpu if cpu else NO_LIMIT
             if memory:
-                left = (offered.MemoryBytes - load.memory) // memory
-                fits = left if left < fits else fits  # no min(): asked for every node
+                fits = min(fits, (offered.MemoryBytes - load.memory) // memory)
             for kind, count in generic:
                 if count:
                     fits = min(fits, generic_free(node, load, kind) // count)

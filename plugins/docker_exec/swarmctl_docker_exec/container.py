@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .observe import Observer
 
 DESTROYED = "dockerexec: container destroyed"  # Docker's own words
+REMOVAL_PATIENCE_S = 15.0
 KILL_PATIENCE_S = 30.0  # the engine itself waits up to 10 s for a killed process to go
 
 
@@ -108,10 +109,9 @@ class Container:
             EngineUnavailable: the engine does not answer, or could not do it.
         """
         try:
-            await self._engine.ask(
-                "POST",
+            await self._engine.post(
                 f"/containers/{self.container_id}/kill",
-                query={"signal": signal},
+                signal=signal,
                 limiter=self._engine.signals,
                 patience_s=KILL_PATIENCE_S,
             )
@@ -128,5 +128,14 @@ class Container:
         try:
             await self._engine.delete(f"/containers/{self.container_id}", force="1", v="1")
         except Refused as error:
-            if error.status != 404:
+            if error.status == 409:  # somebody is at it, perhaps we, before we were cancelled
+                await self._until_gone()
+            elif error.status != 404:
                 raise EngineUnavailable(f"cannot remove the container: {error}") from error
+
+    async def _until_gone(self) -> None:
+        with trio.move_on_after(REMOVAL_PATIENCE_S), self._observer.bell(self.container_id) as bell:
+            while await inspect(self._engine, self.container_id) is not None:
+                await bell.wait()
+            return
+        raise EngineUnavailable("the engine takes too long to remove the container")

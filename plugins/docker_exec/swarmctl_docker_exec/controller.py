@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from swarmctl.plugins import LogLine, LogOptions, NodeIdentity
     from swarmctl.plugins.model import TaskAssignment
 
+    from .changes import Changes
     from .engine import Engine
     from .files import TaskFiles
     from .inspection import Inspection
@@ -45,6 +46,7 @@ class Host:
 
     identity: NodeIdentity
     engine: Engine
+    changes: Changes
     observer: Observer
     images: Images
     files: TaskFiles
@@ -134,6 +136,7 @@ class DockerController:
 
     async def _look(self) -> Inspection | None:
         """Look at the task's container; None when there is none of ours."""
+        await self._host.changes.settled(self._task_id)
         if self._container is not None:
             return await inspect(self._host.engine, self._container.container_id)
         seen = await inspect(self._host.engine, self._assignment.name)
@@ -164,14 +167,16 @@ class DockerController:
         """Create the container, or find it made already; False when its image is missing."""
         name = self._assignment.name
         try:
-            made = await self._host.engine.post("/containers/create", body, name=name)
+            made = await self._host.changes.post(
+                self._task_id, "/containers/create", body, name=name
+            )
         except Refused as error:
             if error.status == 404 and "no such image" in str(error).lower():
                 return False
             if error.status != 409:
                 raise ExecutorError(str(error)) from error
             taken = await inspect(self._host.engine, name)
-            if taken is None:  # being made or removed just now; the next try finds out
+            if taken is None:  # by another daemon, just now; the next try finds out
                 raise EngineUnavailable(str(error)) from error
             if not self._is_mine(taken):
                 raise ExecutorError(
@@ -184,7 +189,8 @@ class DockerController:
 
     async def _start(self, container: Container) -> None:
         try:
-            await self._host.engine.post(f"/containers/{container.container_id}/start")
+            path = f"/containers/{container.container_id}/start"
+            await self._host.changes.post(self._task_id, path)
         except Refused as error:
             # An engine that is going down refuses too. Look before the task is called failed.
             if (await container.inspect()).never_started:

@@ -10,6 +10,7 @@ becomes :class:`Refused`. What a refusal means is the caller's business.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import urllib.parse
@@ -59,6 +60,7 @@ class Engine:
         self.lookups = trio.CapacityLimiter(LOOKUPS)
         self.changes = trio.CapacityLimiter(changes)
         self.signals = trio.CapacityLimiter(SIGNALS)
+        self.unlimited = trio.CapacityLimiter(math.inf)  # for what is limited by its caller
         self.streams = trio.CapacityLimiter(STREAMS)
 
     async def level(self) -> ApiLevel:
@@ -80,15 +82,18 @@ class Engine:
         answer = await self.ask("GET", path, query=query)
         return _decoded(answer)
 
-    async def post(self, path: str, body: object = None, **query: str) -> Any:
+    async def post(
+        self,
+        path: str,
+        body: object = None,
+        *,
+        limiter: trio.CapacityLimiter,
+        patience_s: float,
+        **query: str,
+    ) -> Any:
         """Change something and return the decoded answer, None for none. Raises as :meth:`ask`."""
         answer = await self.ask(
-            "POST",
-            path,
-            query=query,
-            body=body,
-            limiter=self.changes,
-            patience_s=CHANGE_PATIENCE_S,
+            "POST", path, query=query, body=body, limiter=limiter, patience_s=patience_s
         )
         return _decoded(answer) if answer.body.strip() else None
 

@@ -9,6 +9,7 @@ import trio
 
 from swarmctl.plugins import EngineUnavailable, InvalidArgument, TaskStats
 
+from .changes import Changes
 from .container import Container, ContainerGone
 from .controller import DockerController, Host
 from .describe import description, stats_sample
@@ -50,6 +51,7 @@ class DockerExecutor:
                 f'engine "{endpoint}" must be a unix socket of this host, such as {DEFAULT_ENGINE}'
             )
         self._engine = Engine(endpoint.removeprefix("unix://"), changes=settings.limits.changes)
+        self._changes = Changes(self._engine)
         self._observer = Observer(self._engine)
         self._images = Images(self._engine, pulls=settings.limits.pulls)
         self._host: Host | None = None
@@ -63,14 +65,17 @@ class DockerExecutor:
         host = self._host = Host(
             identity=identity,
             engine=self._engine,
+            changes=self._changes,
             observer=self._observer,
             images=self._images,
             files=TaskFiles(PurePosixPath(identity.state_dir) / "docker" / "files"),
             disk=trio.CapacityLimiter(1),
         )
-        task_status.started()
         try:
-            await self._observer.run(identity)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._changes.run, name="docker changes")
+                nursery.start_soon(self._observer.run, identity, name="docker events")
+                task_status.started()
         finally:
             self._engine.close()
             with trio.move_on_after(CLEANUP_S, shield=True):
@@ -102,6 +107,7 @@ class DockerExecutor:
 
     async def remove_leftover(self, task_id: str) -> None:
         host = self._running_host
+        await self._changes.settled(task_id)
         for row in await self._observer.containers(host.identity):
             if row.task_id == task_id:
                 await self._remove(Container(self._engine, self._observer, row.container_id))
@@ -141,5 +147,5 @@ class DockerExecutor:
     @property
     def _running_host(self) -> Host:
         if self._host is None:
-            raise RuntimeError("the executor has no identity before run()")
+            raise EngineUnavailable("the docker executor has not been started")
         return self._host

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
+from contextlib import aclosing
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from swarmctl.plugins import ExecutorError, LogLine
 from swarmctl.plugins.model import NANOSECONDS_PER_SECOND, parse_time
@@ -10,7 +14,7 @@ from swarmctl.plugins.model import NANOSECONDS_PER_SECOND, parse_time
 from .engine import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 
     from swarmctl.plugins import LogOptions
 
@@ -89,6 +93,31 @@ async def read_logs(
         ExecutorError: its log driver keeps nothing that could be read.
         EngineUnavailable: the engine went away.
     """
+    container = await look()
+    if container is None:
+        return
+    if options.tail > 0 and not (options.stdout and options.stderr):
+        # The engine counts lines before it chooses the stream, so the last ones are found here.
+        everything = msgspec.structs.replace(options, tail=-1, follow=False)
+        async with aclosing(_read(engine, container, everything)) as lines:
+            last: deque[LogLine] = deque(maxlen=options.tail)
+            async for line in lines:
+                last.append(line)
+        for line in last:
+            yield line
+        if not options.follow:
+            return
+        since = last[-1].at + 1 if last else options.since
+        options = msgspec.structs.replace(options, tail=-1, since=since)
+    async with aclosing(_read(engine, container, options)) as lines:
+        async for line in lines:
+            yield line
+
+
+async def _read(
+    engine: Engine, container: Inspection, options: LogOptions
+) -> AsyncGenerator[LogLine, None]:
+    """Read one log answer."""
     query = {
         "stdout": str(int(options.stdout)),
         "stderr": str(int(options.stderr)),
@@ -99,9 +128,6 @@ async def read_logs(
     for key, time in (("since", options.since), ("until", options.until)):
         if time:
             query[key] = f"{time // NANOSECONDS_PER_SECOND}.{time % NANOSECONDS_PER_SECOND:09d}"
-    container = await look()
-    if container is None:
-        return
     parser = LogParser(has_tty=container.has_tty)
     try:
         async with engine.stream(f"/containers/{container.container_id}/logs", **query) as stream:

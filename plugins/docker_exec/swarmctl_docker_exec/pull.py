@@ -88,7 +88,6 @@ class Images:
     def __init__(self, engine: Engine, *, pulls: int) -> None:
         self._engine = engine
         self._places = trio.CapacityLimiter(pulls)
-        self._threads = trio.CapacityLimiter(math.inf)
         self._remembered: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
         self._resolved: OrderedDict[bytes, None] = OrderedDict()
 
@@ -153,7 +152,7 @@ class Images:
         prefix = f"/v{await self._engine.level()}"
         work = partial(_pull_in_thread, wanted=wanted, prefix=prefix, first_answer_s=first_answer_s)
         try:
-            answer = await self._engine.call(work, self._threads)
+            answer = await self._engine.call(work, self._engine.unlimited)
         except Refused as error:
             return str(error)
         except EngineUnavailable:

@@ -42,10 +42,8 @@ class Line:
     """A connection that is opened when first used. One thread at a time may ask; any may cut."""
 
     def __init__(self, socket_path: str) -> None:
-        # A version is named so that docker-py asks the engine nothing of itself.
-        self._session: Any = docker.APIClient(base_url=f"unix://{socket_path}", version="1.24")
-        self._session.trust_env = False  # a proxy or a .netrc has no say on a unix socket
-        self._session.mount("http+docker://", _Adapter(socket_path, self))
+        self._socket_path = socket_path
+        self._session: Any = None
         self._wire: socket.socket | None = None
         self._is_cut = False
 
@@ -70,6 +68,8 @@ class Line:
         Raises:
             BROKEN: one of these; this line is then of no further use.
         """
+        if self._session is None:
+            self._session = self._open()  # reads docker's configuration file: not on the loop
         reply = self._session.request(
             method,
             self._session.base_url + path,
@@ -100,8 +100,16 @@ class Line:
                 self._wire.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the connection. No call may be under way."""
-        self._session.close()
+        """Close the connection. One in use is closed by :meth:`cut` ending its call."""
+        if self._session is not None:
+            self._session.close()
+
+    def _open(self) -> Any:
+        # A version is named so that docker-py asks the engine nothing of itself.
+        session = docker.APIClient(base_url=f"unix://{self._socket_path}", version="1.24")
+        session.trust_env = False  # a proxy or a .netrc has no say on a unix socket
+        session.mount("http+docker://", _Adapter(self._socket_path, self))
+        return session
 
     def connected(self, wire: socket.socket) -> None:
         """Note the socket of a fresh connection (called while connecting)."""

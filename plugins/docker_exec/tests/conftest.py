@@ -5,13 +5,14 @@ The engine is started for these tests alone: they kill it, hang it and start swa
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 from swarmctl_docker_exec.executor import DockerExecutor
 
-from swarmctl.plugins import EngineUnavailable, ExecutorSettings, NodeIdentity
+from swarmctl.plugins import EngineUnavailable, ExecutorSettings, LogOptions, NodeIdentity
 
 from .assignments import assign, identity
 from .private_engine import PrivateEngine, missing
@@ -37,11 +38,23 @@ class Node:
         how.setdefault("StopGracePeriod", 200_000_000)
         return self.executor.controller(assign(**how))
 
-    async def running(self, script: str = "exec sleep 1000", **how: Any) -> TaskController:
-        """A controller of a task that runs ``script`` by now."""
-        made = self.controller(Command=("sh", "-c", script), **how)
+    async def running(
+        self, script: str = "exec sleep 1000", *, setting: str = "", **how: Any
+    ) -> TaskController:
+        """A controller of a task that runs ``script`` by now.
+
+        ``setting`` (traps, say) runs first and has been run when this returns; the task then
+        prints one line, "set".
+        """
+        first = f"{setting}; echo set; " if setting else ""
+        made = self.controller(Command=("sh", "-c", first + script), **how)
         await made.prepare()
         await made.start()
+        if setting:
+            async with aclosing(made.logs(LogOptions(follow=True))) as lines:  # type: ignore[type-var]
+                async for line in lines:
+                    assert line.text == b"set"
+                    break
         return made
 
 

@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import docker
 
 from tests.e2e.lab.images import image_tar
 from tests.e2e.lab.unix_http import UnixClient
@@ -34,6 +37,7 @@ def missing() -> str | None:
     if sys.platform != "linux" or os.geteuid() != 0:
         return "a Docker engine of our own needs Linux and root"
     wanted = {"dockerd": "docker.io", "busybox": "busybox-static", "nsenter": "util-linux"}
+    wanted["docker-registry"] = "docker-registry"
     absent = [name for name in wanted if shutil.which(name) is None]
     return f"not on PATH: {', '.join(absent)}" if absent else None
 
@@ -50,12 +54,14 @@ class PrivateEngine:
         )
         assert self._network.stdout is not None
         assert self._network.stdout.readline() == b"ready\n"
+        self.live_restore = False
         self._dockerd: subprocess.Popen[bytes] | None = None
         self._log = (self.home / "log").open("ab")
 
     def start(self, *, live_restore: bool = False) -> None:
         """Start dockerd on the data there is, and wait until it has the tests' image."""
         self.socket.unlink(missing_ok=True)
+        self.live_restore = live_restore
         self._dockerd = self.run_inside(
             [
                 "dockerd",
@@ -73,6 +79,11 @@ class PrivateEngine:
         if not self.api("GET", "/images/json"):
             self.api("POST", "/images/load", image_tar().read_bytes())
 
+    @property
+    def is_running(self) -> bool:
+        """Whether dockerd has not ended; a stopped one has not."""
+        return self._dockerd is not None and self._dockerd.poll() is None
+
     def signal(self, number: signal.Signals) -> None:
         """Send dockerd a signal: KILL to crash it, STOP to hang it, CONT to let it go on."""
         assert self._dockerd is not None
@@ -82,7 +93,7 @@ class PrivateEngine:
 
     def stop(self) -> None:
         """End dockerd as an init system does."""
-        if self._dockerd is not None and self._dockerd.poll() is None:
+        if self._dockerd is not None and self.is_running:
             self._dockerd.terminate()
             self._dockerd.wait(30)
 
@@ -108,6 +119,26 @@ class PrivateEngine:
         assert stub.stdout.readline() == b"ready\n"
         return stub
 
+    def registry(self) -> subprocess.Popen[bytes]:
+        """A real registry at 127.0.0.1:5000, as this engine sees it."""
+        settings = self.home / "registry.yml"
+        settings.write_text(
+            "version: 0.1\n"
+            f"storage: {{filesystem: {{rootdirectory: {self.home}/registry}}}}\n"
+            "http: {addr: '127.0.0.1:5000'}\n"
+        )
+        return self.run_inside(
+            ["docker-registry", "serve", str(settings)], output=self._log.fileno()
+        )
+
+    def push(self, image: str, repository: str, tag: str) -> None:
+        """Copy a local image into a registry; it stays here under that name too."""
+        self.api("POST", f"/images/{image}/tag", repo=repository, tag=tag)
+        client = docker.APIClient(base_url=f"unix://{self.socket}", version="1.41")
+        said: str = client.push(repository, tag=tag, auth_config={"username": "anybody"})
+        client.close()
+        assert '"error"' not in said, said
+
     def run_inside(self, argv: Sequence[str], *, output: int) -> subprocess.Popen[bytes]:
         """Start a process in the engine's network; it is our own child, not a shell's."""
         net = f"--net=/proc/{self._network.pid}/ns/net"
@@ -117,6 +148,15 @@ class PrivateEngine:
         """One call on a connection of its own, by the standard library's client."""
         with UnixClient(self.socket) as client:
             return client.call(method, path, body, query=query)
+
+    def events_of(self, kind: str, action: str) -> int:
+        """How often the engine told of such an event since it started."""
+        until, filters = str(int(time.time()) + 1), {"type": [kind], "event": [action]}
+        with UnixClient(self.socket) as client:
+            said = client.request(
+                "GET", "/events", query={"since": "1", "until": until, "filters": filters}
+            )
+        return len(said.body.splitlines())
 
     def running(self) -> dict[str, str]:
         """Every running container of this engine, whoever made it: name -> id."""

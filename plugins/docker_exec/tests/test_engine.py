@@ -11,6 +11,7 @@ import trio
 from swarmctl_docker_exec import engine as engine_module
 from swarmctl_docker_exec.engine import Engine, NotAnEngine, Refused
 from swarmctl_docker_exec.executor import DockerExecutor
+from swarmctl_docker_exec.pull import Images, Wanted
 
 from swarmctl.plugins import EngineUnavailable, ExecutorSettings
 
@@ -140,6 +141,33 @@ async def test_a_cancelled_call_frees_its_thread_and_its_place(
         while engine.lookups.borrowed_tokens:
             await trio.sleep(0.01)
     engine.close()
+
+
+async def test_registry_credentials_go_with_the_pull(tmp_path: Path, nursery: trio.Nursery) -> None:
+    """The assignment's credentials are sent as the engine wants them, and only for the pull."""
+    heads: list[bytes] = []
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            async for data in stream:
+                heads.append(bytes(data))
+                body = VERSION.encode() if b" /version " in data else b"{}"
+                status = b"404 X" if b"/json " in data else b"200 OK"
+                head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
+                await stream.send_all(head + body)
+
+    listener = trio.socket.socket(trio.socket.AF_UNIX)
+    path = str(tmp_path / "engine.sock")
+    await listener.bind(path)
+    listener.listen(8)
+    nursery.start_soon(trio.serve_listeners, answer, [trio.SocketListener(listener)])
+    engine = Engine(path, changes=8)
+    wanted = Wanted(image="host:5000/app:1", auth="c2VjcmV0", spec_key=b"")
+    assert await Images(engine, pulls=3).try_pull(wanted) == ""
+    engine.close()
+    pulls = [head for head in heads if b"X-Registry-Auth: c2VjcmV0" in head]
+    assert len(pulls) == 1
+    assert pulls[0].startswith(b"POST /v1.41/images/create?fromImage=host%3A5000%2Fapp&tag=1 ")
 
 
 async def test_a_refusal_carries_the_engines_own_words(

@@ -12,11 +12,12 @@ import trio
 
 from swarmctl.plugins import ExecutorError, LogLine, LogOptions
 from swarmctl.plugins.model import HealthConfig, Mount, PortConfig, SecretFile
+from tests.e2e.lab.waiting import eventually
 
 from .assignments import IMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from swarmctl.plugins import TaskController
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 MS = 1_000_000
+LOOP = "while :; do sleep 0.05; done"
 TWO_PROBES = {"Interval": 100 * MS, "Timeout": 5_000 * MS, "Retries": 2}
 
 
@@ -58,6 +60,50 @@ async def test_every_step_may_be_repeated(node: Node) -> None:
     assert [line.text for line in await lines(task)] == [b"once"]
     await task.remove()
     await task.remove()
+
+
+@pytest.fixture
+def registry(engine: PrivateEngine) -> Iterator[str]:
+    """A registry with the image ``app:1`` in it."""
+    served = engine.registry()
+
+    def pushed() -> bool:
+        engine.push(IMAGE, "127.0.0.1:5000/app", "1")
+        return True
+
+    eventually(pushed, 10, what="push")
+    engine.api("DELETE", "/images/127.0.0.1:5000/app:1")
+    yield "127.0.0.1:5000"
+    served.kill()
+    served.communicate()
+
+
+async def test_images_are_pulled_and_a_digest_that_is_here_is_not(
+    node: Node, engine: PrivateEngine, registry: str, make_node: Callable[..., Awaitable[Node]]
+) -> None:
+    """An image comes from its registry; by digest it is pulled once, also by a new daemon."""
+    await node.running(Image=f"{registry}/app:1")
+    name = (
+        f"{registry}/app@"
+        + engine.api("GET", f"/images/{registry}/app:1/json")["RepoDigests"][0].rpartition("@")[2]
+    )
+    pulls = engine.events_of("image", "pull")
+    assert pulls == 1
+    again = await make_node()
+    await again.running(task_id="t1", slot=2, service="other", Image=name)
+    assert engine.events_of("image", "pull") == pulls
+
+
+async def test_a_cancelled_start_leaves_nothing_running_behind(node: Node) -> None:
+    """A start that goes on in the engine after it was cancelled is known to the stop after it."""
+    task = node.controller(Command=("sleep", "1000"))
+    await task.prepare()
+    with trio.move_on_after(0.03) as scope:
+        await task.start()
+    await task.shutdown()
+    assert scope.cancelled_caught
+    await trio.sleep(0.5)
+    assert await node.executor.known_tasks() == {"t0": False}
 
 
 @pytest.mark.parametrize(
@@ -104,8 +150,9 @@ async def test_a_field_newer_than_the_engine_is_refused_before_anything_is_made(
 
 async def test_stopping_is_the_tasks_own_signal_first(node: Node) -> None:
     """A task that obeys its stop signal ends with its own code, within the grace."""
-    script = 'trap "exit 5" INT; while :; do sleep 0.05; done'
-    task = await node.running(script, StopSignal="SIGINT", StopGracePeriod=30_000 * MS)
+    task = await node.running(
+        LOOP, setting="trap 'exit 5' INT", StopSignal="SIGINT", StopGracePeriod=30_000 * MS
+    )
     with trio.fail_after(15):
         await task.shutdown()
     assert (await task.wait()).code == 5
@@ -113,9 +160,7 @@ async def test_stopping_is_the_tasks_own_signal_first(node: Node) -> None:
 
 async def test_a_task_that_ignores_its_signal_is_killed_at_the_deadline(node: Node) -> None:
     """Grace over, the task is killed: 137, and not before the grace was over."""
-    task = await node.running(
-        'trap "" TERM; while :; do sleep 0.05; done', StopGracePeriod=900 * MS
-    )
+    task = await node.running(LOOP, setting="trap '' TERM", StopGracePeriod=900 * MS)
     started = trio.current_time()
     await task.shutdown()
     assert trio.current_time() - started >= 0.9
@@ -124,8 +169,8 @@ async def test_a_task_that_ignores_its_signal_is_killed_at_the_deadline(node: No
 
 async def test_a_stop_that_was_cancelled_goes_on_with_the_grace_that_is_left(node: Node) -> None:
     """Cancelling a stop and asking again neither starts the grace anew nor signals twice."""
-    script = 'trap "echo signal" TERM; while :; do sleep 0.05; done'
-    task = await node.running(script, StopGracePeriod=1_000 * MS)
+    trap = "trap 'echo signal' TERM"
+    task = await node.running(LOOP, setting=trap, StopGracePeriod=1_000 * MS)
     started = trio.current_time()
     with trio.move_on_after(0.5):
         await task.shutdown()
@@ -136,7 +181,7 @@ async def test_a_stop_that_was_cancelled_goes_on_with_the_grace_that_is_left(nod
 
 async def test_kill_grants_no_grace(node: Node) -> None:
     """Kill ends a task that has ten seconds of grace at once."""
-    task = await node.running('trap "" TERM; while :; do sleep 1; done', StopGracePeriod=None)
+    task = await node.running(LOOP, setting="trap '' TERM", StopGracePeriod=None)
     with trio.fail_after(8):
         await task.kill()
     assert (await task.wait()).code == 137
@@ -158,11 +203,9 @@ async def test_start_returns_once_the_task_is_healthy(node: Node) -> None:
 async def test_an_unhealthy_task_is_stopped_and_says_so(node: Node) -> None:
     """A task whose check fails while it runs is stopped; its end carries Docker's words."""
     check = HealthConfig(Test=("CMD", "test", "!", "-e", "/bad"), **TWO_PROBES)
-    task = node.controller(
-        Command=("sh", "-c", 'trap "exit 3" TERM; while :; do sleep 0.05; done'), Healthcheck=check
+    task = await node.running(
+        LOOP, setting="trap 'exit 3' TERM", Healthcheck=check, StopGracePeriod=30_000 * MS
     )
-    await task.prepare()
-    await task.start()
     container = (await task.observe()).container
     assert container is not None
     Path(f"/proc/{container.PID}/root/bad").touch()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .private_engine import PrivateEngine
 
 pytestmark = pytest.mark.engine
-STOPS = 12  # more than there are places for any kind of call
+STOPS = 9  # more than there are places for any kind of call
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ async def test_an_image_that_was_removed_is_pulled_after_all(
 
 
 async def test_many_long_stops_hold_up_nobody(node: Node) -> None:
-    """While a dozen tasks sit out their grace, a fresh task is prepared and started."""
+    """While nine tasks sit out their grace, a fresh task is prepared and started."""
     script = 'trap "" TERM; while :; do sleep 1; done'
     doomed = []
     async with trio.open_nursery() as nursery:
@@ -134,8 +134,11 @@ async def test_leftovers_are_removed_with_their_own_grace(
     node: Node, make_node: Callable[..., Awaitable[Node]]
 ) -> None:
     """A task without an assignment is stopped as its spec said, and removed."""
-    script = 'trap "sleep 0.2; exit 3" TERM; while :; do sleep 0.05; done'
-    task = await node.running(script, StopGracePeriod=5_000_000_000)
+    task = await node.running(
+        "while :; do sleep 0.05; done",
+        setting="trap 'sleep 0.2; exit 3' TERM",
+        StopGracePeriod=30_000_000_000,
+    )
     again = await make_node()
     ends = []
     async with trio.open_nursery() as nursery:

@@ -29,8 +29,9 @@ def mortal(engine: PrivateEngine) -> Iterator[PrivateEngine]:
     """The engine, whole again after the test, whatever the test did to it."""
     yield engine
     engine.signal(signal.SIGCONT)
-    engine.stop()
-    engine.start()
+    if engine.live_restore or not engine.is_running:
+        engine.stop()
+        engine.start()
 
 
 class Waiters:
@@ -89,8 +90,8 @@ async def test_restarted_without_live_restore(
     """An engine that stops its containers as it goes down is reported as just that."""
     node = await make_node()
     waiters = Waiters(nursery)
-    script = 'trap "exit 9" TERM; while :; do sleep 0.05; done'
-    waiters.watch("t0", await node.running(script))
+    script, trap = "while :; do sleep 0.05; done", "trap 'exit 9' TERM"
+    waiters.watch("t0", await node.running(script, setting=trap))
     await trio.to_thread.run_sync(mortal.stop)
     await trio.to_thread.run_sync(mortal.start)
     await waiters.until("t0")

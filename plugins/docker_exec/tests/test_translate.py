@@ -321,7 +321,7 @@ def test_host_mode_ports_are_bound_and_others_are_not() -> None:
 def test_the_log_driver_is_the_specs_before_the_clusters() -> None:
     """A task's own log driver wins over the cluster's default; neither leaves the engine's."""
     cluster, own = Driver(Name="syslog"), Driver(Name="json-file", Options={"max-size": "1m"})
-    by_default = {"assignment": {"log_driver": cluster}}
+    by_default: dict[str, Any] = {"assignment": {"log_driver": cluster}}
     assert difference(body(**by_default)) == {"host.LogConfig": {"Type": "syslog", "Config": {}}}
     assert difference(body(task_spec={"LogDriver": own}, **by_default)) == {
         "host.LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}}

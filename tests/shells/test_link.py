@@ -551,6 +551,7 @@ class TestEnds:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(run_to_its_end, asking, None, [])
                 nursery.start_soon(run_to_its_end, link, None, ends)
+                await trio.testing.wait_all_tasks_blocked()  # else the asker may end itself first
                 for _ in range(2000):
                     nursery.start_soon(ask)
         assert "does not read" in str(ends[0])

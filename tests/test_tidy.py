@@ -39,6 +39,7 @@ swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T
 swarmctl.core                  errors ids clock:T node:T member:T founding:E membership:E
+swarmctl.core                  together:T
 swarmctl.core.model            base spec objects cluster task change request session codec
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
 swarmctl.core.model            template validate_cluster crosscheck release
@@ -54,11 +55,12 @@ swarmctl.core.orchestrator     decide slots replicated global_ jobs restart roll
 swarmctl.core.allocator        decide ports
 swarmctl.core.scheduler        decide filters resources explain
 swarmctl.core.autoscaler       policy expression decide
-swarmctl.core.dispatcher       assignments endpoints liveness server:T
+swarmctl.core.dispatcher       assignments endpoints liveness server:T presence:T noderows:T
 swarmctl.core.agent            executor:P step expand runner:T worker:T session:T reporter:T
 swarmctl.core.agent            agent:T disk:T logs:T
-swarmctl.core.api              call route present query swarm:T nodes:T services:T tasks:T secrets:T
-swarmctl.core.api              configs:T networks:T system:T events:T logs:T proxy:T server:T
+swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T
+swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
+swarmctl.core.api              proxy:T server:T
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E
 swarmctl_docker_exec           *:T

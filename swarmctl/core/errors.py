@@ -95,6 +95,15 @@ class NameTaken(SwarmError):
     status = 409
 
 
+class NotLocked(SwarmError):
+    """An unlock key for a swarm that needs none."""
+
+    status = 409
+
+    def __init__(self) -> None:
+        super().__init__("swarm is not locked")
+
+
 class UnknownOption(SwarmError):
     """A query's value is none that the API knows. Docker answers 500 here, in plain text."""
 

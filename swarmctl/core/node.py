@@ -166,6 +166,10 @@ class LocalNode:
         return self._member.membership.managers if self._member is not None else ()
 
     @property
+    def state_dir(self) -> str:
+        return self._settings.state_dir
+
+    @property
     def hostname(self) -> str:
         return self._settings.hostname or socket.gethostname()
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..manager.manager import Manager
     from ..model.objects import TaskRow
+    from ..model.spec import TaskSpec
     from ..wire.http1 import Fields
     from ..wire.http_server import Reply
     from .call import Call
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 STDOUT, STDERR, SYSTEM_ERROR = 1, 2, 3
 QUEUE_LINES = 64
-FOLLOW_CHECK_S = 0.5
+FRAMES_NAMED_SINCE = 42  # 1.42: before, frames went by the name of the raw stream
 
 
 class _Asked(NamedTuple):
@@ -42,21 +43,40 @@ class _Asked(NamedTuple):
     details: bool
 
 
+class _Source(NamedTuple):
+    """Whose output is read: the tasks there are now, and whether no more can come."""
+
+    tasks: Callable[[], Sequence[TaskRow]]
+    is_over: Callable[[], bool]
+
+
 async def service(server: ApiServer, call: Call) -> Reply:
     """``GET /services/{id}/logs``"""
     manager = server.manager()
-    row = query.resolve_service(await manager.read(), call.params["id"])
-    asked = _parse(call.query)
+    view = await manager.read()
+    row = query.resolve_service(view, call.params["id"])
     service_id = row.api.ID
-    return _stream(manager, asked, lambda: manager.view.tasks_of(service_id))
+    source = _Source(
+        tasks=lambda: view.tasks_of(service_id), is_over=lambda: view.service(service_id) is None
+    )
+    return _stream(manager, call, source, row.api.Spec.TaskTemplate)
 
 
 async def task(server: ApiServer, call: Call) -> Reply:
     """``GET /tasks/{id}/logs``"""
     manager = server.manager()
-    row = query.resolve_task(await manager.read(), call.params["id"])
-    asked = _parse(call.query)
-    return _stream(manager, asked, lambda: [row])
+    view = await manager.read()
+    row = query.resolve_task(view, call.params["id"])
+    task_id = row.api.ID
+
+    def tasks() -> Sequence[TaskRow]:
+        found = view.task(task_id)
+        return () if found is None else (found,)
+
+    def is_over() -> bool:
+        return all(row.api.Status.State > TaskState.RUNNING for row in tasks())
+
+    return _stream(manager, call, _Source(tasks, is_over), row.api.Spec)
 
 
 def _parse(fields: Fields) -> _Asked:
@@ -93,13 +113,17 @@ def _moment(text: str) -> int:
     return int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or 0)
 
 
-def _stream(
-    manager: Manager, asked: _Asked, tasks: Callable[[], Sequence[TaskRow]]
-) -> StreamedResponse:
-    async def write(send: Callable[[bytes], Awaitable[None]]) -> None:
-        await _Merge(manager, asked, send).run(tasks)
-
+def _stream(manager: Manager, call: Call, source: _Source, spec: TaskSpec) -> StreamedResponse:
+    """Return the answer; a terminal's output goes unframed, since its two streams are one."""
+    asked = _parse(call.query)
+    has_terminal = spec.ContainerSpec is not None and spec.ContainerSpec.TTY
     content = "application/vnd.docker.multiplexed-stream"
+    if has_terminal or call.older_than(FRAMES_NAMED_SINCE):
+        content = "application/vnd.docker.raw-stream"
+
+    async def write(send: Callable[[bytes], Awaitable[None]]) -> None:
+        await _Merge(manager, asked, source, send, framed=not has_terminal).run()
+
     return StreamedResponse(200, (("Content-Type", content),), write)
 
 
@@ -107,45 +131,47 @@ class _Merge:
     """Reads the tasks' outputs side by side and writes their lines as they come."""
 
     def __init__(
-        self, manager: Manager, asked: _Asked, send: Callable[[bytes], Awaitable[None]]
+        self,
+        manager: Manager,
+        asked: _Asked,
+        source: _Source,
+        send: Callable[[bytes], Awaitable[None]],
+        *,
+        framed: bool,
     ) -> None:
         self._manager = manager
         self._asked = asked
+        self._source = source
         self._send = send
+        self._framed = framed
         self._problems: list[str] = []
         self._seen: set[str] = set()
 
-    async def run(self, tasks: Callable[[], Sequence[TaskRow]]) -> None:
+    async def run(self) -> None:
         lines_in, lines_out = trio.open_memory_channel[bytes](QUEUE_LINES)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._read_all, tasks, lines_in)
+            nursery.start_soon(self._read_all, lines_in)
             async with lines_out:
-                async for frame in lines_out:
-                    await self._send(frame)
-        if self._problems:
+                async for line in lines_out:
+                    await self._send(line)
+        if self._problems and self._framed:
             text = "warning: incomplete log stream. some logs could not be retrieved for the "
             text += f"following reasons: {', '.join(self._problems)}"
             await self._send(_frame(SYSTEM_ERROR, text.encode()))
 
-    async def _read_all(
-        self, tasks: Callable[[], Sequence[TaskRow]], lines: trio.MemorySendChannel[bytes]
-    ) -> None:
+    async def _read_all(self, lines: trio.MemorySendChannel[bytes]) -> None:
         """Read every task that has output; with follow, also those that come later."""
-        async with lines, trio.open_nursery() as nursery:
-            while True:
-                for row in tasks():
-                    if row.api.ID not in self._seen and _has_output(row):
-                        self._seen.add(row.api.ID)
-                        nursery.start_soon(self._read, row, lines.clone())
-                if not self._asked.options.follow:
-                    break
-                await self._wait_change()
-
-    async def _wait_change(self) -> None:
         with self._manager.watch.mailbox() as mailbox:
-            mailbox.take()
-            with trio.move_on_after(FOLLOW_CHECK_S):
-                await mailbox.wait()
+            async with lines, trio.open_nursery() as nursery:
+                while True:
+                    mailbox.take()
+                    for row in self._source.tasks():
+                        if row.api.ID not in self._seen and _has_output(row):
+                            self._seen.add(row.api.ID)
+                            nursery.start_soon(self._read, row, lines.clone())
+                    if not self._asked.options.follow or self._source.is_over():
+                        return
+                    await mailbox.wait()
 
     async def _read(self, row: TaskRow, lines: trio.MemorySendChannel[bytes]) -> None:
         link = self._manager.dispatcher.connected(row.api.NodeID)
@@ -175,7 +201,8 @@ class _Merge:
                 ",".join(f"{quote_plus(key)}={quote_plus(details[key])}" for key in sorted(details))
             )
         prefix = "".join(f"{part} " for part in parts).encode()
-        return _frame(line.stream, prefix + line.text + b"\n")
+        text = prefix + line.text + b"\n"
+        return _frame(line.stream, text) if self._framed else text
 
 
 def _has_output(row: TaskRow) -> bool:

@@ -6,19 +6,21 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from ..errors import FailedPrecondition, OutOfSequence, Unimplemented
+from ..errors import FailedPrecondition, Unimplemented
 from ..model.base import Time
-from ..model.change import Advance, AtLeast, Conflict, Delete, Index, Kind, Ref, Transaction, Update
+from ..model.change import Advance, AtLeast, Delete, Index, Kind, Ref, Transaction, Update
 from ..model.objects import ManagerStatus, NodeSpec
 from ..model.task import TaskState, TaskStatus
 from ..model.validate_cluster import check_node_spec
 from . import query
-from .call import EMPTY, json_reply
+from .call import EMPTY, json_reply, list_reply
 from .present import present_node
+from .write import write
 
 if TYPE_CHECKING:
     from ..manager.manager import Manager
     from ..model.objects import NodeRow
+    from ..store.view import View
     from ..wire.http_server import Reply
     from .call import Call
     from .server import ApiServer
@@ -32,7 +34,8 @@ async def list_nodes(server: ApiServer, call: Call) -> Reply:
     view = await manager.read()
     filters = query.parse_filters(call.query.get("filters"), query.NODE_FILTERS)
     rows = query.filter_nodes(view.nodes(), filters)
-    return json_reply([present_node(row.api, manager_status(manager, row)) for row in rows])
+    shown = [(row.api, manager_status(manager, row)) for row in rows]
+    return list_reply(shown, lambda pair: present_node(*pair))
 
 
 async def inspect(server: ApiServer, call: Call) -> Reply:
@@ -50,15 +53,16 @@ async def update(server: ApiServer, call: Call) -> Reply:
     spec = call.body(NodeSpec)
     check_node_spec(spec)
     node_id = query.resolve_node(await manager.read(), _reference(server, call)).api.ID
-    while True:
-        row = query.resolve_node(await manager.read(), node_id)
-        if not row.private.spec_index <= version <= row.api.Version.Index:
-            raise OutOfSequence
-        _require_same_role(manager, row, spec)
+
+    def plan(view: View) -> tuple[Transaction, None]:
+        row = query.resolve_node(view, node_id)
+        query.check_sequence(row, version)
+        _require_same_role(view, row, spec)
         changed = replace(row, api=replace(row.api, Spec=spec))
-        result = await manager.propose([Transaction(changes=(Update(row=changed),))])
-        if not isinstance(result[0], Conflict):
-            return EMPTY
+        return Transaction(changes=(Update(row=changed),)), None
+
+    await write(manager, server.new_id, plan)
+    return EMPTY
 
 
 async def remove(server: ApiServer, call: Call) -> Reply:
@@ -66,17 +70,18 @@ async def remove(server: ApiServer, call: Call) -> Reply:
     manager = server.manager()
     force = query.flag(call.query.get("force"))
     node_id = query.resolve_node(await manager.read(), _reference(server, call)).api.ID
-    while True:
-        row = query.resolve_node(await manager.read(), node_id)
+
+    def plan(view: View) -> tuple[Transaction, None]:
+        row = query.resolve_node(view, node_id)
         _require_removable(row, force=force)
-        result = await manager.propose([_removal(server, manager, row)])
-        if not isinstance(result[0], Conflict):
-            return EMPTY
+        return _removal(view, row, server.clock.now()), None
+
+    await write(manager, server.new_id, plan)
+    return EMPTY
 
 
-def _removal(server: ApiServer, manager: Manager, row: NodeRow) -> Transaction:
+def _removal(view: View, row: NodeRow, now_ns: int) -> Transaction:
     """Delete the node, remember its id as gone for ever, and give its tasks up."""
-    view, now_ns = manager.view, server.clock.now()
     cluster = view.cluster()
     assert cluster is not None
     removed = {**cluster.private.removed_nodes, row.api.ID: now_ns}
@@ -110,11 +115,11 @@ def _require_removable(row: NodeRow, *, force: bool) -> None:
         raise FailedPrecondition(f"node {node_id} is not down and can't be removed")
 
 
-def _require_same_role(manager: Manager, row: NodeRow, spec: NodeSpec) -> None:
+def _require_same_role(view: View, row: NodeRow, spec: NodeSpec) -> None:
     """Refuse changes of role, which this release does not make."""
     if spec.Role == row.api.Spec.Role:
         return
-    if spec.Role == "worker" and len(manager.view.holders(Index.ROLE, "manager")) == 1:
+    if spec.Role == "worker" and len(view.holders(Index.ROLE, "manager")) == 1:
         raise FailedPrecondition("attempting to demote the last manager of the swarm")
     raise Unimplemented("promoting and demoting nodes is not available in this release")
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from ..errors import BadRequest, NotFound, UnknownOption
+from ..errors import BadRequest, NotFound, OutOfSequence, UnknownOption
 from ..model.change import Kind
 from ..model.dirty import is_dirty
 from ..model.objects import (
+    ClusterRow,
     ConfigRow,
     NetworkRow,
     NodeRow,
@@ -81,6 +82,23 @@ def object_version(kind: str, text: str) -> int:
     raise BadRequest(
         f"invalid {kind} version '{text}': strconv.ParseUint: parsing {_quoted(text)}: {problem}"
     )
+
+
+def check_sequence(
+    row: ServiceRow | NodeRow | SecretRow | ConfigRow | ClusterRow, version: int
+) -> None:
+    """Check that nobody changed an object's spec since its client read it.
+
+    Bookkeeping moves the version too, and spoils nobody's read-modify-write (decision 0005).
+
+    Args:
+        version: what the client read.
+
+    Raises:
+        OutOfSequence: somebody did, or this version never was.
+    """
+    if not row.private.spec_index <= version <= row.api.Version.Index:
+        raise OutOfSequence
 
 
 def _quoted(text: str) -> str:
@@ -200,6 +218,23 @@ def filter_configs(rows: Iterable[ConfigRow], filters: Filters) -> list[ConfigRo
     return _select(rows, filters, _CONFIG_TESTS)
 
 
+def filter_networks(rows: Iterable[NetworkRow], filters: Filters) -> list[NetworkRow]:
+    """Return the swarm networks that a list request asks for; names match by any part of them.
+
+    ``type`` tells networks that users made from the engine's own, ``dangling`` those without
+    containers.
+
+    Raises:
+        BadRequest: no such type, or no boolean for ``dangling``.
+    """
+    for word in filters.get("type", ()):
+        if word not in ("builtin", "custom"):
+            raise BadRequest(f"invalid filter 'type={word}'")
+    dangling = {strict_flag("dangling", word) for word in filters.get("dangling", ())}
+    chosen = _select(rows, filters, _NETWORK_TESTS)
+    return [row for row in chosen if not dangling or (not row.api.Containers) in dangling]
+
+
 def _begins(wanted: tuple[str, ...], actual: str) -> bool:
     return actual.lower().startswith(tuple(prefix.lower() for prefix in wanted))
 
@@ -259,13 +294,22 @@ _CONFIG_TESTS: dict[str, Test[ConfigRow]] = {
     "names": lambda row, wanted: row.api.Spec.Name in wanted,
     "label": lambda row, wanted: _labelled(wanted, row.api.Spec.Labels),
 }
+_NETWORK_TESTS: dict[str, Test[NetworkRow]] = {
+    "id": lambda row, wanted: any(part in row.api.Id for part in wanted),
+    "name": lambda row, wanted: any(part in row.api.Name for part in wanted),
+    "label": lambda row, wanted: _labelled(wanted, row.api.Labels),
+    "driver": lambda row, wanted: row.api.Driver in wanted,
+    "scope": lambda row, wanted: row.api.Scope in wanted,
+    "type": lambda _row, wanted: "custom" in wanted,
+    "dangling": _any,
+}
 
 SERVICE_FILTERS = frozenset(_SERVICE_TESTS)
 NODE_FILTERS = frozenset(_NODE_TESTS)
 TASK_FILTERS = frozenset(_TASK_TESTS)
 SECRET_FILTERS = frozenset(_SECRET_TESTS)
 CONFIG_FILTERS = frozenset(_CONFIG_TESTS)
-NETWORK_FILTERS = frozenset({"driver", "type", "id", "name", "label", "scope", "dangling"})
+NETWORK_FILTERS = frozenset(_NETWORK_TESTS)
 
 
 def _select(rows: Iterable[R], filters: Filters, tests: Mapping[str, Test[R]]) -> list[R]:

@@ -2,21 +2,19 @@
 
     request -> route.py picks a handler -> handler -> reply
 
-One task for each connection. This is one of the three places that may catch every exception: a
-handler's bug is one request's 500, not the daemon's end. Errors keep Docker's texts, since clients
-match on them.
+One task for each connection. What a handler raises is one request's answer (wire/http_server.py):
+a SwarmError its own status and Docker's text, since clients match on it; a bug a 500.
 """
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import NotManager, SwarmError, Unimplemented
+from ..errors import NotManager, Unimplemented
 from ..node import LocalState
 from ..wire.http1 import error_response
 from ..wire.http_server import serve_http
-from . import logs, nodes, services, swarm, system, tasks
+from . import configs, logs, networks, nodes, secrets, services, swarm, system, tasks
 from .call import Call
 from .route import API_VERSION, Match, find_route
 
@@ -43,8 +41,6 @@ NOT_READY = (
     "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the "
     "cluster."
 )
-
-log = logging.getLogger(__name__)
 
 
 class PluginLine(NamedTuple):
@@ -113,16 +109,10 @@ class ApiServer:
         raise NotManager(NOT_READY if self.node.is_manager else A_WORKER)
 
     async def _answer(self, request: Request, _connection: Connection) -> Reply:
-        try:
-            match = find_route(request.method, request.path)
-            if match is None:
-                return error_response(404, "page not found")
-            return await self._handle(match, request)
-        except SwarmError as error:
-            return error_response(error.status, error.message)
-        except Exception:
-            log.exception("%s %s failed", request.method, request.path)
-            return error_response(500, "internal error; the daemon's log has the details")
+        match = find_route(request.method, request.path)
+        if match is None:
+            return error_response(404, "page not found")
+        return await self._handle(match, request)
 
     async def _handle(self, match: Match, request: Request) -> Reply:
         handler = HANDLERS.get(match.route.handler)
@@ -137,6 +127,6 @@ class ApiServer:
 
 HANDLERS: dict[str, Callable[[ApiServer, Call], Awaitable[Reply]]] = {
     f"{module.__name__.rpartition('.')[2]}.{name}": handler
-    for module in (system, swarm, nodes, services, tasks, logs)
+    for module in (system, swarm, nodes, services, tasks, logs, secrets, configs, networks)
     for name, handler in module.HANDLERS.items()
 }

@@ -1,7 +1,6 @@
 """Routes of services: list, create, inspect, update, remove.
 
-A write is checked against the tables as they are, carries what it rests on as requirements, and is
-checked and tried again when somebody else was faster: the second look gives the right error.
+A write is checked against the tables as they are and carries what it rests on as requirements.
 """
 
 from __future__ import annotations
@@ -14,16 +13,12 @@ from msgspec.structs import replace
 from ..errors import (
     BadRequest,
     FailedPrecondition,
-    OutOfSequence,
     SwarmError,
-    Unavailable,
 )
 from ..model.base import Time
 from ..model.change import (
     Advance,
     Change,
-    Conflict,
-    ConflictKind,
     Create,
     Delete,
     Exists,
@@ -44,18 +39,18 @@ from ..model.spec import EndpointSpec, ServiceSpec
 from ..model.task import TaskState
 from ..model.validate import check_service_spec, check_service_update
 from . import query
-from .call import EMPTY, json_reply
-from .present import present_service, service_status
+from .call import EMPTY, json_reply, list_reply
+from .present import present_listed_service, present_service, service_status
+from .write import write
 
 if TYPE_CHECKING:
-    from ..manager.manager import Manager
-    from ..model.objects import NetworkRow
+    from ..model.objects import NetworkRow, ServiceStatus
     from ..store.view import View
     from ..wire.http_server import Reply
     from .call import Call
     from .server import ApiServer
 
-TRIES_MAX = 20
+NAMES_TRIED = 20
 TASKS_AT_ONCE = 900
 _ADJECTIVES = ("agile", "brave", "calm", "deft", "eager", "keen", "lucid", "noble", "quick", "wise")
 _PEOPLE = ("curie", "darwin", "euler", "gauss", "hopper", "kepler", "lamport", "noether", "turing")
@@ -66,14 +61,14 @@ async def list_services(server: ApiServer, call: Call) -> Reply:
     view = await server.manager().read()
     filters = query.parse_filters(call.query.get("filters"), query.SERVICE_FILTERS)
     counted = query.strict_flag("status", call.query.get("status"))
-    shown = []
+    shown: list[tuple[Service, ServiceStatus | None]] = []
     for row in query.filter_services(view.services(), filters):
         status = None
         if counted:
             tasks = (task.api for task in view.tasks_of(row.api.ID))
             status = service_status(row.api, tasks)
-        shown.append(present_service(row.api, status=status))
-    return json_reply(shown)
+        shown.append((row.api, status))
+    return list_reply(shown, lambda pair: present_listed_service(*pair))
 
 
 async def inspect(server: ApiServer, call: Call) -> Reply:
@@ -88,13 +83,11 @@ async def create(server: ApiServer, call: Call) -> Reply:
     """``POST /services/create``"""
     manager = server.manager()
     asked = call.body(ServiceSpec)
-    if not asked.Name:
-        asked = replace(asked, Name=_random_name(await manager.read()))
-    spec = _checked(asked)
-    service_id, request_id = server.new_id(), server.new_id()
-    for _ in range(TRIES_MAX):
-        view = await manager.read()
-        spec = _fitted(spec, view)
+    service_id = server.new_id()
+
+    def plan(view: View) -> tuple[Transaction, ServiceSpec]:
+        named = asked if asked.Name else replace(asked, Name=_random_name(view))
+        spec = _fitted(_checked(named), view)
         if view.by_name(Kind.SERVICE, spec.Name) is not None:
             raise name_taken(Kind.SERVICE, spec.Name)
         row = ServiceRow(
@@ -103,19 +96,12 @@ async def create(server: ApiServer, call: Call) -> Reply:
                 Spec=spec,
                 Endpoint=Endpoint(Spec=spec.EndpointSpec or EndpointSpec()),
             ),
-            private=ServicePrivate(
-                registry_auth=call.request.headers.get("x-registry-auth"),
-                warnings=service_warnings(spec),
-            ),
+            private=ServicePrivate(registry_auth=call.request.headers.get("x-registry-auth")),
         )
-        transaction = Transaction(
-            changes=(Create(row=row),), requires=_rests_on(spec), request_id=request_id
-        )
-        if await _done(manager, transaction):
-            warnings = row.private.warnings or None
-            return json_reply(ServiceCreated(ID=service_id, Warnings=warnings), 201)
-        request_id = server.new_id()
-    raise _too_busy()
+        return Transaction(changes=(Create(row=row),), requires=_rests_on(spec)), spec
+
+    warnings = service_warnings(await write(manager, server.new_id, plan))
+    return json_reply(ServiceCreated(ID=service_id, Warnings=warnings or None), 201)
 
 
 async def update(server: ApiServer, call: Call) -> Reply:
@@ -127,31 +113,27 @@ async def update(server: ApiServer, call: Call) -> Reply:
         raise SwarmError(f"unrecognized rollback option {rollback}")
     asked = call.body(ServiceSpec)
     service_id = query.resolve_service(await manager.read(), call.params["id"]).api.ID
-    for _ in range(TRIES_MAX):
-        view = await manager.read()
+
+    def plan(view: View) -> tuple[Transaction, ServiceSpec]:
         row = query.resolve_service(view, service_id)
-        if not row.private.spec_index <= version <= row.api.Version.Index:
-            raise OutOfSequence
+        query.check_sequence(row, version)
         if rollback:
             changed = _rolled_back(row, server.clock.now())
         else:
             changed = _updated(call, row, _fitted(_checked(asked), view, own_id=service_id))
-        transaction = Transaction(
-            changes=(Update(row=changed),),
-            requires=_rests_on(changed.api.Spec, own_id=service_id),
-            request_id=server.new_id(),
-        )
-        if await _done(manager, transaction):
-            return json_reply(ServiceUpdated(Warnings=changed.private.warnings or None))
-    raise _too_busy()
+        requires = _rests_on(changed.api.Spec, own_id=service_id)
+        return Transaction(changes=(Update(row=changed),), requires=requires), changed.api.Spec
+
+    warnings = service_warnings(await write(manager, server.new_id, plan))
+    return json_reply(ServiceUpdated(Warnings=warnings or None))
 
 
 async def remove(server: ApiServer, call: Call) -> Reply:
     """``DELETE /services/{id}``: its tasks are wanted gone in the same moment."""
     manager = server.manager()
     service_id = query.resolve_service(await manager.read(), call.params["id"]).api.ID
-    for _ in range(TRIES_MAX):
-        view = await manager.read()
+
+    def plan(view: View) -> tuple[Transaction, None]:
         row = query.resolve_service(view, service_id)
         ref = Ref(Kind.SERVICE, service_id)
         changes: list[Change] = [Delete(ref=ref, version=row.api.Version.Index)]
@@ -159,10 +141,10 @@ async def remove(server: ApiServer, call: Call) -> Reply:
             Advance(task_id=task.api.ID, desired=TaskState.REMOVE)
             for task in view.tasks_of(service_id)[:TASKS_AT_ONCE]
         ]  # the orchestrator sees to those beyond
-        transaction = Transaction(changes=tuple(changes), request_id=server.new_id())
-        if await _done(manager, transaction):
-            return EMPTY
-    raise _too_busy()
+        return Transaction(changes=tuple(changes)), None
+
+    await write(manager, server.new_id, plan)
+    return EMPTY
 
 
 # --- checks --------------------------------------------------------------------------------------
@@ -200,22 +182,6 @@ def _rests_on(spec: ServiceSpec, *, own_id: str = "") -> tuple[Requirement, ...]
     return tuple(requires)
 
 
-async def _done(manager: Manager, transaction: Transaction) -> bool:
-    """Propose; False when somebody else was faster and a second look will tell.
-
-    Raises:
-        SwarmError: a conflict that no second look explains.
-    """
-    result = (await manager.propose([transaction]))[0]
-    if isinstance(result, Conflict) and result.kind is ConflictKind.INVALID:
-        raise SwarmError(f"the change contradicts itself: {result.text}")
-    return not isinstance(result, Conflict)
-
-
-def _too_busy() -> SwarmError:
-    return Unavailable("the service changes too fast for this request; try again")
-
-
 # --- new rows ------------------------------------------------------------------------------------
 
 
@@ -238,7 +204,6 @@ def _updated(call: Call, row: ServiceRow, spec: ServiceSpec) -> ServiceRow:
             previous_spec_index=private.spec_index,
             registry_auth=_auth_for(call, row),
             previous_registry_auth=private.registry_auth,
-            warnings=service_warnings(spec),
         ),
     )
 
@@ -283,14 +248,13 @@ def _rolled_back(row: ServiceRow, now_ns: int) -> ServiceRow:
             previous_spec_index=private.spec_index,
             registry_auth=private.previous_registry_auth,
             previous_registry_auth=private.registry_auth,
-            warnings=service_warnings(previous),
         ),
     )
 
 
 def _random_name(view: View) -> str:
     """Return a free name for a service whose user gave none."""
-    for _ in range(TRIES_MAX):
+    for _ in range(NAMES_TRIED):
         name = f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_PEOPLE)}"
         if view.by_name(Kind.SERVICE, name) is None:
             return name

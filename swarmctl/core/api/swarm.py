@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ..ca.issue import fresh_tokens, retire
-from ..errors import FailedPrecondition, OutOfSequence, Unimplemented
-from ..model.change import Conflict, Transaction, Update
+from ..errors import FailedPrecondition, NotLocked, OutOfSequence, Unimplemented
+from ..model.change import Transaction, Update
 from ..model.cluster import JoinTokens, SwarmSpec
 from ..model.defaults import merge_init_spec
 from ..model.release import check_swarm_available
 from ..model.request import InitRequest, JoinRequest, UnlockRequest
 from ..model.validate_cluster import check_init_request, check_swarm_spec
+from ..node import LocalState, NotInSwarm
 from . import query
 from .call import EMPTY, json_reply
 from .present import present_swarm
+from .write import write
 
 if TYPE_CHECKING:
     from ..model.cluster import ClusterPrivate
     from ..model.objects import ClusterRow
+    from ..store.view import View
     from ..wire.http_server import Reply
     from .call import Call
     from .server import ApiServer
@@ -55,40 +58,53 @@ async def leave(server: ApiServer, call: Call) -> Reply:
 
 async def inspect(server: ApiServer, _call: Call) -> Reply:
     """``GET /swarm``"""
-    row = await _cluster(server)
+    row = _cluster(await server.manager().read())
     tokens = JoinTokens(Worker=row.private.worker_token, Manager=row.private.manager_token)
     return json_reply(present_swarm(row.api, tokens))
 
 
 async def update(server: ApiServer, call: Call) -> Reply:
-    """``POST /swarm/update``: the whole spec anew, and rotation of join tokens."""
+    """``POST /swarm/update``: the settings as a whole, and rotation of join tokens."""
     manager = server.manager()
     version = query.object_version("swarm", call.query.get("version"))
-    rotate = {
-        name: query.strict_flag(name, call.query.get(name))
+    worker, of_managers, unlock_key = (
+        query.strict_flag(name, call.query.get(name))
         for name in ("rotateWorkerToken", "rotateManagerToken", "rotateManagerUnlockKey")
-    }
-    spec = call.body(SwarmSpec)
+    )
+    spec = merge_init_spec(call.body(SwarmSpec))  # here too a zero means the default
     check_swarm_spec(spec)
     check_swarm_available(spec)
-    if rotate["rotateManagerUnlockKey"]:
+    if unlock_key:
         raise FailedPrecondition("the swarm is not locked: there is no unlock key to rotate")
-    while True:
-        row = await _cluster(server)
-        if not row.private.spec_index <= version <= row.api.Version.Index:
-            raise OutOfSequence
-        private = _rotated(
-            row.private, worker=rotate["rotateWorkerToken"], manager=rotate["rotateManagerToken"]
-        )
+
+    def plan(view: View) -> tuple[Transaction, None]:
+        row = _cluster(view)
+        query.check_sequence(row, version)
+        if (worker or of_managers) and version != row.api.Version.Index:
+            raise OutOfSequence  # else a second rotation would retire what the first one printed
+        private = _rotated(row.private, worker=worker, manager=of_managers)
         changed = replace(row, api=replace(row.api, Spec=spec), private=private)
-        result = await manager.propose([Transaction(changes=(Update(row=changed),))])
-        if not isinstance(result[0], Conflict):
-            return EMPTY
+        return Transaction(changes=(Update(row=changed),)), None
+
+    await write(manager, server.new_id, plan)
+    return EMPTY
+
+
+async def unlock(server: ApiServer, call: Call) -> Reply:
+    """``POST /swarm/unlock``: refused, since no swarm is locked in this release.
+
+    Raises:
+        NotInSwarm: there is none here. NotLocked: it needs no key.
+    """
+    call.body(UnlockRequest)
+    if server.node.state is LocalState.INACTIVE:
+        raise NotInSwarm
+    raise NotLocked
 
 
 async def unlock_key(server: ApiServer, _call: Call) -> Reply:
     """``GET /swarm/unlockkey``: empty while autolock is off."""
-    await _cluster(server)
+    await server.manager().read()
     return json_reply(UnlockRequest(UnlockKey=""))
 
 
@@ -111,8 +127,8 @@ def _rotated(private: ClusterPrivate, *, worker: bool, manager: bool) -> Cluster
     return replace(private, retired_tokens=retired)
 
 
-async def _cluster(server: ApiServer) -> ClusterRow:
-    row = (await server.manager().read()).cluster()
+def _cluster(view: View) -> ClusterRow:
+    row = view.cluster()
     assert row is not None  # founding made it
     return row
 
@@ -123,5 +139,6 @@ HANDLERS = {
     "leave": leave,
     "inspect": inspect,
     "update": update,
+    "unlock": unlock,
     "unlock_key": unlock_key,
 }

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..errors import NotFound, SwarmError
+from ..model.base import Time
+from ..model.duration import format_time
 from ..model.objects import NodeDescription
+from ..model.task import TaskState
 from ..node import LocalState
 from ..wire.http1 import Response
 from .call import json_reply
@@ -88,6 +91,7 @@ async def info(server: ApiServer, _call: Call) -> Reply:
     """``GET /info``"""
     described, warnings = await _describe(server)
     engine = described.Engine
+    running = _running_tasks(server)
     plugins: dict[str, list[str] | None] = {
         kind: [each.Name for each in engine.Plugins if each.Type == kind] or None
         for kind in ("Volume", "Network", "Authorization", "Log")
@@ -97,10 +101,16 @@ async def info(server: ApiServer, _call: Call) -> Reply:
         {
             "ID": server.node.node_id,
             "Name": server.node.hostname,
+            "Containers": running,
+            "ContainersRunning": running,
+            "ContainersPaused": 0,
+            "ContainersStopped": 0,
+            "Images": 0,
+            "SystemTime": format_time(Time(server.clock.now())),
             "ServerVersion": server.product_version,
-            "Driver": server.node.executor.name,
+            "DockerRootDir": server.node.state_dir,
             "OSType": "linux",
-            "OperatingSystem": "swarmctl on Linux",
+            "OperatingSystem": await trio.to_thread.run_sync(_operating_system),
             "Architecture": system.machine,
             "KernelVersion": system.release,
             "NCPU": described.Resources.NanoCPUs // 1_000_000_000 or os.cpu_count() or 1,
@@ -118,6 +128,23 @@ async def info(server: ApiServer, _call: Call) -> Reply:
             "Swarm": _swarm_info(server),
         }
     )
+
+
+def _running_tasks(server: ApiServer) -> int:
+    """Return how many tasks run here, as far as the tables tell; a worker has no tables."""
+    manager, node_id = server.node.manager, server.node.node_id
+    if manager is None:
+        return 0
+    tasks = manager.view.tasks_on(node_id)
+    return sum(1 for row in tasks if row.api.Status.State is TaskState.RUNNING)
+
+
+def _operating_system() -> str:
+    """Return the distribution's name for itself, read from a file once."""
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]  # has a default by its standard
+    except OSError:
+        return platform.system()
 
 
 def _swarm_info(server: ApiServer) -> dict[str, object]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..model.task import TaskState
 from . import query
-from .call import json_reply
+from .call import json_reply, list_reply
 from .present import present_task
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ async def list_tasks(server: ApiServer, call: Call) -> Reply:
     view = await server.manager().read()
     filters = query.parse_filters(call.query.get("filters"), query.TASK_FILTERS)
     rows = query.filter_tasks(view, filters)
-    return json_reply([present_task(row.api) for row in rows if is_listed(view, row)])
+    return list_reply([row.api for row in rows if is_listed(view, row)], present_task)
 
 
 async def inspect(server: ApiServer, call: Call) -> Reply:

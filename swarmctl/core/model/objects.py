@@ -72,7 +72,12 @@ class JobStatus(ApiStruct, frozen=True, kw_only=True):
 
 
 class Service(ApiStruct, frozen=True, kw_only=True):
-    """A service as the API shows it."""
+    """A service as the API shows it.
+
+    Attributes:
+        Warnings: what the spec asks for and this release does not do, in sentences; ours, Docker's
+            clients skip it. Computed for ``GET /services/{id}``, never stored.
+    """
 
     ID: str = ""
     Version: Version = msgspec.field(default_factory=lambda: Version())
@@ -84,6 +89,7 @@ class Service(ApiStruct, frozen=True, kw_only=True):
     UpdateStatus: UpdateStatus | None = None
     ServiceStatus: ServiceStatus | None = None
     JobStatus: JobStatus | None = None
+    Warnings: tuple[str, ...] = ()
 
 
 class RestartRecord(PrivateStruct, frozen=True, kw_only=True):
@@ -108,7 +114,6 @@ class ServicePrivate(PrivateStruct, frozen=True, kw_only=True):
         previous_spec_index: the same of ``PreviousSpec``.
         registry_auth, previous_registry_auth: pull credentials; secret.
         restarts: restart counters by slot (as text) or node id.
-        warnings: what was accepted and is not done, in sentences for the user.
     """
 
     spec_index: int = 0
@@ -116,7 +121,6 @@ class ServicePrivate(PrivateStruct, frozen=True, kw_only=True):
     registry_auth: str = ""
     previous_registry_auth: str = ""
     restarts: dict[str, RestartRecord] = msgspec.field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
 
 
 # --- node ----------------------------------------------------------------------------------------

@@ -78,10 +78,10 @@ SendChunk = Callable[[bytes], Awaitable[None]]
 class StreamedResponse(NamedTuple):
     """An answer of unknown length; the head leaves before ``write`` runs.
 
-    An endless one may be read as slowly as its client likes; another has the time of a whole
-    answer. ``write(send)`` awaits ``send(chunk)`` per piece and returns at the end. It is cancelled when
+    ``write(send)`` awaits ``send(chunk)`` per piece and returns at the end. It is cancelled when
     the client goes away; if it raises, the connection is cut so that the client sees a broken
-    answer and not a short one.
+    answer and not a short one. An endless answer may be read as slowly as its client likes; one
+    with an end has ``send_s``, like any whole answer.
     """
 
     status: int

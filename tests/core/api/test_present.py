@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from swarmctl.core.api.present import (
     present_cluster,
+    present_listed_service,
     present_node,
     present_secret,
     present_service,
@@ -63,7 +64,8 @@ PRESENTERS = {
     "node": lambda api: [present_node(api, None), present_node(api, ManagerStatus(Leader=True))],
     "service": lambda api: [
         present_service(api),
-        present_service(api, with_defaults=True, status=service_status(api, [])),
+        present_service(api, with_defaults=True),
+        present_listed_service(api, service_status(api, [])),
     ],
     "task": lambda api: [present_task(api)],
     "secret": lambda api: [present_secret(api)],
@@ -164,8 +166,18 @@ def test_a_service_is_shown_as_it_is_stored_unless_asked() -> None:
     stored = service("s", "web").api
     assert present_service(stored) is stored
     status = ServiceStatus(RunningTasks=1, DesiredTasks=2)
-    assert present_service(stored, status=status).ServiceStatus == status
+    assert present_listed_service(stored, status).ServiceStatus == status
+    assert present_listed_service(stored, None) is stored
     assert present_service(stored, with_defaults=True).Spec.UpdateConfig is not None
+
+
+def test_a_service_says_what_it_asks_for_and_does_not_get() -> None:
+    """A field that Docker's clients skip says of each thing that is not done that it is not."""
+    ports = [{"TargetPort": 80, "PublishedPort": 8080}]
+    stored = service("s", "web", EndpointSpec={"Ports": ports}).api
+    (warning,) = _plain(present_service(stored))["Warnings"]
+    assert "port 8080 is reserved but not yet routed" in warning
+    assert "Warnings" not in _plain(present_service(service("t", "quiet").api))
 
 
 # --- counting ------------------------------------------------------------------------------------

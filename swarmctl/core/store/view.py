@@ -114,7 +114,7 @@ def keys_of(row: Row) -> list[Key]:
     elif isinstance(row, NodeRow):
         keys.append((Index.ROLE, row.private.role))
         keys.append(("hostname", row.api.Description.Hostname.lower()))
-    return keys
+    return list(dict.fromkeys(keys))  # a spec may well name one secret or port twice
 
 
 # --- views ---------------------------------------------------------------------------------------

@@ -10,9 +10,16 @@ import os
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+# A busy machine is no finding: examples are bounded by their number, not by how long they take.
+settings.register_profile(
+    "swarmctl", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60
+)
+settings.load_profile("swarmctl")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 

@@ -73,31 +73,34 @@ class Member:
         self.failure = ""
         self._renew_asked = trio.Event()
 
+    @property
+    def node(self) -> NodeIdentity:
+        """Who this node is, for its executor."""
+        return NodeIdentity(
+            cluster_id=self.credentials.cluster_id,
+            node_id=self.credentials.node_id,
+            hostname=self._settings.hostname,
+            state_dir=str(self._settings.state_dir),
+        )
+
     async def run(self, executor: Executor, reconcilers: Sequence[Reconciler]) -> None:
         """Be a member until cancelled.
 
         Raises:
             StorageFailed, Undecodable, CertificateRefused: this node cannot take part.
         """
-        credentials, settings = self.credentials, self._settings
-        node = NodeIdentity(
-            cluster_id=credentials.cluster_id,
-            node_id=credentials.node_id,
-            hostname=settings.hostname,
-            state_dir=str(settings.state_dir),
-        )
         async with trio.open_nursery() as nursery:
-            await nursery.start(executor.run, node)
+            await nursery.start(executor.run, self.node)
             if self.membership.raft_id:
                 await nursery.start(self._run_manager, reconcilers)
             self.agent = Agent(
-                credentials=credentials,
+                credentials=self.credentials,
                 executor=executor,
-                identity=node,
+                identity=self.node,
                 advertise_addr=self.membership.advertise_addr,
                 managers=self.dial_order,
                 on_news=self._take_news,
-                clock=settings.clock,
+                clock=self._settings.clock,
             )
             await nursery.start(self.agent.run)
             nursery.start_soon(self._renew, name="ca renewal")

@@ -266,12 +266,31 @@ class LocalNode:
                 raise NotInSwarm
             if member.membership.raft_id and not force:
                 raise LastManager
-            if member.agent is not None:
-                with trio.move_on_after(STOP_TASKS_S):
+            with trio.move_on_after(STOP_TASKS_S):
+                await _begun_or_over(member)  # a daemon that has just started has tasks to adopt
+                if member.agent is not None:
                     await member.agent.leave()
+                else:
+                    await self._remove_tasks(member)
             member.scope.cancel()
             await member.ended.wait()
             await self._forget()
+
+    async def _remove_tasks(self, member: Member) -> None:
+        """Remove the tasks of a stay that failed: no agent minds them, but they run on."""
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.executor.run, member.node)
+                known = await self.executor.known_tasks()
+                async with trio.open_nursery() as removals:
+                    for task_id in known:
+                        removals.start_soon(self.executor.remove_leftover, task_id)
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            failures, others = group.split(SwarmError)
+            if others is not None:
+                raise
+            log.warning("tasks of the swarm that this node leaves may run on: %s", failures)
 
     async def _forget(self) -> None:
         await trio.to_thread.run_sync(self._forget_files)
@@ -323,9 +342,7 @@ class LocalNode:
         self._error = ""
         self._member = member
         self._arrived.set()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_first, member.ready.wait, nursery.cancel_scope)
-            nursery.start_soon(_first, member.ended.wait, nursery.cancel_scope)
+        await _begun_or_over(member)
         if member.failure:
             raise SwarmError(member.failure)
 
@@ -444,6 +461,13 @@ async def _listen(host: str, port: int) -> Sequence[trio.SocketListener]:
 def _close_all(listeners: Sequence[trio.SocketListener]) -> None:
     for listener in listeners:
         listener.socket.close()
+
+
+async def _begun_or_over(member: Member) -> None:
+    """Wait until a stay has begun, or failed to."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_first, member.ready.wait, nursery.cancel_scope)
+        nursery.start_soon(_first, member.ended.wait, nursery.cancel_scope)
 
 
 async def _first(wait: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:

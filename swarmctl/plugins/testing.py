@@ -50,7 +50,10 @@ class Programs(Protocol):
         ...
 
     def stubborn(self) -> ContainerSpec:
-        """Return a spec that runs on when it gets its stop signal, with a grace of a second."""
+        """Return a spec that ignores its stop signal, with a grace of a second.
+
+        It prints a line once it does ignore it.
+        """
         ...
 
     def prints(self, out: Sequence[str], err: Sequence[str]) -> ContainerSpec:
@@ -74,7 +77,7 @@ class ShellPrograms:
 
     def stubborn(self) -> ContainerSpec:
         """See :class:`Programs`."""
-        return self._shell("trap '' TERM; while :; do sleep 1000; done")
+        return self._shell("trap '' TERM; echo ready; while :; do sleep 1000; done")
 
     def prints(self, out: Sequence[str], err: Sequence[str]) -> ContainerSpec:
         """See :class:`Programs`."""
@@ -177,6 +180,12 @@ async def _run_to_end(control: TaskController) -> int:
     return (await control.wait()).code
 
 
+async def _first_line(control: TaskController) -> None:
+    async with aclosing(control.logs(LogOptions(follow=True))) as lines:  # type: ignore[type-var]
+        async for _ in lines:
+            return
+
+
 async def _read_all(control: TaskController, options: LogOptions) -> list[LogLine]:
     async with aclosing(control.logs(options)) as lines:  # type: ignore[type-var]
         return [line async for line in lines]
@@ -272,6 +281,8 @@ async def _stops(rig: _Rig) -> None:
         ):
             await control.prepare()
             await control.start()
+            if control is not willing:
+                await _first_line(control)
             await end()
             status = await control.wait()
             if control is not willing:

@@ -45,7 +45,9 @@ class NullPrograms:
         return spec()
 
     def stubborn(self) -> ContainerSpec:
-        return msgspec.structs.replace(spec(stop_after="1h"), StopGracePeriod=SECOND)
+        return msgspec.structs.replace(
+            spec(stop_after="1h", output="ready"), StopGracePeriod=SECOND
+        )
 
     def prints(self, out: Sequence[str], err: Sequence[str]) -> ContainerSpec:
         return spec(exit_after="1s", output="\n".join(out), error_output="\n".join(err))

@@ -13,19 +13,19 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
 from swarmctl.plugins import EngineUnavailable
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 KEEPER_PACKAGE = "swarmctl.plugins.process_exec.keeper"
 START_TIMEOUT_S = 30.0  # a loaded machine; normally it takes a twentieth of a second
+LAUNCH_END_S = 1.0
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same source gives the same bytes
 _MAIN = b"from keeper.main import main\n\nmain()\n"
 
@@ -77,6 +77,8 @@ async def spawn_keeper(root: Path, *, idle_s: float | None = None) -> None:
         command = [sys.executable, "-I", "-S", str(program), str(root), directory_key(root)]
         command += [bundle().build, *([] if idle_s is None else [str(idle_s)])]
         answer = await _run(command)
+        if answer == "ready":
+            await trio.to_thread.run_sync(_drop_other_programs, root, program)
     except OSError as error:
         raise EngineUnavailable(f"the keeper cannot start: {error}") from error
     if answer not in ("ready", "held"):
@@ -104,13 +106,16 @@ async def _run(command: list[str]) -> str:
                     break
         return text.decode(errors="replace").strip()
     finally:
-        await process.stdout.aclose()
-        with trio.move_on_after(1.0, shield=True):
-            await process.wait()  # it forks and ends at once; waiting only clears it away
+        with trio.CancelScope(shield=True):
+            await process.stdout.aclose()
+            with trio.move_on_after(LAUNCH_END_S):
+                await process.wait()  # it forks and ends at once
+            process.kill()  # what hangs before that has started nothing
+            await process.wait()
 
 
 def _write_program(root: Path) -> Path:
-    """Write the archive, if it is not there, and drop those of versions that no longer run."""
+    """Write the archive, if it is not there."""
     build, content = bundle()
     path = root / f"keeper-{build}.pyz"
     try:
@@ -118,8 +123,16 @@ def _write_program(root: Path) -> Path:
             return path
     except FileNotFoundError:
         pass
-    fresh = root / f"keeper-{build}.{os.getpid()}.new"
-    fresh.write_bytes(content)
-    fresh.chmod(0o600)
-    fresh.replace(path)
+    # Whole or not at all, also when several daemons or a crash are at it at once.
+    descriptor, fresh = tempfile.mkstemp(prefix="keeper-", suffix=".new", dir=root)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    Path(fresh).replace(path)
     return path
+
+
+def _drop_other_programs(root: Path, program: Path) -> None:
+    """Remove what earlier versions left; ours has the lock, so none of them runs."""
+    for path in root.glob("keeper-*.pyz"):
+        if path != program:
+            path.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ class ProcessExecutor:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self.link.run, name="keeper link")
+                await nursery.start(self.link.run, name="keeper link")
                 task_status.started()
         finally:
             self._nursery = None

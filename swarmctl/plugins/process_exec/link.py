@@ -83,9 +83,10 @@ class KeeperLink:
         self._link_changed = trio.Event()
         self._task_changed: defaultdict[str, trio.Event] = defaultdict(trio.Event)
 
-    async def run(self) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the line up, from the first time it is needed, until cancelled."""
         self._runs = True
+        task_status.started()
         pause_s = RETRY_FIRST_S
         try:
             if await trio.to_thread.run_sync(task_ids, str(self._root)):

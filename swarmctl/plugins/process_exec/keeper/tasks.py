@@ -197,13 +197,14 @@ class Task:
             return
         self._keeper.loop.forget(child.report)
         os.close(child.report)
+        self._child = None
         if report:
             failure = json.loads(report)
             self.ended = {"code": failure["code"], "error": failure["text"], "never_ran": True}
             return  # the child is about to end, and then all is told
         self.phase = "running"
+        self._keeper.publish(self)  # first, so that who gets an answer knows the task as it is
         self._answer_starters()
-        self._keeper.publish(self)
 
     def _answer_starters(self) -> None:
         replies, self._started_replies = self._started_replies, []
@@ -299,9 +300,9 @@ class Task:
         cgroups.remove(self.group)
         self.spec = None
         self.phase = "ended"
+        self._keeper.publish(self)
         self._answer_starters()
         self._grew()
-        self._keeper.publish(self)
         callbacks, self.on_end = self.on_end, []
         for callback in callbacks:
             callback()

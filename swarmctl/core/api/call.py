@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EMPTY = Response(200)
-PIECE_ITEMS = 64
-"""How many objects are encoded in one go: some 2 ms, so that a long list lets others work."""
+PIECE_ITEMS = 128
+"""How many objects are encoded in one go: some 1 ms, so that a long list lets others work."""
 
 WHOLE_ITEMS_MAX = 2 * PIECE_ITEMS
 

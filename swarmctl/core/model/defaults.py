@@ -146,18 +146,22 @@ def insert_defaults(service: Service) -> Service:
     )
 
 
-def _spell_out(spec: ServiceSpec) -> ServiceSpec:
-    task = spec.TaskTemplate
+def spell_out_task(task: TaskSpec) -> TaskSpec:
+    """Return what tasks run with every absent default spelled out; asks for exactly the same."""
     container = task.ContainerSpec
     return replace(
+        task,
+        ContainerSpec=None if container is None else _spell_out_container(container),
+        Resources=task.Resources or ResourceRequirements(),
+        RestartPolicy=_spell_out_restart(task.RestartPolicy),
+        Placement=task.Placement or Placement(),
+    )
+
+
+def _spell_out(spec: ServiceSpec) -> ServiceSpec:
+    return replace(
         spec,
-        TaskTemplate=replace(
-            task,
-            ContainerSpec=None if container is None else _spell_out_container(container),
-            Resources=task.Resources or ResourceRequirements(),
-            RestartPolicy=_spell_out_restart(task.RestartPolicy),
-            Placement=task.Placement or Placement(),
-        ),
+        TaskTemplate=spell_out_task(spec.TaskTemplate),
         UpdateConfig=spec.UpdateConfig or DEFAULT_UPDATE,
         RollbackConfig=spec.RollbackConfig or DEFAULT_UPDATE,
     )

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from ..errors import InvalidConstraint
 from .constraint import node_matches, parse_constraints
+from .defaults import spell_out_task
 from .spec import EndpointSpec, Placement, TaskSpec
 from .task import TaskState
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 def is_dirty(service: ServiceRow, task: TaskRow, node: NodeRow | None) -> bool:
     """Return whether ``task`` has to be replaced for its service's sake.
 
-    A pure scale, a change of labels or names, and a placement that the task's node still satisfies
-    leave a task clean: clients drop ``Placement.Platforms`` whenever they did not ask a registry.
+    A pure scale, a change of labels or names, defaults spelled out, and a placement that the
+    task's node still satisfies leave a task clean: clients drop ``Placement.Platforms`` whenever
+    they did not ask a registry.
 
     Args:
         node: where the task is, None while it is nowhere.
@@ -34,6 +36,10 @@ def is_dirty(service: ServiceRow, task: TaskRow, node: NodeRow | None) -> bool:
     wanted_endpoint = _filled(service.api.Spec.EndpointSpec)
     if wanted_endpoint != _filled(task.private.endpoint) or _auth_differs(service, task):
         return True
+    if wanted == actual:
+        return False
+    # docker-py's scale() reads with insertDefaults and posts what it read: nothing has to restart.
+    wanted, actual = spell_out_task(wanted), spell_out_task(actual)
     if wanted == actual:
         return False
     if replace(wanted, Placement=None) != replace(actual, Placement=None):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .cluster import SwarmSpec
-    from .spec import ContainerSpec, Placement, ServiceSpec
+    from .spec import ContainerSpec, Placement, ServiceSpec, UpdateConfig
 
 
 def check_service_available(spec: ServiceSpec) -> None:
@@ -85,18 +85,22 @@ def _network_warnings(spec: ServiceSpec) -> Iterator[str]:
 
 
 def _update_warnings(spec: ServiceSpec) -> Iterator[str]:
-    update = spec.UpdateConfig
-    if update is not None:
-        # What asks for no more than the defaults is what happens, or would be missed by nobody.
-        followed = replace(DEFAULT_UPDATE, Parallelism=update.Parallelism, Delay=update.Delay)
-        asked = replace(update, Monitor=update.Monitor or DEFAULT_UPDATE.Monitor)
-        if asked != followed:
-            yield (
-                "of the update settings only parallelism and delay are followed yet: tasks are "
-                "replaced stop-first, and a failing update goes on"
-            )
-    if spec.RollbackConfig is not None:
+    update = spec.UpdateConfig or DEFAULT_UPDATE
+    # What asks for no more than the defaults is what happens, or would be missed by nobody; clients
+    # that read with insertDefaults post the defaults back.
+    followed = replace(DEFAULT_UPDATE, Parallelism=update.Parallelism, Delay=update.Delay)
+    if _with_monitor(update) != followed:
+        yield (
+            "of the update settings only parallelism and delay are followed yet: tasks are "
+            "replaced stop-first, and a failing update goes on"
+        )
+    rollback = spec.RollbackConfig
+    if rollback is not None and _with_monitor(rollback) != followed:
         yield "rollback settings are kept but not yet followed: the update settings count"
+
+
+def _with_monitor(config: UpdateConfig) -> UpdateConfig:
+    return replace(config, Monitor=config.Monitor or DEFAULT_UPDATE.Monitor)
 
 
 def _placement_warnings(placement: Placement | None) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from swarmctl.core.model.defaults import normalize_service_spec
+from swarmctl.core.model.defaults import insert_defaults, normalize_service_spec
 from swarmctl.core.model.dirty import is_dirty
 from swarmctl.core.model.objects import (
     Node,
@@ -41,6 +41,18 @@ def _task_of(service: ServiceRow, index: int = 1, auth: str = "") -> TaskRow:
         ),
         private=TaskPrivate(spec_version=index, endpoint=spec.EndpointSpec, registry_auth=auth),
     )
+
+
+def test_defaults_spelled_out_replace_no_task() -> None:
+    """A client that posts what it read with insertDefaults (docker-py's scale) restarts nothing;
+    a value that is none of the defaults still does."""
+    task = _task_of(_service(index=1))
+    service = _service()
+    spelled = replace(service, api=insert_defaults(service.api))
+    assert spelled.api.Spec.TaskTemplate != service.api.Spec.TaskTemplate
+    assert not is_dirty(spelled, task, EAST)
+    changed = _service(**{"TaskTemplate.ContainerSpec.StopGracePeriod": 1})
+    assert is_dirty(replace(changed, api=insert_defaults(changed.api)), task, EAST)
 
 
 @pytest.mark.parametrize(

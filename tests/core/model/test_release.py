@@ -6,7 +6,12 @@ import pytest
 
 from swarmctl.core.errors import Unimplemented
 from swarmctl.core.model.cluster import CAConfig, EncryptionConfig, ExternalCA, SwarmSpec
-from swarmctl.core.model.defaults import DEFAULT_SWARM_SPEC, normalize_service_spec
+from swarmctl.core.model.defaults import (
+    DEFAULT_SWARM_SPEC,
+    insert_defaults,
+    normalize_service_spec,
+)
+from swarmctl.core.model.objects import Service
 from swarmctl.core.model.release import (
     check_service_available,
     check_swarm_available,
@@ -90,8 +95,8 @@ UPDATE_WARNING = (
             {"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 8080}]}},
             [
                 (
-                    "published port 8080 is reserved but not yet routed to the service (target port "
-                    "80); mode=host publishes it on the nodes that run a task"
+                    "published port 8080 is reserved but not yet routed to the service (target "
+                    "port 80); mode=host publishes it on the nodes that run a task"
                 )
             ],
         ),
@@ -99,8 +104,8 @@ UPDATE_WARNING = (
             {"EndpointSpec": {"Ports": [{"TargetPort": 80}]}},
             [
                 (
-                    "a port is reserved but not yet routed to the service (target port 80); mode=host "
-                    "publishes it on the nodes that run a task"
+                    "a port is reserved but not yet routed to the service (target port 80); "
+                    "mode=host publishes it on the nodes that run a task"
                 )
             ],
         ),
@@ -121,6 +126,14 @@ UPDATE_WARNING = (
         ({"UpdateConfig": {"FailureAction": "rollback"}}, [UPDATE_WARNING]),
         ({"UpdateConfig": {"Monitor": 1}}, [UPDATE_WARNING]),
         ({"UpdateConfig": {"MaxFailureRatio": 0.5}}, [UPDATE_WARNING]),
+        (
+            {
+                "UpdateConfig": {"Parallelism": 2, "Delay": 3},
+                "RollbackConfig": {"Parallelism": 2, "Delay": 3, "Monitor": 5000000000},
+            },
+            [],
+        ),
+        ({"RollbackConfig": {"Parallelism": 1}}, []),
         (
             {"RollbackConfig": {}},
             ["rollback settings are kept but not yet followed: the update settings count"],
@@ -151,6 +164,12 @@ def test_what_is_not_done_is_said(changes: dict[str, object], warnings: list[str
     """Each thing that a service gets less than it asked for is one sentence."""
     spec = normalize_service_spec(service_spec(**changes))
     assert list(service_warnings(spec)) == warnings
+
+
+def test_defaults_that_a_client_posts_back_are_no_wishes() -> None:
+    """A service whose spec came back with every default spelled out has no warnings by that."""
+    spec = normalize_service_spec(service_spec())
+    assert service_warnings(insert_defaults(Service(Spec=spec)).Spec) == ()
 
 
 def test_a_service_without_a_container_has_no_warnings() -> None:

@@ -1,0 +1,141 @@
+"""A whole node in this process: its API on a real socket, its tasks pretended.
+
+The client is the standard library's, in threads, so that no bug of our codec can hide behind it.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from swarmctl.core.api.server import ApiServer, PluginLine
+from swarmctl.core.clock import SystemClock, new_id
+from swarmctl.core.manager.pipeline import reconcilers
+from swarmctl.core.node import LocalNode, NodeSettings
+from swarmctl.core.wire.unix_listener import open_unix_listener
+from swarmctl.plugins.null_exec import NullExecutor
+from swarmctl.plugins.spread import SpreadScheduler
+from tests.e2e.lab.unix_http import Reply, UnixClient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from swarmctl.core.agent.executor import Executor
+    from swarmctl.core.manager.manager import Manager
+    from swarmctl.core.manager.reconcile import Reconciler
+    from swarmctl.core.model.change import Transaction
+
+WAIT_S = 30.0
+
+
+class RunningApi:
+    """The node and how a test talks to it.
+
+    Attributes:
+        socket: path of the API's socket.
+        port: where the node listens once it is in a swarm.
+    """
+
+    def __init__(self, socket_path: Path, port: int, node: LocalNode) -> None:
+        self.socket = socket_path
+        self.port = port
+        self.node = node
+
+    @property
+    def manager(self) -> Manager:
+        assert self.node.manager is not None
+        return self.node.manager
+
+    async def request(self, method: str, path: str, body: object = None, **more: Any) -> Reply:
+        """Send one request on a connection of its own."""
+
+        def send() -> Reply:
+            with UnixClient(self.socket, timeout_s=WAIT_S) as client:
+                return client.request(method, path, body, **more)
+
+        return await trio.to_thread.run_sync(send)
+
+    async def get(self, path: str) -> Any:
+        """Return what a GET gives; it has to be a 200."""
+        reply = await self.request("GET", path)
+        assert reply.status == 200, reply
+        return reply.json
+
+    async def refusal(self, method: str, path: str, body: object = None) -> tuple[int, str]:
+        """Return the status and the message of a request that is refused."""
+        reply = await self.request(method, path, body)
+        assert reply.headers.get("Content-Type") == "application/json", reply
+        return reply.status, reply.json["message"]
+
+    async def init(self) -> str:
+        """Found a swarm; return the node's id."""
+        address = f"127.0.0.1:{self.port}"
+        body = {"ListenAddr": address, "AdvertiseAddr": address}
+        reply = await self.request("POST", "/swarm/init", body)
+        assert reply.status == 200, reply
+        return str(reply.json)
+
+    async def create(self, name: str, **spec: object) -> str:
+        """Create a service; return its id."""
+        reply = await self.request("POST", "/services/create", service_body(name, **spec))
+        assert reply.status == 201, reply
+        return str(reply.json["ID"])
+
+    async def propose(self, transaction: Transaction) -> object:
+        """Change the tables behind the API's back, as another component would."""
+        return (await self.manager.propose([transaction]))[0]
+
+
+def service_body(name: str, *, replicas: int = 1, **spec: object) -> dict[str, Any]:
+    """Return a spec as a client sends it; ``spec`` are further fields of it."""
+    return {
+        "Name": name,
+        "TaskTemplate": {"ContainerSpec": {"Image": "host", "Args": ["sleep", "60"]}},
+        "Mode": {"Replicated": {"Replicas": replicas}},
+        **spec,
+    }
+
+
+@asynccontextmanager
+async def running_api(
+    folder: Path,
+    *,
+    executor: Executor | None = None,
+    work: Sequence[Reconciler] | None = None,
+) -> AsyncIterator[RunningApi]:
+    """Run a node in no swarm and its API.
+
+    Args:
+        folder: for its state and its socket; a short path, as unix sockets want it.
+        executor: runs its tasks; by default they are pretended.
+        work: what it does while it leads; by default everything.
+    """
+    port = _free_port()
+    clock = SystemClock()
+    node = LocalNode(
+        NodeSettings(state_dir=str(folder / "state"), hostname="here"),
+        executor or NullExecutor(hostname="here"),
+        reconcilers(SpreadScheduler()) if work is None else work,
+        clock,
+        new_id,
+    )
+    (folder / "state").mkdir(mode=0o700)
+    api = ApiServer(node, [PluginLine("spread", "1", 1)], "9.9", clock, new_id)
+    async with (
+        trio.open_nursery() as nursery,
+        open_unix_listener(str(folder / "sock"), mode=0o600, gid=None) as listener,
+    ):
+        await nursery.start(node.run)
+        await nursery.start(lambda task_status: api.run([listener], task_status=task_status))
+        yield RunningApi(folder / "sock", port, node)
+        nursery.cancel_scope.cancel()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,322 @@
+"""The docker CLI and docker-py as they are, against a whole node: output and exit codes.
+
+Facts of the CLI's requests: docker-api.md section 2.4. Without a ``docker`` command the CLI's tests
+are skipped with that reason (with ``CI=true`` they fail).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import docker
+import docker.errors
+import docker.types
+import pytest
+import trio
+
+from .running import RunningApi, running_api
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    T = TypeVar("T")
+
+CLI_S = 60.0
+
+
+class Said(NamedTuple):
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli() -> str:
+    """Path of the stock docker CLI."""
+    path = shutil.which("docker")
+    if path is not None:
+        return path
+    reason = "needs the docker command (any recent docker CLI)"
+    if os.environ.get("CI", "").lower() in ("1", "true"):
+        pytest.fail(f"CI must be able to run this: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+class Docker:
+    """The stock CLI, talking to one node."""
+
+    def __init__(self, path: str, api: RunningApi, home: Path) -> None:
+        self._path = path
+        self._env = {"DOCKER_HOST": f"unix://{api.socket}", "HOME": str(home), "PATH": ""}
+
+    async def __call__(self, *args: str, code: int = 0) -> Said:
+        """Run one command, which has to end with ``code``."""
+        with trio.fail_after(CLI_S):
+            done = await trio.run_process(
+                [self._path, *args],
+                env=self._env,
+                check=False,
+                stdin=b"",
+                capture_stdout=True,
+                capture_stderr=True,
+            )
+        said = Said(done.returncode, done.stdout.decode(), done.stderr.decode())
+        assert said.code == code, said
+        return said
+
+
+async def test_the_cli_builds_and_takes_down_a_swarm(tmp_path: Path, cli: str) -> None:
+    """init, join-token, update, ca, info, version, node and leave print what Docker's daemon makes
+    them print."""
+    async with running_api(tmp_path) as api:
+        run = Docker(cli, api, tmp_path)
+        said = await run("node", "ls", code=1)
+        assert said.err.startswith("Error response from daemon: This node is not a swarm manager.")
+        address = f"127.0.0.1:{api.port}"
+        said = await run("swarm", "init", "--listen-addr", address, "--advertise-addr", address)
+        assert said.out.startswith("Swarm initialized: current node (")
+        assert f" {address}\n" in said.out
+        assert "already part of a swarm" in (await run("swarm", "init", code=1)).err
+        token = (await run("swarm", "join-token", "-q", "worker")).out
+        assert token.startswith("SWMTKN-1-")
+        assert (await run("swarm", "join-token", "-q", "--rotate", "worker")).out != token
+        assert (await run("swarm", "update", "--task-history-limit", "3")).out == "Swarm updated.\n"
+        assert (await run("swarm", "ca")).out.startswith("-----BEGIN CERTIFICATE-----")
+        assert (
+            "rotating the root CA is not available"
+            in (await run("swarm", "ca", "--rotate", code=1)).err
+        )
+        assert (await run("swarm", "unlock-key", code=1)).err == "no unlock key is set\n"
+        info = (await run("info")).out
+        assert "Is Manager: true" in info
+        assert "Task History Retention Limit: 3" in info
+        assert "Server: swarmctl" in (await run("version")).out
+        row = "{{.Hostname}} {{.Status}} {{.ManagerStatus}}"
+        assert (await run("node", "ls", "--format", row)).out == "here Ready Leader\n"
+        node = (await run("node", "ls", "-q")).out.strip()
+        await run("node", "update", "--label-add", "a=b", node)
+        assert (await run("node", "ls", "-q", "--filter", "node.label=a=b")).out.strip() == node
+        labels = await run("node", "inspect", "self", "--format", "{{.Spec.Labels}}")
+        assert labels.out == "map[a:b]\n"
+        assert (
+            "attempting to demote the last manager"
+            in (await run("node", "demote", node, code=1)).err
+        )
+        assert "participating as a manager" in (await run("swarm", "leave", code=1)).err
+        assert (await run("swarm", "leave", "--force")).out == "Node left the swarm.\n"
+
+
+async def test_the_cli_runs_a_service_through_its_life(tmp_path: Path, cli: str) -> None:
+    """create converges and exits 0; ls, ps, inspect, logs, scale, update, rollback and rm work."""
+    async with running_api(tmp_path) as api:
+        run = Docker(cli, api, tmp_path)
+        await api.init()
+        said = await run(
+            "service", "create", "--name", "web", "--replicas", "2", "--update-monitor", "1s",
+            "--detach=false", "host",
+        )  # fmt: skip
+        assert "overall progress: 2 out of 2 tasks" in said.out
+        assert said.out.rstrip().endswith("converged")
+        line = "{{.Name}} {{.Mode}} {{.Replicas}} {{.Image}}"
+        listed = await run("service", "ls", "--format", line)
+        assert listed.out == "web replicated 2/2 host:latest\n"
+        line = "{{.Name}} {{.Node}} {{.CurrentState}}"
+        shown = await run("service", "ps", "web", "--format", line)
+        assert [row[:18] for row in sorted(shown.out.splitlines())] == [
+            "web.1 here Running",
+            "web.2 here Running",
+        ]
+        pretty = await run("service", "inspect", "--pretty", "web")
+        assert "Service Mode:\tReplicated" in pretty.out
+        assert (await run("service", "scale", "web=3")).out.startswith("web scaled to 3\n")
+        assert (await run("service", "ls", "--format", "{{.Replicas}}")).out == "3/3\n"
+        await run("service", "update", "--env-add", "A=1", "web")
+        env = "{{.Spec.TaskTemplate.ContainerSpec.Env}}"
+        assert (await run("service", "inspect", "--format", env, "web")).out == "[A=1]\n"
+        await run("service", "rollback", "web")
+        assert (await run("service", "inspect", "--format", env, "web")).out == "[]\n"
+        assert (await run("node", "ps", "-q")).out
+        assert (await run("service", "rm", "web")).out == "web\n"
+        assert (await run("service", "ls", "-q")).out == ""
+
+
+async def test_the_cli_shows_a_services_output(tmp_path: Path, cli: str) -> None:
+    """service logs prefixes each line with its task and node, by name or by task id."""
+    async with running_api(tmp_path) as api:
+        run = Docker(cli, api, tmp_path)
+        await api.init()
+        await run(
+            "service", "create", "-q", "--name", "web", "--update-monitor", "1s",
+            "--env", "SWARMCTL_NULL_OUTPUT=hello", "host",
+        )  # fmt: skip
+        lines = (await run("service", "logs", "web")).out.splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith("web.1.")
+        assert lines[0].endswith("@here    | hello")
+        raw = await run("service", "logs", "--raw", "--timestamps", "web")
+        assert raw.out.endswith("Z hello\n")
+        task = (await run("service", "ps", "-q", "--no-trunc", "web")).out.strip()
+        assert (await run("service", "logs", "--raw", task)).out == "hello\n"
+
+
+DAEMON = "Error response from daemon: "
+RPC = DAEMON + "rpc error: code = "
+WRONG_CREATES = {
+    "unknown flag": (("--bogus", "host"), 125, "unknown flag: --bogus"),
+    "constraint": (
+        ("--constraint", "node.role=manager", "host"),
+        1,
+        RPC + "Unknown desc = constraint expected one operator from ==, !=",
+    ),
+    "name": (
+        ("--name", "web", "host"),
+        1,
+        RPC + "AlreadyExists desc = name conflicts with an existing object: service web already",
+    ),
+    "memory": (
+        ("--limit-memory", "4b", "host"),
+        1,
+        RPC + "InvalidArgument desc = invalid memory value 4: Must be at least 4MiB",
+    ),
+    "port": (
+        ("-p", "80:80", "-p", "80:81", "host"),
+        1,
+        RPC + "InvalidArgument desc = EndpointSpec: duplicate published ports provided",
+    ),
+    "network": (("--network", "foo", "host"), 1, DAEMON + "network foo not found"),
+    "secret": (("--secret", "foo", "host"), 1, "secret not found: foo"),
+}
+
+
+async def test_the_cli_says_why_a_service_was_refused(tmp_path: Path, cli: str) -> None:
+    """A service that cannot be made ends the command with Docker's words and exit code."""
+    async with running_api(tmp_path) as api:
+        run = Docker(cli, api, tmp_path)
+        await api.init()
+        await api.create("web")
+        for case, (args, code, text) in WRONG_CREATES.items():
+            said = await run("service", "create", "-d", *args, code=code)
+            assert text in said.err, case
+
+
+async def test_the_cli_lists_what_there_is_none_of(tmp_path: Path, cli: str) -> None:
+    """Lists of what this release does not make are empty, not errors; making it is refused."""
+    async with running_api(tmp_path) as api:
+        run = Docker(cli, api, tmp_path)
+        await api.init()
+        for noun in ("network", "secret", "config"):
+            assert (await run(noun, "ls", "-q")).out == ""
+        assert (await run("stack", "ls", "--format", "{{.Name}}")).out == ""
+        path = tmp_path / "data"
+        path.write_text("x")
+        said = await run("secret", "create", "s", str(path), code=1)
+        assert "POST /secrets/create is not available in this release" in said.err
+        said = await run("service", "create", "-d", "-p", "80:80", "host")
+        assert said.err.startswith("published port 80 is reserved but not yet routed")
+
+
+# --- docker-py -----------------------------------------------------------------------------------
+
+
+async def _ask(api: RunningApi, work: Callable[[docker.DockerClient], T]) -> T:
+    """Run ``work`` with a docker-py client in a thread, as its users do."""
+
+    def run() -> T:
+        client = docker.DockerClient(base_url=f"unix://{api.socket}", version="auto")
+        try:
+            return work(client)
+        finally:
+            client.close()
+
+    return await trio.to_thread.run_sync(run)
+
+
+async def test_docker_py_drives_a_swarm(tmp_path: Path) -> None:
+    """docker-py founds a swarm, changes it and a node, and reads tokens and facts."""
+    async with running_api(tmp_path) as api:
+        address = f"127.0.0.1:{api.port}"
+
+        def work(client: docker.DockerClient) -> None:
+            assert client.ping() is True
+            node_id = client.swarm.init(advertise_addr=address, listen_addr=address)
+            assert client.info()["Swarm"]["NodeID"] == node_id
+            client.swarm.update(rotate_worker_token=True, labels={"a": "b"})
+            client.swarm.reload()
+            assert client.swarm.attrs["Spec"]["Labels"] == {"a": "b"}
+            (node,) = client.nodes.list(filters={"role": "manager"})
+            assert node.id == node_id
+            wish = {"Availability": "drain", "Role": "manager", "Labels": {"k": "v"}}
+            assert node.update(wish) is True
+            node.reload()
+            assert node.attrs["Spec"] == wish
+            assert client.swarm.get_unlock_key() == {"UnlockKey": ""}
+            for listed in (client.networks.list(), client.secrets.list(), client.configs.list()):
+                assert listed == []
+            assert client.swarm.leave(force=True) is True
+            with pytest.raises(docker.errors.APIError) as caught:
+                client.nodes.list()
+            assert caught.value.status_code == 503
+
+        await _ask(api, work)
+
+
+async def test_docker_py_runs_a_service(tmp_path: Path) -> None:
+    """docker-py creates, finds, scales, updates, reads the output of, and removes a service."""
+    async with running_api(tmp_path) as api:
+        await api.init()
+        service_id = await _ask(api, _create)
+        await _until_running(api, service_id, 2)
+
+        def work(client: docker.DockerClient) -> set[str]:
+            (service,) = client.services.list(filters={"label": ["a=b"]}, status=True)
+            assert service.id == service_id
+            assert service.attrs["ServiceStatus"]["DesiredTasks"] == 2
+            stale = client.services.get(service_id)
+            before = {task["ID"] for task in service.tasks()}
+            assert service.scale(3) == {"Warnings": None}
+            with pytest.raises(docker.errors.APIError) as caught:
+                stale.update(labels={})
+            assert caught.value.status_code == 500
+            assert str(caught.value.explanation).endswith("update out of sequence")
+            return before
+
+        def finish(client: docker.DockerClient) -> None:
+            service = client.services.get(service_id)
+            assert service.force_update() == {"Warnings": None}
+            assert b"".join(service.logs(stdout=True)) == b""
+            with pytest.raises(docker.errors.APIError, match="already exists"):
+                _create(client)
+            assert service.remove() is True
+            with pytest.raises(docker.errors.NotFound):
+                client.services.get(service_id)
+
+        before = await _ask(api, work)
+        tasks = await _until_running(api, service_id, 3)
+        assert before < tasks, "scaling by docker-py restarted tasks"
+        await _ask(api, finish)
+
+
+def _create(client: docker.DockerClient) -> str:
+    mode = docker.types.ServiceMode("replicated", 2)
+    service: Any = client.services.create("host", name="web", mode=mode, labels={"a": "b"})
+    return str(service.id)
+
+
+async def _until_running(api: RunningApi, service_id: str, count: int) -> set[str]:
+    """Wait until a service's tasks run; return their ids."""
+    with trio.fail_after(20):
+        while True:
+            tasks = await api.get("/tasks")
+            running = {
+                task["ID"]
+                for task in tasks
+                if task["ServiceID"] == service_id and task["Status"]["State"] == "running"
+            }
+            if len(running) == count:
+                return running
+            await trio.sleep(0.05)

@@ -144,8 +144,16 @@ class LocalNode:
 
     @property
     def error(self) -> str:
-        """Why the state is an error, in a sentence; else empty."""
-        return self._member.failure if self._member is not None else self._error
+        """What keeps this node from taking part in its swarm, in a sentence; else empty.
+
+        Of a member that is out of session, why: no manager answers, or they refuse it.
+        """
+        member = self._member
+        if member is None:
+            return self._error
+        if member.failure or member.agent is None:
+            return member.failure
+        return member.agent.error
 
     @property
     def node_id(self) -> str:

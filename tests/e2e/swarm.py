@@ -81,8 +81,8 @@ class Swarm(Cluster):
     def api(
         self, method: str, path: str, body: object = None, *, query: dict[str, Any] | None = None
     ) -> Any:
-        """One call to the manager."""
-        return self._manager.call(method, path, body, query=query)
+        """One call to the manager, on a connection of its own: it may have been restarted."""
+        return self.daemons[0].api(method, path, body, query=query)
 
     def create_spec(self, name: str, replicas: int, **parts: Any) -> str:
         """Create a service; returns its id.

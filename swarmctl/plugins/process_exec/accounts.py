@@ -8,6 +8,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ def resolve(user: str, groups: tuple[str, ...]) -> Account:
         ExecutorError: no such user or group here, or this daemon may not become it.
     """
     if not user and not groups:
-        return Account(home=_home(os.geteuid()))
+        return Account(home=own_home())
     name, _, group = user.partition(":")
     entry = _user_entry(name) if name else _user_entry(str(os.geteuid()))
     uid = entry.pw_uid if entry is not None else _number(name, f'User "{name}": no such user')
@@ -117,6 +118,8 @@ def _number(text: str, otherwise: str) -> int:
     raise ExecutorError(f"ContainerSpec.{otherwise} on this host")
 
 
-def _home(uid: int) -> str:
-    entry = _user_entry(str(uid))
+@cache
+def own_home() -> str:
+    """Return the home directory of whoever this daemon runs as."""
+    entry = _user_entry(str(os.geteuid()))
     return entry.pw_dir if entry is not None else "/"

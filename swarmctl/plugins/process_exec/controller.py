@@ -42,7 +42,7 @@ class ProcessTask:
         view = await self._view()
         if view is not None:
             return
-        await trio.to_thread.run_sync(request.check, self._assignment)
+        request.check(self._assignment)
         account = await self._account()
         await self._make(account)
 
@@ -138,6 +138,8 @@ class ProcessTask:
                 f"Resources.Limits: this host gives no cgroup for {names}; "
                 "run without such limits, or on a node that has them"
             )
+        if not (spec.User or spec.Groups or spec.Dir):
+            return accounts.Account(home=accounts.own_home())
         return await trio.to_thread.run_sync(self._resolve, spec.User, spec.Groups, spec.Dir)
 
     def _resolve(self, user: str, groups: tuple[str, ...], folder: str) -> accounts.Account:

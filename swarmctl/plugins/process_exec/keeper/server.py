@@ -18,7 +18,7 @@ from .loop import Loop
 from .private import PrivateFiles
 from .probes import Probe
 from .tasks import Refused, Task
-from .trees import remove_tree
+from .trees import is_empty, remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -312,7 +312,11 @@ class Keeper:
                 reply({})
                 self._look_idle()
 
-            self._remove_folder(trash, done)
+            if is_empty(f"{trash}/work"):
+                remove_tree(trash)  # the few files of our own: not worth a process
+                done()
+            else:
+                self._remove_folder(trash, done)
 
     def _leave(self, reply: Callable[[Message], None]) -> None:
         if any(task.live for task in self._tasks.values()):

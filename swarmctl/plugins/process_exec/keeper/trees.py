@@ -26,6 +26,16 @@ def remove_tree(path: str) -> bool:
     return not os.path.lexists(path)
 
 
+def is_empty(path: str) -> bool:
+    """Is ``path`` a directory with nothing in it, or not there at all?"""
+    try:
+        return not os.listdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
 def _remove_entry(name: str, descriptor: int) -> None:
     try:
         os.rmdir(name, dir_fd=descriptor)

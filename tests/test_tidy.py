@@ -34,6 +34,7 @@ PLUGIN_ROOTS = ("docker_exec", "podman_exec")
 TREE = """
 swarmctl                       __main__:E daemon:T config:E
 swarmctl.cli                   *:E
+swarmctl.cli.service           *:E
 swarmctl.plugins               hookspecs model loader:E testing:T spread subnets null_exec:T
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
@@ -161,7 +162,7 @@ class Ban:
 
 
 KEEPER = "swarmctl.plugins.process_exec.keeper"  # a program of its own: one thread, no trio
-CLOCK = Ban(("swarmctl.core.clock", KEEPER), "wall time comes from Clock.now() (core/clock.py)")
+CLOCK = Ban(("swarmctl.core.clock", "swarmctl.cli", KEEPER), "wall time comes from Clock.now() (core/clock.py)")
 FSYNC = Ban(
     (
         *("swarmctl.core.raft.disk", "swarmctl.core.agent.disk", "swarmctl.core.ca.keyfiles"),

@@ -38,6 +38,10 @@ class ClientError(SwarmError):
     status = 503
 
 
+class NoDaemon(ClientError):
+    """Nobody listens at the socket: there is no daemon, or not any more."""
+
+
 class Answer(NamedTuple):
     """One whole answer."""
 
@@ -50,8 +54,9 @@ class Answer(NamedTuple):
 class Client:
     """Requests to one daemon; usable as a context manager. Not for several threads at once."""
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, *, answer_timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         self._socket_path = socket_path
+        self._answer_timeout_s = answer_timeout_s
         self._idle: _Connection | None = None
 
     def request(
@@ -79,7 +84,7 @@ class Client:
             except _ClosedUnanswered as error:
                 if method not in _SAFE_METHODS:
                     raise ClientError(_unanswered(self._socket_path)) from error
-        connection = _Connection(self._socket_path)
+        connection = _Connection(self._socket_path, self._answer_timeout_s)
         try:
             return self._exchange(connection, method, path, query, body, headers)
         except _ClosedUnanswered as error:
@@ -102,7 +107,9 @@ class Client:
         Raises:
             ClientError: as ``request``; also out of the iterator.
         """
-        with contextlib.closing(_Connection(self._socket_path)) as connection:
+        with contextlib.closing(
+            _Connection(self._socket_path, self._answer_timeout_s)
+        ) as connection:
             try:
                 head = connection.exchange(method, path, query, body, headers)
             except _ClosedUnanswered as error:
@@ -162,17 +169,18 @@ class _ClosedUnanswered(Exception):
 class _Connection:
     """One connected socket and its codec."""
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, answer_timeout_s: float) -> None:
         self.codec = ClientCodec()
         self._socket_path = socket_path
+        self._answer_timeout_s = answer_timeout_s
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.settimeout(CONNECT_TIMEOUT_S)
             self._socket.connect(socket_path)
-            self._socket.settimeout(ANSWER_TIMEOUT_S)
+            self._socket.settimeout(self._answer_timeout_s)
         except OSError as error:
             self._socket.close()
-            raise ClientError(_why_unreachable(socket_path, error)) from error
+            raise _unreachable(socket_path, error) from error
 
     @property
     def usable(self) -> bool:
@@ -185,7 +193,7 @@ class _Connection:
         except OSError:
             return False
         finally:
-            self._socket.settimeout(ANSWER_TIMEOUT_S)
+            self._socket.settimeout(self._answer_timeout_s)
         return False
 
     def exchange(
@@ -236,7 +244,8 @@ class _Connection:
             return self._socket.recv(RECEIVE_BYTES)
         except TimeoutError as error:
             raise ClientError(
-                f"the daemon at {self._socket_path} did not answer for {ANSWER_TIMEOUT_S:g} s; "
+                f"the daemon at {self._socket_path} did not answer for "
+                f"{self._answer_timeout_s:g} s; "
                 "see its log"
             ) from error
         except ConnectionResetError:
@@ -255,12 +264,14 @@ def _unanswered(socket_path: str) -> str:
     return f"the daemon at {socket_path} closed the connection without an answer; see its log"
 
 
-def _why_unreachable(socket_path: str, error: OSError) -> str:
+def _unreachable(socket_path: str, error: OSError) -> ClientError:
     if isinstance(error, PermissionError):
-        return f"no permission for {socket_path}: run this as root, or join the socket's group"
+        return ClientError(
+            f"no permission for {socket_path}: run this as root, or join the socket's group"
+        )
     if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
-        return (
+        return NoDaemon(
             f"no swarmctl daemon answers at {socket_path}. `swarmctl init` or `swarmctl join` "
             "start one; `swarmctl daemon` runs it in the foreground; --socket names another"
         )
-    return f"cannot reach the daemon at {socket_path}: {error.strerror or error}"
+    return ClientError(f"cannot reach the daemon at {socket_path}: {error.strerror or error}")

@@ -1,39 +1,95 @@
-"""``swarmctl daemon``: run the daemon in the foreground and resume what the state directory holds."""
+"""``swarmctl daemon``: run the daemon in the foreground and resume what the state directory holds.
+
+The one command that runs the product instead of asking it; trio and the rest are loaded for it
+alone. ``init --foreground`` and ``join --foreground`` come here too.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from swarmctl.config import load_config
-from swarmctl.core.errors import SwarmError
+
+from .command import Failure, command
+from .flags import BOOL, TEXT, Flag
+from .launch import DAEMON_FLAGS, wait_for_daemon
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .command import Invocation
+
+_ADDRESS = 'for init and join when they name none (format: "<ip|interface>[:port]")'
 
 
-@click.command()
-@click.option("--state-dir", help="Where everything that must survive is kept.")
-@click.option("--socket", help="Path of the API's unix socket.")
-@click.option("--config", help="TOML file with settings.")
-@click.option("--executor", help="docker, podman, process or a plugin's name.")
-@click.option("--engine", help="Endpoint of the engine, such as unix:///var/run/docker.sock.")
-@click.option("--listen-addr", help="Default for init and join: <ip|interface>[:port].")
-@click.option("--advertise-addr", help="Default for init and join: <ip|interface>[:port].")
-@click.option("--hostname", help="Told to the swarm instead of the system's.")
-@click.option("--log-level", help="debug, info, warning or error.")
-@click.option(
-    "--accept-moved-state",
-    is_flag=True,
-    default=None,
-    help="Start although the state directory comes from another machine.",
+@command(
+    "daemon [OPTIONS]",
+    "Run the daemon in the foreground",
+    *DAEMON_FLAGS,
+    Flag("accept-moved-state", BOOL, "Start although the state directory is another machine's"),
+    Flag("advertise-addr", TEXT, f"Advertised address {_ADDRESS}"),
+    Flag("detached", BOOL, "Log to a file in the state directory", hidden=True),
+    Flag("hostname", TEXT, "Hostname told to the swarm instead of the system's"),
+    Flag("listen-addr", TEXT, f"Listen address {_ADDRESS}"),
+    Flag("log-level", TEXT, "Logging level (debug, info, warning, error)", default="info"),
 )
-@click.option("--detached", is_flag=True, hidden=True, help="Log to a file in the state directory.")
-def daemon(*, detached: bool, **flags: str | bool | None) -> None:
-    """Run the daemon in the foreground."""
-    from swarmctl.daemon import run_daemon  # trio and the rest are loaded for this command alone
+def daemon(call: Invocation) -> None:
+    """Run until a signal; the exit code is the daemon's."""
+    from swarmctl.daemon import run_daemon
 
-    try:
-        config = load_config(flags, os.environ)
-    except SwarmError as error:
-        raise click.ClickException(str(error)) from error
-    sys.exit(run_daemon(config, detached=detached))
+    config = load_config(daemon_settings(call), os.environ)
+    detached = call.given.is_set("detached")
+    if detached:
+        os.chdir("/")  # nobody's directory or mount is kept busy; the settings are absolute
+    raise SystemExit(run_daemon(config, detached=detached))
+
+
+def run_in_foreground(call: Invocation, first: Callable[[], None]) -> None:
+    """Run the daemon here, and ``first`` beside it once it answers; ends with the daemon.
+
+    Args:
+        first: sends the request that the command is about and says what came of it.
+
+    Raises:
+        SystemExit: always; 1 when ``first`` failed, else the daemon's exit code.
+    """
+    from swarmctl.daemon import run_daemon
+
+    config = load_config(daemon_settings(call), os.environ)
+    failed = threading.Event()
+
+    def beside() -> None:
+        try:
+            wait_for_daemon(call.api)
+            first()
+        except BaseException as error:
+            text = error.message if isinstance(error, Failure) else str(error)
+            click.echo(text, err=True)
+            failed.set()
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise SystemExit(1) from error
+
+    threading.Thread(target=beside, name="first request", daemon=True).start()
+    code = run_daemon(config)
+    raise SystemExit(1 if failed.is_set() else code)
+
+
+def daemon_settings(call: Invocation) -> dict[str, Any]:
+    """Return the daemon's settings as ``load_config`` takes them; None for what was not given."""
+    settings = {
+        flag.name.replace("-", "_"): call.given.value(flag.name)
+        for flag in (*DAEMON_FLAGS, *_MORE_SETTINGS)
+    }
+    settings["socket"] = call.named_socket
+    return settings
+
+
+_MORE_SETTINGS = tuple(
+    Flag(name, TEXT, "")
+    for name in ("accept-moved-state", "advertise-addr", "hostname", "listen-addr", "log-level")
+)

@@ -1,24 +1,82 @@
-"""``swarmctl version``: what this client is."""
+"""``swarmctl version``: what this client is, and the daemon behind the socket if one answers."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from swarmctl import __version__
 
+from .client import ClientError
+from .command import Failure, command
+from .flags import TEXT, Flag
+from .gofunctions import go_json
+from .gotemplate import Template
 
-@click.command()
-def version() -> None:
-    """Show the swarmctl version information."""
+if TYPE_CHECKING:
+    from .command import Invocation
+
+
+@command(
+    "version [OPTIONS]",
+    "Show the swarmctl version information",
+    Flag("format", TEXT, "json | Go TEMPLATE", short="f"),
+)
+def version(call: Invocation) -> None:
+    """Print the client's side, then the daemon's; no daemon is worth a word, not an error."""
     machine = os.uname()
-    rows = {
+    client: dict[str, Any] = {
         "Version": __version__,
-        "Python version": ".".join(str(part) for part in sys.version_info[:3]),
-        "OS/Arch": f"{machine.sysname.lower()}/{machine.machine}",
+        "PythonVersion": ".".join(str(part) for part in sys.version_info[:3]),
+        "Os": machine.sysname.lower(),
+        "Arch": machine.machine,
     }
-    click.echo("Client:")
+    absent = ""
+    server = None
+    try:
+        server = call.api.get("/version")
+    except ClientError as error:
+        absent = str(error)
+    shown = {"Client": client, "Server": server}
+    form = call.given.text("format")
+    if form == "json":
+        click.echo(go_json(shown))
+    elif form:
+        click.echo(Template(form).render(shown))
+    else:
+        _write_text(client, server)
+    if absent:
+        raise Failure(absent)
+
+
+def _write_text(client: dict[str, Any], server: dict[str, Any] | None) -> None:
+    _write_part(
+        "Client:",
+        {
+            "Version": client["Version"],
+            "Python version": client["PythonVersion"],
+            "OS/Arch": f"{client['Os']}/{client['Arch']}",
+        },
+    )
+    if server is None:
+        return
+    click.echo()
+    _write_part(
+        "Server:",
+        {
+            "Version": server.get("Version", ""),
+            "API version": f"{server.get('ApiVersion', '')} "
+            f"(minimum version {server.get('MinAPIVersion', '')})",
+            "OS/Arch": f"{server.get('Os', '')}/{server.get('Arch', '')}",
+            "Kernel version": server.get("KernelVersion", ""),
+        },
+    )
+
+
+def _write_part(title: str, rows: dict[str, str]) -> None:
+    click.echo(title)
     for name, value in rows.items():
         click.echo(f" {name + ':':<18} {value}")

@@ -1,0 +1,64 @@
+"""The groups below the root: what can be done with nodes, services, tasks and plugins."""
+
+from __future__ import annotations
+
+from .command import Group, Lazy
+
+node = Group(
+    "node",
+    "Manage Swarm nodes",
+    {
+        "inspect": Lazy(
+            "swarmctl.cli.node:inspect", "Display detailed information on one or more nodes"
+        ),
+        "ls": Lazy("swarmctl.cli.node:list_nodes", "List nodes in the swarm"),
+        "ps": Lazy(
+            "swarmctl.cli.node:ps",
+            "List tasks running on one or more nodes, defaults to current node",
+        ),
+        "rm": Lazy("swarmctl.cli.node:remove", "Remove one or more nodes from the swarm"),
+        "update": Lazy("swarmctl.cli.node:update", "Update a node"),
+    },
+    aliases={"list": "ls", "remove": "rm"},
+)
+
+service = Group(
+    "service",
+    "Manage Swarm services",
+    {
+        "create": Lazy("swarmctl.cli.service.create:create", "Create a new service"),
+        "inspect": Lazy(
+            "swarmctl.cli.service.inspect:inspect",
+            "Display detailed information on one or more services",
+        ),
+        "logs": Lazy("swarmctl.cli.logs:service_logs", "Fetch the logs of a service or task"),
+        "ls": Lazy("swarmctl.cli.service.lists:list_services", "List services"),
+        "ps": Lazy("swarmctl.cli.service.lists:ps", "List the tasks of one or more services"),
+        "rm": Lazy("swarmctl.cli.service.lists:remove", "Remove one or more services"),
+        "scale": Lazy(
+            "swarmctl.cli.service.scale:scale", "Scale one or multiple replicated services"
+        ),
+        "update": Lazy("swarmctl.cli.service.update:update", "Update a service"),
+    },
+    aliases={"list": "ls", "remove": "rm"},
+)
+
+task = Group(
+    "task",
+    "Look at single tasks",
+    {
+        "inspect": Lazy(
+            "swarmctl.cli.task:inspect", "Display detailed information on one or more tasks"
+        ),
+        "logs": Lazy("swarmctl.cli.logs:task_logs", "Fetch the logs of a task"),
+        "ls": Lazy("swarmctl.cli.task:list_tasks", "List the tasks of the swarm"),
+    },
+    aliases={"list": "ls"},
+)
+
+plugin = Group(
+    "plugin",
+    "Show what the daemon is made of",
+    {"ls": Lazy("swarmctl.cli.plugin:list_plugins", "List the plugins that the daemon loaded")},
+    aliases={"list": "ls"},
+)

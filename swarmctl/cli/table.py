@@ -1,0 +1,96 @@
+"""Lists: the aligned table, ``--format`` in its forms, and ``--quiet``.
+
+A row is what the docker CLI calls a context: the columns by the names that templates use, as text.
+Layout is that of Go's tabwriter as Docker sets it up: columns at least ten wide, three apart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .flags import BOOL as _BOOL
+from .flags import LIST, TEXT, Flag
+from .gofunctions import go_json
+from .gotemplate import Template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+TABLE = "table"
+_MIN_WIDTH = 10
+_GAP = 3
+
+FORMAT_FLAG = Flag("format", TEXT, "json | table | table TEMPLATE | Go TEMPLATE")
+FILTER_FLAG = Flag("filter", LIST, "Filter output based on conditions provided", short="f")
+QUIET_FLAG = Flag("quiet", _BOOL, "Only display IDs", short="q")
+NO_TRUNC_FLAG = Flag("no-trunc", _BOOL, "Do not truncate output")
+NO_RESOLVE_FLAG = Flag("no-resolve", _BOOL, "Do not map IDs to Names")
+
+
+def write_list(
+    rows: Iterable[Mapping[str, Any]],
+    headers: Mapping[str, str],
+    default: str,
+    *,
+    asked: str = "",
+    quiet: bool = False,
+) -> None:
+    """Print rows as the flags ask.
+
+    Args:
+        headers: column name -> its header in a table.
+        default: the template of the plain table, columns apart by tabs.
+        asked: the value of ``--format``.
+        quiet: only ids; an explicit format other than ``table`` wins, as in Docker.
+
+    Raises:
+        TemplateError: the format cannot be understood.
+    """
+    form = asked or TABLE
+    rows = [{key: row[key] for key in sorted(row)} for row in rows]  # the order of Go's maps
+    if form == "json":
+        for row in rows:
+            click.echo(go_json(row))
+        return
+    if form == TABLE:
+        form = "{{.ID}}" if quiet else f"table {default}"
+    form = form.replace("\\t", "\t").replace("\\n", "\n")
+    if not form.startswith("table "):
+        template = Template(form)
+        for row in rows:
+            click.echo(template.render(row))
+        return
+    template = Template(form.removeprefix("table ").strip(" "))
+    lines = [template.render(headers), *(template.render(row) for row in rows)]
+    for line in aligned(lines):
+        click.echo(line)
+
+
+def aligned(lines: Sequence[str]) -> list[str]:
+    """Return lines with their tab-separated cells in columns."""
+    table = [line.split("\t") for line in lines]
+    widths: dict[int, int] = {}
+    for cells in table:
+        for at, cell in enumerate(cells[:-1]):
+            widths[at] = max(widths.get(at, _MIN_WIDTH), len(cell) + _GAP)
+    return [
+        "".join(cell.ljust(widths[at]) for at, cell in enumerate(cells[:-1])) + cells[-1]
+        for cells in table
+    ]
+
+
+def parse_filters(texts: Iterable[str]) -> dict[str, list[str]]:
+    """Return what ``--filter`` asks for, by key.
+
+    Raises:
+        click.ClickException: a filter that is no ``key=value``.
+    """
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise click.ClickException(f"invalid filter {text!r}: it must be key=value")
+        found.setdefault(key.strip().lower(), []).append(value.strip())
+    return found

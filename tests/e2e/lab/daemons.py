@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from .processes import HostProcess
 
 _READY_S = 30.0
+_NAME = "swarmctl"
 
 
 class Daemon:
     """``swarmctl daemon`` on one host; made by :meth:`Host.start_daemon`. Its state outlives it.
+
+    Further ones beside it, under other names, are made by hand: they keep state, socket and log
+    apart, and cleaning a host kills them, but their state stays until the lab ends.
 
     Attributes:
         socket: its API's socket, the same path inside the host and outside.
@@ -27,11 +31,11 @@ class Daemon:
         log: the file that holds what it says.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, name: str = _NAME) -> None:
         self.host = host
-        self.socket: Path = _socket(host)
-        self.state_dir: Path = _state_dir(host)
-        self.log: Path = host.state_dir / "swarmctl.log"
+        self.socket: Path = _socket(host, name)
+        self.state_dir: Path = _state_dir(host, name)
+        self.log: Path = host.state_dir / f"{name}.log"
         self.process: HostProcess | None = None
 
     def start(self, *args: str, engine: bool | None = None) -> None:
@@ -98,9 +102,9 @@ def daemon_environment(host: Host) -> dict[str, str]:
     }
 
 
-def _state_dir(host: Host) -> Path:
-    return host.state_dir / "swarmctl"
+def _state_dir(host: Host, name: str = _NAME) -> Path:
+    return host.state_dir / name
 
 
-def _socket(host: Host) -> Path:
-    return host.state_dir / "run" / "swarmctl" / "swarmctl.sock"
+def _socket(host: Host, name: str = _NAME) -> Path:
+    return host.state_dir / "run" / name / "swarmctl.sock"

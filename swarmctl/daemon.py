@@ -11,6 +11,7 @@ Ending the daemon stops no task: they outlive it, and the next start adopts them
 from __future__ import annotations
 
 import grp
+import io
 import logging
 import logging.handlers
 import os
@@ -128,14 +129,26 @@ def _choose_scheduler(config: DaemonConfig, plugins: Plugins) -> Scheduler:
 
 
 def _make_state_dir(path: Path) -> None:
-    path.mkdir(parents=True, mode=0o700, exist_ok=True)
-    path.chmod(0o700)
+    """Make the state directory; others may pass through (a task may run as another user), not look.
+
+    What is secret lies in directories and files of its own that are the daemon's alone.
+    """
+    path.mkdir(parents=True, mode=0o711, exist_ok=True)
+    path.chmod(0o711)
+
+
+class _PrivateLog(logging.handlers.RotatingFileHandler):
+    """A rotated log that only the daemon's user can read."""
+
+    def _open(self) -> io.TextIOWrapper:
+        handle = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return io.TextIOWrapper(io.FileIO(handle, "a"), encoding="utf-8", write_through=True)
 
 
 def _set_up_log(config: DaemonConfig, *, detached: bool) -> None:
     handler: logging.Handler
     if detached:
-        handler = logging.handlers.RotatingFileHandler(
+        handler = _PrivateLog(
             Path(config.state_dir) / "swarmctl.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES
         )
     else:

@@ -1,0 +1,137 @@
+"""Mailboxes and feeds: who is woken, what they learn, and what a slow reader costs."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from swarmctl.core.model.change import Kind, Ref
+from swarmctl.core.store.store import RowChange
+from swarmctl.core.store.watch import FEED_MAX, TOUCHED_MAX, FeedOverflow, Watch
+
+
+def change(row_id: str = "a") -> RowChange:
+    return RowChange(Ref(Kind.TASK, row_id), None, None)
+
+
+async def test_a_new_mailbox_asks_for_everything(autojump_clock: object) -> None:
+    """The first look is at all there is, and it does not have to be waited for."""
+    with Watch().mailbox() as mailbox:
+        with trio.fail_after(1):
+            await mailbox.wait()
+        assert mailbox.take() is None
+        assert mailbox.take() == set()
+
+
+async def test_many_changes_are_one_wake_up() -> None:
+    """A reader that was away learns of every row once."""
+    watch = Watch()
+    with watch.mailbox() as mailbox:
+        mailbox.take()
+        for index, row_id in enumerate(["a", "b", "a"], start=1):
+            watch.publish(index, (change(row_id),))
+        await mailbox.wait()
+        assert mailbox.take() == {Ref(Kind.TASK, "a"), Ref(Kind.TASK, "b")}
+
+
+async def test_a_waiter_sleeps_until_something_changes(autojump_clock: object) -> None:
+    """An entry that changes nothing wakes nobody, one that does wakes everybody."""
+    watch = Watch()
+    woken: list[str] = []
+
+    async def listen(name: str, *, task_status: trio.TaskStatus[None]) -> None:
+        with watch.mailbox() as mailbox:
+            mailbox.take()
+            task_status.started()
+            await mailbox.wait()
+            woken.append(name)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(listen, "one")
+        await nursery.start(listen, "two")
+        watch.publish(1, ())
+        await wait_all_tasks_blocked()
+        assert woken == []
+        watch.publish(2, (change(),))
+    assert sorted(woken) == ["one", "two"]
+
+
+async def test_too_many_rows_mean_everything() -> None:
+    """A mailbox lists so many rows and then says: look at all of them."""
+    watch = Watch()
+    with watch.mailbox() as mailbox:
+        mailbox.take()
+        watch.publish(1, tuple(change(f"{at}") for at in range(TOUCHED_MAX)))
+        watch.publish(2, (change("one more"),))
+        assert mailbox.take() is None
+
+
+async def test_a_snapshot_means_everything() -> None:
+    """When the tables were replaced, every reader starts over."""
+    watch = Watch()
+    with watch.mailbox() as mailbox, watch.feed() as feed:
+        mailbox.take()
+        watch.publish_everything(5)
+        assert mailbox.take() is None
+        with pytest.raises(FeedOverflow):
+            await feed.next()
+
+
+async def test_a_closed_mailbox_hears_nothing() -> None:
+    """Outside its with block a mailbox costs nobody anything."""
+    watch = Watch()
+    with watch.mailbox() as mailbox:
+        mailbox.take()
+    watch.publish(1, (change(),))
+    assert mailbox.take() == set()
+
+
+async def test_a_feed_hands_over_every_change_in_order() -> None:
+    """A feed loses nothing and keeps the order of the log."""
+    watch = Watch()
+    with watch.feed() as feed:
+        for index in range(1, 4):
+            watch.publish(index, (change(f"{index}"),))
+        heard = [await feed.next() for _ in range(3)]
+    assert [(index, changes[0].ref.id) for index, changes in heard] == [
+        (1, "1"),
+        (2, "2"),
+        (3, "3"),
+    ]
+
+
+async def test_a_slow_reader_is_cut_off() -> None:
+    """A feed that is full ends: its reader gets what was queued and then an error."""
+    watch = Watch()
+    with watch.feed() as feed, watch.feed() as quick:
+        for index in range(1, FEED_MAX + 10):
+            watch.publish(index, (change(),))
+            assert (await quick.next())[0] == index
+        heard = [(await feed.next())[0] for _ in range(FEED_MAX)]
+        with pytest.raises(FeedOverflow):
+            await feed.next()
+    assert heard == list(range(1, FEED_MAX + 1))
+
+
+async def test_waiting_for_an_index(autojump_clock: object) -> None:
+    """Whoever waits for an entry wakes when it was applied, and not before."""
+    watch = Watch()
+    reached: list[int] = []
+
+    async def wait_for(index: int) -> None:
+        await watch.wait_index(index)
+        reached.append(index)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait_for, 2)
+        nursery.start_soon(wait_for, 3)
+        await wait_all_tasks_blocked()
+        watch.publish(1, (change(),))
+        await wait_all_tasks_blocked()
+        assert reached == []
+        watch.publish(2, ())
+        await wait_all_tasks_blocked()
+        assert reached == [2]
+        watch.publish_everything(9)
+    assert reached == [2, 3]

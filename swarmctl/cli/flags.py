@@ -327,7 +327,10 @@ def parse_command(text: str) -> list[str]:
     Raises:
         ValueError: a quote that is not closed.
     """
-    return shlex.split(text)
+    try:
+        return shlex.split(text)
+    except ValueError:
+        raise ValueError("EOF found when expecting closing quote") from None
 
 
 TEXT = Kind("string", str)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from ..flags import quoted
 from .references import full_image
 from .spec import (
     HEALTH_FLAGS,
@@ -209,10 +208,10 @@ def _set_restrictions(container: Json, given: Given) -> None:
     if given.any_of("cap-add", "cap-drop"):
         _set_capabilities(container, given)
     if given.any_of("sysctl-add", "sysctl-rm"):
-        settings = {**(container.get("Sysctls") or {}), **dict(given.each("sysctl-add"))}
-        for name in given.each("sysctl-rm"):
-            settings.pop(name.partition("=")[0], None)
-        _put(container, "Sysctls", settings)
+        gone = {name.partition("=")[0] for name in given.each("sysctl-rm")}
+        present = container.get("Sysctls") or {}
+        kept = {name: value for name, value in present.items() if name not in gone}
+        _put(container, "Sysctls", {**kept, **dict(given.each("sysctl-add"))})
     if given.any_of("ulimit-add", "ulimit-rm"):
         limits = {one["Name"]: one for one in container.get("Ulimits") or ()}
         for name in given.each("ulimit-rm"):
@@ -247,8 +246,8 @@ def _set_capabilities(container: Json, given: Given) -> None:
     adds -= to_drop
     adds |= to_add - returned_drops
     drops |= to_drop - returned_adds
-    _put(container, "CapabilityAdd", sorted(adds))
-    _put(container, "CapabilityDrop", sorted(drops))
+    _put(container, "CapabilityAdd", ["ALL"] if "ALL" in adds else sorted(adds))
+    _put(container, "CapabilityDrop", ["ALL"] if "ALL" in drops else sorted(drops))
 
 
 # --- secrets and configs -------------------------------------------------------------------------
@@ -288,7 +287,7 @@ def _set_health(container: Json, given: Given) -> None:
         container["Healthcheck"] = {"Test": ["NONE"]}
         return
     health = container.get("Healthcheck") or {}
-    if health.get("Test") == ["NONE"] or "no-healthcheck" in given:
+    if health.get("Test") == ["NONE"]:  # any setting takes the check back
         health.pop("Test", None)
     if "health-cmd" in given:
         command = given.text("health-cmd")
@@ -361,9 +360,10 @@ def _set_networks(spec: Json, given: Given, networks: Callable[[list[Json]], lis
     spec.pop("Networks", None)  # the field that older clients used
     gone = {one["Target"] for one in networks([{"Target": n} for n in given.each("network-rm")])}
     kept = [one for one in present if one["Target"] not in gone]
-    for one in networks(given.each("network-add")):
+    for wanted in given.each("network-add"):
+        (one,) = networks([wanted])
         if any(other["Target"] == one["Target"] for other in kept):
-            raise ValueError(f"service is already attached to network {one['Target']}")
+            raise ValueError(f"service is already attached to network {wanted['Target']}")
         kept.append(one)
     _put(task, "Networks", sorted(kept, key=lambda one: str(one["Target"])))
 
@@ -372,8 +372,7 @@ def _set_log_driver(task: Json, given: Given) -> None:
     if "log-driver" not in given:
         return
     name = given.text("log-driver")
-    if not name:
-        task.pop("LogDriver", None)
+    if not name:  # Docker's CLI sees no change in an empty name, and --log-opt alone is none either
         return
     task["LogDriver"] = {"Name": name}
     if "log-opt" in given:
@@ -413,18 +412,21 @@ def _ports(present: Iterable[Json], given: Given) -> list[Json]:
         for port in present
         if _port_key(port) not in added and not any(_removes(one, port) for one in gone)
     }
-    found = sorted({**kept, **added}.values(), key=lambda port: int(port.get("PublishedPort", 0)))
-    return list(found)
+    ports = {**kept, **added}
+    return [ports[key] for key in sorted(ports)]
 
 
 def _port_key(port: Json) -> str:
-    mode, published = port.get("PublishMode", "ingress"), port.get("PublishedPort", 0)
-    protocol = port.get("Protocol", "tcp")
-    return quoted(f"{port.get('TargetPort', 0)}/{protocol}/{mode}/{published}")
+    mode, protocol = port.get("PublishMode", "ingress"), port.get("Protocol", "tcp")
+    return f"{port.get('PublishedPort', 0)}:{port.get('TargetPort', 0)}/{protocol}/{mode}"
 
 
 def _removes(asked: Json, port: Json) -> bool:
-    """A port is removed by what it leads to; a published port that is named has to fit, too."""
+    """A port is removed by what it leads to, as in Docker.
+
+    Docker's CLI removes every port to that target even where a published one is named; here the
+    named one has to fit, so nothing closes that nobody asked to close.
+    """
     same_target = asked.get("TargetPort", 0) == port.get("TargetPort", 0)
     same_protocol = asked["Protocol"] == port.get("Protocol", "tcp")
     published = asked.get("PublishedPort", 0)

@@ -5,6 +5,7 @@ Texts and checks are the docker CLI's. Pure.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def _long_port(text: str) -> Json:
     for field in split_fields(text):
         key, equals, value = field.partition("=")
         key, value = key.lower(), value.lower()
-        if not equals or not value:
+        if not equals:
             raise ValueError(f"invalid field: {field}")
         if key == "protocol":
             if value not in _PROTOCOLS:
@@ -70,6 +71,8 @@ def _port_number(key: str, value: str) -> int:
 def _short_ports(text: str) -> list[Json]:
     rest, _, protocol = text.partition("/")
     address, published, target = _split_port(rest)
+    if address and not _is_address(address):
+        raise ValueError(f"invalid IP address: {address}")
     if not target:
         raise ValueError(f"no port specified: {text}<empty>")
     targets = _port_range(target)
@@ -107,6 +110,14 @@ def _split_port(text: str) -> tuple[str, str, str]:
     before, _, target = text.rpartition(":")
     address, _, published = before.rpartition(":")
     return address, published, target
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _port_range(text: str) -> range | None:

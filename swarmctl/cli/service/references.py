@@ -63,10 +63,12 @@ def file_references(api: Api, kind: str, references: Iterable[Json]) -> list[Jso
     """
     name_key, id_key = f"{kind.capitalize()}Name", f"{kind.capitalize()}ID"
     wanted = list(references)
-    places = [one["File"]["Name"] for one in wanted if "File" in one]
-    for place in places:
-        if places.count(place) > 1:
-            raise Failure(f"duplicate {kind} target for {place} not allowed")
+    places: set[str] = set()
+    for one in wanted:
+        place = one["File"]["Name"] if "File" in one else ""
+        if place in places:
+            raise Failure(f"duplicate {kind} target for {one[name_key]} not allowed")
+        places.update([place] if place else [])
     if not wanted:
         return []
     names = sorted({one[name_key] for one in wanted})

@@ -223,7 +223,10 @@ def _from_files(paths: Iterable[str]) -> Iterator[str]:
         except UnicodeDecodeError as error:
             raise ValueError(f"env file {path} contains invalid utf8 bytes: {error}") from None
         for line in lines:
-            yield from _from_line(line.lstrip())
+            try:
+                yield from _from_line(line.lstrip())
+            except ValueError as error:
+                raise ValueError(f"invalid env file ({path}): {error}") from None
 
 
 def _from_line(line: str) -> Iterator[str]:
@@ -242,7 +245,7 @@ def _from_line(line: str) -> Iterator[str]:
 
 def capabilities(add: Iterable[str], drop: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return what to add and to drop: adding wins, and ``ALL`` stands for every other one."""
-    adds, drops = set(add), set(drop)
+    adds, drops = set(add) - {"RESET"}, set(drop) - {"RESET"}  # there is nothing to forget yet
     if "ALL" in drops:
         drops = {"ALL"}
     if "ALL" in adds:
@@ -265,7 +268,7 @@ def health_check(given: Given) -> Json | None:
         if given.any_of(*HEALTH_FLAGS):
             raise ValueError("--no-healthcheck conflicts with --health-* options")
         return {"Test": ["NONE"]}
-    if not given.any_of(*HEALTH_FLAGS):
+    if not given.text("health-cmd") and not given.any_of(*HEALTH_FLAGS[1:]):
         return None
     health: Json = {}
     if given.text("health-cmd"):
@@ -342,4 +345,6 @@ def rolling_config(given: Given, verb: str, present: Json | None) -> Json | None
     for name, key in ROLLING_KEYS.items():
         if f"{verb}-{name}" in given:
             config[key] = given.value(f"{verb}-{name}")
+            if key in ("Delay", "Monitor") and not config[key]:
+                del config[key]  # zero is the default, and Go leaves it out
     return config

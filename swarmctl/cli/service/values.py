@@ -101,11 +101,11 @@ def parse_network(text: str) -> Json:
         if key == "name":
             found["Target"] = value.strip()
         elif key == "alias":
-            found.setdefault("Aliases", []).append(value.strip())
+            found.setdefault("Aliases", []).append(value.strip().lower())
         elif key == "driver-opt":
             name, equals, setting = value.partition("=")
             if not equals:
-                raise ValueError(f"invalid key value pair format in driver options: {value}")
+                raise ValueError("invalid key value pair format in driver options")
             found.setdefault("DriverOpts", {})[name.strip().lower()] = setting.strip().lower()
         else:
             raise ValueError(f"invalid field key {key}")
@@ -233,7 +233,12 @@ def parse_ulimit(text: str) -> Json:
             f"too many limit value arguments - {value}, can only have up to two, `soft[:hard]`"
         )
     soft = parse_int(parts[0])
-    hard = parse_int(parts[1]) if len(parts) == 2 and parts[1] else soft
+    hard = parse_int(parts[1]) if len(parts) == 2 else soft
+    if soft == -1 and hard != -1:
+        raise ValueError(
+            "ulimit soft limit must be less than or equal to hard limit: "
+            f"soft: -1 (unlimited), hard: {hard}"
+        )
     if hard != -1 and soft > hard:
         raise ValueError(
             f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
@@ -248,7 +253,7 @@ def parse_preference(text: str) -> Json:
         ValueError: in Docker's words.
     """
     strategy, equals, argument = text.partition("=")
-    if not equals or "=" in argument:
+    if not equals:
         raise ValueError('placement preference must be of the format "<strategy>=<arg>"')
     if strategy != "spread":
         raise ValueError(f"unsupported placement preference {strategy} (only spread is supported)")

@@ -6,6 +6,7 @@ line a frame. A node that cannot be asked costs its own lines only; the end of t
 
 from __future__ import annotations
 
+import re
 from contextlib import aclosing
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote_plus
@@ -34,7 +35,11 @@ if TYPE_CHECKING:
 
 STDOUT, STDERR, SYSTEM_ERROR = 1, 2, 3
 QUEUE_LINES = 64
+LINES_MAX = 2**31 - 1
+LAST_MOMENT_NS = 2**63 - 1
 FRAMES_NAMED_SINCE = 42  # 1.42: before, frames went by the name of the raw stream
+
+_DIGITS = re.compile(r"[0-9]{1,30}", re.ASCII)
 
 
 class _Asked(NamedTuple):
@@ -98,19 +103,19 @@ def _tail(text: str) -> int:
         return -1
     if text.startswith("-"):
         raise SwarmError("negative tail values not supported")
-    if not text.isdigit():
+    if not _DIGITS.fullmatch(text):
         raise SwarmError('tail value must be a positive integer or "all"')
-    return int(text)
+    return min(int(text), LINES_MAX)
 
 
 def _moment(text: str) -> int:
-    """Return nanoseconds of ``seconds[.fraction]``; 0 for none."""
+    """Return nanoseconds of ``seconds[.fraction]``; 0 for none, the last that fits for later."""
     if not text:
         return 0
     seconds, _, fraction = text.partition(".")
-    if not seconds.isdigit() or not (fraction or "0").isdigit():
+    if not _DIGITS.fullmatch(seconds) or not _DIGITS.fullmatch(fraction or "0"):
         raise SwarmError(f"since value {text!r} must be seconds since the epoch")
-    return int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or 0)
+    return min(int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9]), LAST_MOMENT_NS)
 
 
 def _stream(manager: Manager, call: Call, source: _Source, spec: TaskSpec) -> StreamedResponse:

@@ -301,14 +301,20 @@ class _Server:
     ) -> bool:
         """Stream one answer; False when it broke off, so that the connection has to end."""
 
-        async def send(chunk: bytes) -> None:
-            data = codec.chunk(chunk)
-            if data:
-                await stream.send_all(data)
-            else:  # HEAD, or an empty chunk
-                await trio.lowlevel.checkpoint()
+        client_left = whole = False
 
-        whole = False
+        async def send(chunk: bytes) -> None:
+            nonlocal client_left
+            data = codec.chunk(chunk)
+            if not data:  # HEAD, or an empty chunk
+                await trio.lowlevel.checkpoint()
+                return
+            try:
+                await stream.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                client_left = True
+                raise
+
         await stream.send_all(codec.begin(reply.status, self._complete(reply.headers)))
         async with trio.open_nursery() as nursery:
             if codec.body_complete:  # else the handler is still reading, and meets the end itself
@@ -317,10 +323,11 @@ class _Server:
                 with trio.fail_after(math.inf if reply.endless else self._limits.send_s):
                     await reply.write(send)
                 whole = True
-            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-                _log.debug("the client left in the middle of an answer, or was too slow for it")
+            except trio.TooSlowError:
+                _log.debug("the client was too slow for the answer")
             except Exception:  # the head is out: all that is left is to break the answer off
-                _log.exception("an answer broke off")
+                if not client_left:  # else it may come in a group, if the handler has a nursery
+                    _log.exception("an answer broke off")
             nursery.cancel_scope.cancel(reason="the answer is over")
         if whole:
             with trio.fail_after(self._limits.send_s):

@@ -81,7 +81,7 @@ class _Pass:
     # --- how many ---
 
     def _is_vacant(self, slot: Slot) -> bool:
-        if slot.runnable():
+        if slot.runnable:
             return False
         newest = slot.newest
         removed = newest.api.DesiredState is TaskState.REMOVE
@@ -107,7 +107,7 @@ class _Pass:
     def _runs(self, slot: Slot) -> bool:
         return any(
             task.api.Status.State is TaskState.RUNNING and not self._fates.ended(task)
-            for task in slot.runnable()
+            for task in slot.runnable
         )
 
     def _fewer(self, slots: Iterable[Slot]) -> None:
@@ -153,7 +153,7 @@ class _Pass:
     def _tend(self, slots: list[Slot]) -> None:
         steady: list[Slot] = []
         for slot in slots:
-            runnable = slot.runnable()
+            runnable = slot.runnable
             if len(runnable) > 1:
                 self._thin_out(runnable)
             elif not runnable:
@@ -231,7 +231,7 @@ class _Pass:
             self._transactions.append(Transaction(changes=changes, requires=self._replacing(slot)))
 
     def _replacing(self, slot: Slot) -> tuple[Requirement, ...]:
-        runnable = slot.runnable()
+        runnable = slot.runnable
         holder = runnable[0].api.ID if runnable else ""
         return slot_requirements(self._service, slot.number, holder=holder)
 

@@ -130,7 +130,7 @@ def successor(
     The new task may start at once when nothing of its predecessors can be running and there is no
     delay; otherwise it is prepared and waits at READY until :func:`promotion` says so.
     """
-    runnable = slot.runnable()
+    runnable = slot.runnable
     leaving = {task.api.ID for task in runnable}
     blocker = ""
     for task in slot.tasks:
@@ -189,14 +189,13 @@ def corrected_stamps(task: TaskRow, now: int) -> Update | None:
     Another leader's clock may have been ahead. Counting from now *and writing that down* makes a
     delay last no longer than itself from the takeover, and lets all later leaders agree.
     """
+    waits = task.api.DesiredState is TaskState.READY
     private = task.private
-    if task.api.DesiredState is TaskState.READY and _delay_from(task) > now:
+    if waits and _delay_from(task) > now:
         private = replace(private, delay_from=now)
     if private.started_at > now:
         private = replace(private, started_at=now)
-    if private is task.private:
-        return None
-    return Update(row=replace(task, private=private))
+    return None if private is task.private else Update(row=replace(task, private=private))
 
 
 def _delay_from(task: TaskRow) -> int:

@@ -78,7 +78,7 @@ def _at_work_until(task: TaskRow, version: int, delay_ns: int, now: int) -> int 
     """
     if task.private.spec_version != version or not task.private.replaces:
         return None
-    if task.api.DesiredState > TaskState.RUNNING or task.api.Status.State > TaskState.RUNNING:
+    if max(task.api.DesiredState, task.api.Status.State) > TaskState.RUNNING:
         return None
     if task.api.Status.State < TaskState.RUNNING:
         return 0

@@ -229,6 +229,7 @@ class Overlay(View):
         self._base = base
         self.index = base.index
         self._over: dict[Ref, Row | None] = {}
+        self._by_kind: dict[Kind, dict[str, Row | None]] = {}
         self._found: dict[Key, dict[str, None]] = {}
         self._hidden: dict[Key, set[str]] = {}
 
@@ -238,12 +239,17 @@ class Overlay(View):
         return self._base.row(ref)
 
     def rows(self, kind: Kind) -> Iterable[Row]:
-        over = self._over
+        over = self._by_kind.get(kind)
+        if over is None:
+            return self._base.rows(kind)
+        return self._merged(kind, over)
+
+    def _merged(self, kind: Kind, over: dict[str, Row | None]) -> Iterator[Row]:
         for row in self._base.rows(kind):
-            if ref_of(row) not in over:
+            if row.api.ID not in over:
                 yield row
-        for ref, row_over in over.items():
-            if ref.kind is kind and row_over is not None:
+        for row_over in over.values():
+            if row_over is not None:
                 yield row_over
 
     def ids(self, key: Key) -> Iterable[str]:
@@ -253,11 +259,19 @@ class Overlay(View):
                 yield row_id
         yield from self._found.get(key, ())
 
+    def _tasks_by(self, key: Key) -> list[TaskRow]:
+        # A row laid over is hidden under all its former keys, so a key that was never touched
+        # still finds what it finds below.
+        if key not in self._hidden and key not in self._found:
+            return self._base._tasks_by(key)
+        return super()._tasks_by(key)
+
     def put(self, row: Row) -> None:
         """Add or replace a row."""
         ref = ref_of(row)
         self._forget(ref)
         self._over[ref] = row
+        self._by_kind.setdefault(ref.kind, {})[ref.id] = row
         for key in keys_of(row):
             self._found.setdefault(key, {})[ref.id] = None
 
@@ -265,6 +279,7 @@ class Overlay(View):
         """Take a row away."""
         self._forget(ref)
         self._over[ref] = None
+        self._by_kind.setdefault(ref.kind, {})[ref.id] = None
 
     def _forget(self, ref: Ref) -> None:
         if ref not in self._over:
@@ -297,6 +312,10 @@ class Tables(View):
 
     def ids(self, key: Key) -> Iterable[str]:
         return self._ids.get(key, ())
+
+    def _tasks_by(self, key: Key) -> list[TaskRow]:
+        rows = cast("dict[str, TaskRow]", self._rows[Kind.TASK])
+        return [rows[task_id] for task_id in self._ids.get(key, ())]
 
     def put(self, row: Row) -> Row | None:
         """Add or replace a row; return what stood there."""

@@ -154,11 +154,23 @@ class Swarm(Cluster):
         engine.api("POST", f"/containers/{container['Id']}/kill")
 
     def assert_exactly(self, service: str, replicas: int) -> None:
-        """Each wanted task has one running container, and no other container of it runs."""
+        """Soon each of so many wanted tasks has one running container, and no other one runs.
+
+        Raises:
+            AssertionError: it did not come to that; says what runs instead.
+        """
+        last = None
+
+        def agree() -> bool:
+            nonlocal last
+            last = self._compare(service)
+            return last.is_clean and last.running == replicas
+
+        try:
+            eventually(agree, 60, every_s=0.1)
+        except AssertionError as error:
+            raise AssertionError(f"not {replicas} containers: {last}") from error
         self.wait_running(service, replicas)
-        audit = self.audit(service)
-        assert audit.is_clean, audit
-        assert audit.running == replicas, audit
 
 
 @contextmanager

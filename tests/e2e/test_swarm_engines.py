@@ -99,16 +99,20 @@ def test_a_killed_engine_with_live_restore(swarm: Swarm) -> None:
 
 
 def test_a_killed_engine_without_live_restore(swarm: Swarm) -> None:
-    """A dockerd that comes back and has stopped its containers gets each replaced, once."""
+    """A dockerd that stops what it finds has each task told with its real code, and replaced."""
     service = swarm.create_spec("web", 6)
     swarm.assert_exactly(service, 6)
+    there = [task for task in swarm.running(service) if swarm.nodes_of([task]) == [1]]
     engine = _engine(swarm, 1)
     engine.kill()
     engine.start()
-    eventually(lambda: not swarm.node(1)["Status"].get("Message"), 30, what="the message to go")
+    for task in there:
+        ended = eventually(lambda t=task: _ended(swarm, t["ID"]), 30, what="the end to be told")
+        container = ended["Status"]["ContainerStatus"]
+        seen = engine.api("GET", f"/containers/{container['ContainerID']}/json")
+        assert container["ExitCode"] == seen["State"]["ExitCode"] != 0
     swarm.assert_exactly(service, 6)
-    # Two ran there, and each may have been replaced once; nothing else was touched.
-    assert len(swarm.tasks(service)) <= 8
+    assert len(swarm.tasks(service)) == 8, "nothing else was touched"
 
 
 def _ended(swarm: Swarm, task_id: str) -> dict[str, Any] | None:

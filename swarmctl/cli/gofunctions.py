@@ -1,18 +1,21 @@
 """What templates can call, and how Go prints what they give (``gotemplate.py`` reads them).
 
 Semantics are those of Go's text/template and of the functions that Docker adds to it, as far as
-plain JSON can tell; a call with what a function does not take is a :class:`TemplateError`. Pure.
+JSON and the model's types can tell; a call with what a function does not take is a
+:class:`TemplateError`. Pure.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any
 
 import msgspec
 
 from swarmctl.core.errors import SwarmError
+from swarmctl.core.model.base import Time
 
 
 class TemplateError(SwarmError):
@@ -32,6 +35,30 @@ class _Missing:
 MISSING = _Missing()
 
 
+class Columns(dict[str, Any]):
+    """A row of a list: unlike a map, it has the fields it has, and no others."""
+
+
+def field(value: Any, name: str) -> Any:
+    """Return a field: of a map, of a row, or of an object of the API by its type.
+
+    Raises:
+        TemplateError: such a value has no such field.
+    """
+    if isinstance(value, Columns) and name not in value:
+        columns = ", ".join(sorted(value))
+        raise TemplateError(f"can't evaluate field {name}; the columns are {columns}")
+    if isinstance(value, Mapping):
+        return value.get(name, MISSING)
+    if isinstance(value, msgspec.Struct):
+        if name in value.__struct_fields__:
+            return getattr(value, name)
+        raise TemplateError(f"can't evaluate field {name} in type {type(value).__name__}")
+    if value is None or value is MISSING:
+        return MISSING
+    raise TemplateError(f"can't evaluate field {name} in {go_text(value)!r}")
+
+
 def is_true(value: Any) -> bool:
     """Is a value true in a condition? Zero, empty and absent are not."""
     return bool(value)
@@ -39,8 +66,16 @@ def is_true(value: Any) -> bool:
 
 def go_text(value: Any) -> str:
     """Return a value as Go prints it: ``true``, ``map[a:1 b:2]``, ``[x y]``, ``<no value>``."""
-    if value is MISSING or value is None:
+    if value is MISSING:
         return "<no value>"
+    if value is None:
+        return "<nil>"
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, msgspec.Struct):
+        return f"{{{' '.join(go_text(getattr(value, name)) for name in value.__struct_fields__)}}}"
+    if isinstance(value, Time):
+        return _time_text(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping):
@@ -50,6 +85,13 @@ def go_text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
+
+
+def _time_text(value: Time) -> str:
+    from swarmctl.core.model.duration import format_time
+
+    date, _, clock = format_time(value).removesuffix("Z").partition("T")
+    return f"{date} {clock} +0000 UTC"
 
 
 def call_function(name: str, arguments: list[Any]) -> Any:
@@ -72,9 +114,19 @@ def _reason(error: Exception) -> str:
 
 
 def go_json(value: Any) -> str:
-    """Return a value as Go's json package prints it, maps in the order they came."""
-    plain = None if value is MISSING else value
-    return msgspec.json.encode(plain).decode()
+    """Return a value as Go's json package prints it: structs in their order, maps sorted."""
+    return _encoder.encode(None if value is MISSING else value).decode()
+
+
+def _to_json(value: object) -> str:
+    if isinstance(value, Time):
+        from swarmctl.core.model.duration import format_time
+
+        return format_time(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_to_json, order="deterministic")
 
 
 def _index(value: Any, *keys: Any) -> Any:

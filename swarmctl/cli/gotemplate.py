@@ -5,8 +5,8 @@ Understood: fields (``.Spec.Name``), variables, strings and numbers, pipelines a
 (``{{-``, ``-}}``), comments; the functions of :data:`FUNCTIONS`. Everything else is an error that
 says so: a template is never half understood.
 
-Values are plain JSON. An absent field is Go's zero value as far as JSON tells: it prints as
-``<no value>`` at the end of a pipeline and is false in a condition.
+Values are objects of the model, whose types say which fields there are, or plain JSON, where an
+absent field prints as ``<no value>`` and is false in a condition.
 
 Pure: template and data in, text out.
 """
@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, final
 
-from .gofunctions import FUNCTIONS, MISSING, TemplateError, call_function, go_text, is_true
+from .gofunctions import FUNCTIONS, MISSING, TemplateError, call_function, field, go_text, is_true
 
 DEPTH_MAX = 50
 
@@ -412,16 +412,8 @@ class _Run:
         else:
             raise TemplateError(f"undefined variable {operand.root!r}")
         for name in operand.path:
-            value = _field(value, name)
+            value = field(value, name)
         return value
-
-
-def _field(value: Any, name: str) -> Any:
-    if isinstance(value, Mapping):
-        return value.get(name, MISSING)
-    if value is None or value is MISSING:
-        return MISSING
-    raise TemplateError(f"can't evaluate field {name} in {go_text(value)!r}")
 
 
 def _items(value: Any) -> Iterator[tuple[Any, Any]]:

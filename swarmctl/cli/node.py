@@ -10,7 +10,7 @@ from .api import DaemonError, Json, filters_of, path_to
 from .command import ANY, ONE, SOME, Failure, command
 from .flags import BOOL, LIST, TEXT, Flag
 from .present import INSPECT_FLAGS, write_objects
-from .table import FILTER_FLAG, FORMAT_FLAG, QUIET_FLAG, parse_filters, write_list
+from .table import FILTER_FLAG, FORMAT_FLAG, QUIET_FLAG, gathered, write_list
 from .task_table import PS_FLAGS, find_tasks, natural, write_tasks
 from .wording import bytes_size, capitalized
 
@@ -49,7 +49,7 @@ DEFAULT = (
 def list_nodes(call: Invocation) -> None:
     """Print the swarm's nodes, this one marked."""
     given = call.given
-    nodes = call.api.get("/nodes", filters_of(parse_filters(given.each("filter"))))
+    nodes = call.api.get("/nodes", filters_of(gathered(given.each("filter"))))
     quiet = given.is_set("quiet") and "format" not in given
     swarm = {} if quiet else call.api.get("/info")["Swarm"]
     nodes.sort(key=lambda node: natural(node["Description"].get("Hostname", "")))
@@ -101,12 +101,19 @@ def _tls_status(of_node: Json | None, cluster: Json | None) -> str:
 def inspect(call: Invocation) -> None:
     """Print nodes, whole."""
     write_objects(
-        "node",
+        "",
         call.arguments,
         lambda reference: _node(call, reference),
+        model=_model,
         form=call.given.text("format"),
         pretty=_pretty if call.given.is_set("pretty") else None,
     )
+
+
+def _model() -> type:
+    from swarmctl.core.model.objects import Node
+
+    return Node
 
 
 def _node(call: Invocation, reference: str) -> Json:
@@ -199,7 +206,7 @@ def ps(call: Invocation) -> None:
     """Print the tasks of nodes; a node that is not there is told after the rest."""
     errors: list[str] = []
     tasks: list[Json] = []
-    filters = parse_filters(call.given.each("filter"))
+    filters = gathered(call.given.each("filter"))
     for reference in call.arguments or ("self",):
         try:
             node_id = _node(call, reference)["ID"]

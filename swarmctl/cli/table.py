@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .flags import BOOL as _BOOL
-from .flags import LIST, TEXT, Flag
-from .gofunctions import go_json
+from .flags import BOOL, TEXT, Flag, Kind
+from .gofunctions import Columns, go_json
 from .gotemplate import Template
 
 if TYPE_CHECKING:
@@ -22,11 +21,25 @@ TABLE = "table"
 _MIN_WIDTH = 10
 _GAP = 3
 
+
+def parse_filter(text: str) -> tuple[str, str]:
+    """Return key and value of a filter.
+
+    Raises:
+        ValueError: in Docker's words.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError("bad format of filter (expected name=value)")
+    return key.strip().lower(), value.strip()
+
+
+FILTER = Kind("filter", parse_filter, many=True)
 FORMAT_FLAG = Flag("format", TEXT, "json | table | table TEMPLATE | Go TEMPLATE")
-FILTER_FLAG = Flag("filter", LIST, "Filter output based on conditions provided", short="f")
-QUIET_FLAG = Flag("quiet", _BOOL, "Only display IDs", short="q")
-NO_TRUNC_FLAG = Flag("no-trunc", _BOOL, "Do not truncate output")
-NO_RESOLVE_FLAG = Flag("no-resolve", _BOOL, "Do not map IDs to Names")
+FILTER_FLAG = Flag("filter", FILTER, "Filter output based on conditions provided", short="f")
+QUIET_FLAG = Flag("quiet", BOOL, "Only display IDs", short="q")
+NO_TRUNC_FLAG = Flag("no-trunc", BOOL, "Do not truncate output")
+NO_RESOLVE_FLAG = Flag("no-resolve", BOOL, "Do not map IDs to Names")
 
 
 def write_list(
@@ -49,7 +62,7 @@ def write_list(
         TemplateError: the format cannot be understood.
     """
     form = asked or TABLE
-    rows = [{key: row[key] for key in sorted(row)} for row in rows]  # the order of Go's maps
+    rows = [Columns(row) for row in rows]
     if form == "json":
         for row in rows:
             click.echo(go_json(row))
@@ -63,7 +76,7 @@ def write_list(
             click.echo(template.render(row))
         return
     template = Template(form.removeprefix("table ").strip(" "))
-    lines = [template.render(headers), *(template.render(row) for row in rows)]
+    lines = [template.render(Columns(headers)), *(template.render(row) for row in rows)]
     for line in aligned(lines):
         click.echo(line)
 
@@ -81,16 +94,9 @@ def aligned(lines: Sequence[str]) -> list[str]:
     ]
 
 
-def parse_filters(texts: Iterable[str]) -> dict[str, list[str]]:
-    """Return what ``--filter`` asks for, by key.
-
-    Raises:
-        click.ClickException: a filter that is no ``key=value``.
-    """
+def gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return filters by key."""
     found: dict[str, list[str]] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise click.ClickException(f"invalid filter {text!r}: it must be key=value")
-        found.setdefault(key.strip().lower(), []).append(value.strip())
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
     return found

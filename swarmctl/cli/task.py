@@ -8,7 +8,7 @@ from .api import path_to
 from .command import SOME, command
 from .flags import BOOL, Flag
 from .present import INSPECT_FLAGS, write_objects
-from .table import parse_filters
+from .table import gathered
 from .task_table import PS_FLAGS, find_tasks, write_tasks
 
 if TYPE_CHECKING:
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 )
 def list_tasks(call: Invocation) -> None:
     """Print every task that should run; with ``--all`` those that have ended, too."""
-    filters = parse_filters(call.given.each("filter"))
+    filters = gathered(call.given.each("filter"))
     if not call.given.is_set("all") and "desired-state" not in filters:
         filters["desired-state"] = ["ready", "running", "complete"]
-    write_tasks(call, find_tasks(call.api, filters))
+    tasks = find_tasks(call.api, filters)
+    write_tasks(call, tasks, whole_ids=call.given.is_set("quiet"))
 
 
 @command(
@@ -39,8 +40,15 @@ def list_tasks(call: Invocation) -> None:
 def inspect(call: Invocation) -> None:
     """Print tasks, whole."""
     write_objects(
-        "task",
+        "",
         call.arguments,
         lambda reference: call.api.get(path_to("tasks", reference)),
+        model=_model,
         form=call.given.text("format"),
     )
+
+
+def _model() -> type:
+    from swarmctl.core.model.task import Task
+
+    return Task

@@ -88,8 +88,11 @@ def _name_of(found: Json | None) -> str:
     return name
 
 
-def write_tasks(call: Invocation, tasks: Iterable[Json]) -> None:
+def write_tasks(call: Invocation, tasks: Iterable[Json], *, whole_ids: bool = False) -> None:
     """Print tasks as the flags of ``ps`` ask.
+
+    Args:
+        whole_ids: do not shorten, as with ``--no-trunc``.
 
     Raises:
         SwarmError: a name could not be asked for; or the format is wrong.
@@ -101,7 +104,7 @@ def write_tasks(call: Invocation, tasks: Iterable[Json]) -> None:
         tasks,
         names,
         now_ns=time.time_ns(),
-        whole=given.is_set("no-trunc"),
+        whole=whole_ids or given.is_set("no-trunc"),
         indent=form in ("", "table") or form.startswith("table "),
     )
     write_list(rows, HEADERS, DEFAULT, asked=form, quiet=given.is_set("quiet"))

@@ -36,9 +36,16 @@ def inspect(call: Invocation) -> None:
         "service",
         call.arguments,
         lambda reference: call.api.get(path_to("services", reference), query),
+        model=_model,
         form=call.given.text("format"),
         pretty=_pretty if call.given.is_set("pretty") else None,
     )
+
+
+def _model() -> type:
+    from swarmctl.core.model.objects import Service
+
+    return Service
 
 
 def _pretty(service: Json) -> str:
@@ -189,7 +196,8 @@ def _log_driver(driver: Json | None) -> Iterator[str]:
 
 
 def _resources(resources: Json) -> Iterator[str]:
-    yield "Resources:"
+    if any(resources.get(key) for key in ("Reservations", "Limits")):
+        yield "Resources:"
     for key, title in (("Reservations", "Reservations"), ("Limits", "Limits")):
         group = resources.get(key) or {}
         if group:

@@ -8,7 +8,7 @@ import click
 
 from ..api import DaemonError, Json, filters_of, path_to
 from ..command import SOME, Failure, command
-from ..table import FILTER_FLAG, FORMAT_FLAG, QUIET_FLAG, parse_filters, write_list
+from ..table import FILTER_FLAG, FORMAT_FLAG, QUIET_FLAG, gathered, write_list
 from ..task_table import PS_FLAGS, find_tasks, natural, write_tasks
 from ..wording import plain_image, short_id
 
@@ -42,7 +42,7 @@ DEFAULT = "\t".join(f"{{{{.{name}}}}}" for name in HEADERS)
 def list_services(call: Invocation) -> None:
     """Print the services, by name, with how many of their tasks run."""
     given = call.given
-    query = filters_of(parse_filters(given.each("filter")))
+    query = filters_of(gathered(given.each("filter")))
     only_ids = given.is_set("quiet") and "format" not in given
     if not only_ids:  # counting tasks is work for the daemon
         query["status"] = "true"
@@ -93,10 +93,11 @@ def _replicas(service: Json, mode: str) -> str:
     if mode == "replicated":
         most = (service["Spec"]["TaskTemplate"].get("Placement") or {}).get("MaxReplicas", 0)
         return f"{text} (max {most} per node)" if most else text
+    done = status.get("CompletedTasks", 0)
     if mode == "replicated job":
         total = service["Spec"]["Mode"]["ReplicatedJob"].get("TotalCompletions", 0)
-        return f"{text} ({status.get('CompletedTasks', 0)}/{total} completed)"
-    return text
+        return f"{text} ({done}/{total} completed)"
+    return f"{text} ({done}/{desired} completed)" if mode == "global job" else text
 
 
 def ports_text(ports: Iterable[Json]) -> str:
@@ -135,12 +136,12 @@ def _run_text(protocol: str, published: int, target: int, length: int) -> str:
 )
 def ps(call: Invocation) -> None:
     """Print the tasks of services; a service that is not there is told after the rest."""
-    filters = parse_filters(call.given.each("filter"))
+    filters = gathered(call.given.each("filter"))
     filters["node"] = [_own_node(call, name) for name in filters.get("node", ())]
     ids, missing = _find_services(call, call.arguments)
     tasks = find_tasks(call.api, {**filters, "service": ids}) if ids else []
     if ids:
-        write_tasks(call, tasks)
+        write_tasks(call, tasks, whole_ids=call.given.is_set("quiet"))
     if missing:
         raise Failure("\n".join(f"no such service: {name}" for name in missing))
 

@@ -43,11 +43,15 @@ NEVER = Time(0)
 """Not yet. Printed as Go's zero time (year 1), which 64 bits of nanoseconds cannot hold."""
 
 
-class ApiStruct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of every struct that the API shows."""
+class ApiStruct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Base of every struct that the API shows.
+
+    Frozen trees cannot form cycles, so the garbage collector need not walk them: with 10,000 tasks
+    in the tables that was a pause of 0.1 s.
+    """
 
 
-class PrivateStruct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PrivateStruct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Base of every struct that the API must never show."""
 
 

@@ -352,49 +352,49 @@ class NetworkPrivate(PrivateStruct, frozen=True, kw_only=True):
 # --- rows ----------------------------------------------------------------------------------------
 
 
-class ClusterRow(msgspec.Struct, frozen=True, kw_only=True, tag="cluster"):
+class ClusterRow(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="cluster"):
     """The one row of the cluster table."""
 
     api: ClusterInfo
     private: ClusterPrivate = msgspec.field(default_factory=lambda: ClusterPrivate())
 
 
-class NodeRow(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
+class NodeRow(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="node"):
     """A row of the node table."""
 
     api: Node
     private: NodePrivate = msgspec.field(default_factory=lambda: NodePrivate())
 
 
-class ServiceRow(msgspec.Struct, frozen=True, kw_only=True, tag="service"):
+class ServiceRow(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="service"):
     """A row of the service table."""
 
     api: Service
     private: ServicePrivate = msgspec.field(default_factory=lambda: ServicePrivate())
 
 
-class TaskRow(msgspec.Struct, frozen=True, kw_only=True, tag="task"):
+class TaskRow(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="task"):
     """A row of the task table."""
 
     api: Task
     private: TaskPrivate = msgspec.field(default_factory=lambda: TaskPrivate())
 
 
-class SecretRow(msgspec.Struct, frozen=True, kw_only=True, tag="secret"):
+class SecretRow(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="secret"):
     """A row of the secret table."""
 
     api: Secret
     private: SecretPrivate = msgspec.field(default_factory=lambda: SecretPrivate())
 
 
-class ConfigRow(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
+class ConfigRow(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="config"):
     """A row of the config table."""
 
     api: Config
     private: ConfigPrivate = msgspec.field(default_factory=lambda: ConfigPrivate())
 
 
-class NetworkRow(msgspec.Struct, frozen=True, kw_only=True, tag="network"):
+class NetworkRow(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="network"):
     """A row of the network table."""
 
     api: Network

@@ -92,7 +92,7 @@ class DockerController:
             await self._stop_unhealthy()
 
     async def wait(self) -> ExitStatus:
-        container, _ = await self._existing()
+        container = self._container or (await self._existing())[0]
         while (seen := await container.until_ended_or_unhealthy()).is_running:
             await self._stop_unhealthy()
         if seen.never_started:

@@ -240,6 +240,44 @@ async def test_services_that_are_refused(tmp_path: Path) -> None:
         assert [row["Spec"]["Name"] for row in await api.get("/services")] == ["web"]
 
 
+async def test_updates_that_are_refused(tmp_path: Path) -> None:
+    """What an update may not change, and a rollback to nothing, in Docker's words."""
+    async with running_api(tmp_path) as api:
+        await api.init()
+        web = await api.create("web", replicas=0)
+        shown = await api.get("/services/web")
+        path = f"/services/web/update?version={shown['Version']['Index']}"
+        spec = shown["Spec"]
+        for query, body, answer in (
+            (
+                "&rollback=previous",
+                spec,
+                (400, PRECONDITION + f"service {web} does not have a previous spec"),
+            ),
+            ("", {**spec, "Name": "new"}, (501, UNIMPLEMENTED + RENAMED)),
+            ("", {**spec, "Mode": {"Global": {}}}, (501, UNIMPLEMENTED + NO_GLOBAL)),
+            ("&registryAuthFrom=x", spec, (500, "unsupported registryAuthFrom value")),
+            (
+                "&registryAuthFrom=previous-spec",
+                spec,
+                (500, "service does not have a previous spec"),
+            ),
+            (
+                "",
+                {**spec, "TaskTemplate": {}},
+                (400, "mismatched Runtime and *Spec fields"),
+            ),
+        ):
+            assert await api.refusal("POST", path + query, body) == answer
+        assert await api.get("/services/web") == shown
+        done = await api.request("POST", path, {**spec, "Labels": {"a": "b"}})
+        assert done.json == {"Warnings": None}
+
+
+RENAMED = "renaming services is not supported"
+NO_GLOBAL = "services of mode global are not available in this release"
+
+
 async def test_references_versions_and_filters_that_are_refused(tmp_path: Path) -> None:
     """Names of nothing, versions that are none, unknown filters: each in Docker's words."""
     async with running_api(tmp_path) as api:

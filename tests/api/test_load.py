@@ -169,6 +169,12 @@ async def test_bodies_that_are_none(tmp_path: Path) -> None:
             )
             assert reply.status == status, case
             assert reply.json["message"].startswith(text), case
+        env = {"ContainerSpec": {"Image": "host", "Env": ["A=" + "x" * 2_000_000]}}
+        answer = await api.refusal(
+            "POST", "/services/create", service_body("web", TaskTemplate=env)
+        )
+        assert answer[0] == 400
+        assert "the change is too large: 2000" in answer[1]
         more = {"Content-Type": "Application/JSON; charset=utf-8"}
         body = json.dumps(service_body("web", replicas=0)).encode()
         assert (await api.request("POST", "/services/create", body, headers=more)).status == 201

@@ -19,16 +19,15 @@ import trio
 from msgspec.structs import replace
 
 from ..clock import new_id
-from ..errors import NotFound
+from ..errors import NotFound, SwarmError
 from ..model.cluster import TLSInfo
 from ..model.objects import NodeDescription
 from ..model.session import NodeNews, Register
 from ..wire.link import Methods
 from . import disk
-from .executor import EngineUnavailable
 from .logs import LOGS_METHOD, serve_logs
 from .reporter import Reporter
-from .session import Session
+from .session import FAREWELL_S, Session
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -36,13 +35,12 @@ if TYPE_CHECKING:
 
     from ..ca.credentials import Credentials
     from ..clock import Clock
+    from ..model.base import Platform
     from ..wire.link import Link
     from ..wire.stream import LinkStream
     from .executor import Executor, NodeIdentity
 
-RESTART_NS = 60_000_000_000
-DESCRIBE_S = 10.0
-FAREWELL_S = 1.0
+DESCRIBE_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +78,6 @@ class Agent:
         self._clock = clock
         self._worker: Worker | None = None
         self._session: Session | None = None
-        self._leaving = False
         self.warnings: tuple[str, ...] = ()
 
     @property
@@ -100,8 +97,7 @@ class Agent:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be this node's agent until cancelled. Tasks keep running then."""
-        table = await trio.to_thread.run_sync(disk.open_task_table, self._state_dir)
-        remembered = await trio.to_thread.run_sync(table.load)
+        table, remembered = await trio.to_thread.run_sync(disk.open_task_table, self._state_dir)
         worker = Worker(self._executor, self._identity, table, self._reporter, self._clock)
         session = Session(
             credentials=self._credentials,
@@ -115,24 +111,15 @@ class Agent:
         self._worker, self._session = worker, session
         async with trio.open_nursery() as nursery:
             await nursery.start(table.run)
-            platform = (await self._register()).description.Platform
-            worker.platform = (platform.OS, platform.Architecture)
             await nursery.start(worker.run, remembered)
-            try:
-                nursery.start_soon(session.run, name="session")
-                task_status.started()
-                await trio.sleep_forever()
-            finally:
-                if not self._leaving:
-                    with trio.move_on_after(FAREWELL_S, shield=True):
-                        await session.say_farewell(RESTART_NS)
+            nursery.start_soon(session.run, name="session")
+            task_status.started()
 
     async def leave(self) -> None:
         """Stop and remove all of this node's tasks; returns when they are gone.
 
         The dispatcher is told first, so that nothing new is placed here meanwhile.
         """
-        self._leaving = True
         if self._session is not None:
             with trio.move_on_after(FAREWELL_S):
                 await self._session.say_farewell(0)
@@ -154,9 +141,10 @@ class Agent:
                 described = await self._executor.describe()
             self._description = self._with_trust(described.node)
             self.warnings = described.warnings
-        except (EngineUnavailable, trio.TooSlowError) as error:
-            can_run = False
-            warning = f"the {self._executor.name} engine does not answer: {error}"
+            self._tell_platform(described.node.Platform)
+        except (SwarmError, trio.TooSlowError) as error:
+            why = f"{error}" if isinstance(error, SwarmError) else f"no word in {DESCRIBE_S:g} s"
+            can_run, warning = False, f"the {self._executor.name} engine does not answer: {why}"
         return Register(
             description=self._description,
             can_run=can_run,
@@ -164,6 +152,10 @@ class Agent:
             advertise_addr=self._advertise_addr,
             warning=warning,
         )
+
+    def _tell_platform(self, platform: Platform) -> None:
+        if self._worker is not None and platform.OS:
+            self._worker.platform = (platform.OS, platform.Architecture)
 
     def _with_trust(self, description: NodeDescription) -> NodeDescription:
         trust = self._credentials.trust_info()

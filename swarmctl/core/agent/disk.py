@@ -7,9 +7,11 @@ moments (synchronous=NORMAL): the tasks they speak of did not survive it either.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import sqlite3
+import threading
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,7 +28,11 @@ if TYPE_CHECKING:
 
 DIRECTORY = "worker"
 DATABASE = "tasks.db"
+DAMAGED = "tasks.db.damaged"
 GROUP_MAX = 1_000
+LOCKED_S = 1.0  # another daemon does not go away while we wait longer
+
+log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS task (
@@ -41,15 +47,24 @@ class Remembered(NamedTuple):
     status: TaskStatus
 
 
+class _Job(NamedTuple):
+    """One write: without ``assigned`` only the status, without both the task is forgotten."""
+
+    task_id: str
+    assigned: bytes | None = None
+    status: bytes | None = None
+
+
 class _Word(Enum):
     END = 1
 
 
-_Job = tuple[str, "bytes | None", "bytes | None"]
-
-
 class TaskTable:
-    """The open table; :meth:`run` writes, the rest is called from trio and never blocks."""
+    """The open table; :meth:`run` writes, the rest is called from trio and never blocks.
+
+    What is put waits in memory for the thread, which takes all of it at once: a status is a few
+    hundred bytes, and a task has about eight in its life.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -58,25 +73,19 @@ class TaskTable:
     def put(self, assigned: AssignedTask, status: TaskStatus) -> None:
         """Remember a task."""
         bare = replace(assigned, registry_auth="")
-        self._jobs.put((assigned.task.ID, pack(bare), pack(status)))
+        self._jobs.put(_Job(assigned.task.ID, pack(bare), pack(status)))
 
     def put_status(self, task_id: str, status: TaskStatus) -> None:
         """Remember a task's newest status; of a task that is not known nothing is kept."""
-        self._jobs.put((task_id, None, pack(status)))
+        self._jobs.put(_Job(task_id, None, pack(status)))
 
     def drop(self, task_id: str) -> None:
         """Forget a task."""
-        self._jobs.put((task_id, None, None))
+        self._jobs.put(_Job(task_id))
 
-    def load(self) -> list[Remembered]:
-        """Read all tasks; blocking, before :meth:`run`. One that cannot be read is left out."""
-        found = []
-        for task_id, assigned, status in self._connection.execute("SELECT * FROM task"):
-            try:
-                found.append(Remembered(unpack(assigned, AssignedTask), unpack(status, TaskStatus)))
-            except Undecodable:
-                self._connection.execute("DELETE FROM task WHERE id = ?", (task_id,))
-        return found
+    def close(self) -> None:
+        """Close a table that is not being run."""
+        self._connection.close()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write until cancelled; what was put before that is written first.
@@ -84,26 +93,25 @@ class TaskTable:
         Raises:
             StorageFailed: the disk refused.
         """
-        done = trio.Event()
-        failure: list[Exception] = []
+        ended = trio.Event()
         token = trio.lowlevel.current_trio_token()
+        failure: list[Exception] = []
 
         def work() -> None:
             try:
                 self._write_until_told()
             except Exception as error:  # carried over to the trio side
                 failure.append(error)
-            finally:
-                token.run_sync_soon(done.set)
+            token.run_sync_soon(ended.set)
 
-        trio.lowlevel.start_thread_soon(work, _ignore_outcome)
+        threading.Thread(target=work, name="task table", daemon=True).start()
         task_status.started()
         try:
-            await done.wait()
+            await ended.wait()
         finally:
             self._jobs.put(_Word.END)
-            with trio.CancelScope(shield=True):
-                await done.wait()
+            with trio.CancelScope(shield=True):  # the thread ends after what is queued
+                await ended.wait()
             self._connection.close()
         for error in failure:
             raise StorageFailed(f"the table of tasks cannot be written: {error}") from error
@@ -135,8 +143,11 @@ class TaskTable:
         execute("COMMIT")
 
 
-def open_task_table(state_dir: Path) -> TaskTable:
-    """Open (or make) the table; blocking.
+def open_task_table(state_dir: Path) -> tuple[TaskTable, list[Remembered]]:
+    """Open (or make) the table and read it; blocking.
+
+    A damaged table is set aside and a new one begun: the manager gives the tasks again and the
+    executor knows how they are, so nothing is lost but statuses that were not reported yet.
 
     Raises:
         StorageFailed: the file cannot be used.
@@ -145,15 +156,42 @@ def open_task_table(state_dir: Path) -> TaskTable:
     path = directory / DATABASE
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            return _open(path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            log.warning("the table of tasks is damaged (%s); %s keeps it", error, DAMAGED)
+        path.replace(directory / DAMAGED)
+        for rest in (f"{DATABASE}-wal", f"{DATABASE}-shm"):
+            (directory / rest).unlink(missing_ok=True)
+        return _open(path)
+    except (OSError, sqlite3.Error) as error:
+        raise StorageFailed(f"the table of tasks {path} cannot be opened: {error}") from error
+
+
+def _open(path: Path) -> tuple[TaskTable, list[Remembered]]:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    connection = sqlite3.connect(
+        path, timeout=LOCKED_S, isolation_level=None, check_same_thread=False
+    )
+    try:
         connection.execute("PRAGMA journal_mode=WAL").fetchall()
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.executescript(_SCHEMA)
-    except (OSError, sqlite3.Error) as error:
-        raise StorageFailed(f"the table of tasks {path} cannot be opened: {error}") from error
-    return TaskTable(connection)
+        return TaskTable(connection), _load(connection)
+    except BaseException:
+        connection.close()
+        raise
 
 
-def _ignore_outcome(_outcome: object) -> None:
-    """The writer reports through its own event."""
+def _load(connection: sqlite3.Connection) -> list[Remembered]:
+    """Read all tasks. One that cannot be decoded is dropped: the manager gives it again."""
+    found = []
+    for task_id, assigned, status in connection.execute("SELECT * FROM task").fetchall():
+        try:
+            found.append(Remembered(unpack(assigned, AssignedTask), unpack(status, TaskStatus)))
+        except Undecodable as error:
+            log.warning("task %s cannot be remembered: %s", task_id, error)
+            connection.execute("DELETE FROM task WHERE id = ?", (task_id,))
+    return found

@@ -3,18 +3,22 @@
 Dials the managers it knows, the last good one first, registers, and then carries assignments in and
 statuses out. Back-off starts small and stays under two seconds, so that a new leader is found
 within half a second and a returning one not long after.
+
+Ending the session is its last word: a farewell, and the dispatcher ends the stream once it is in
+the log. So a session outlives the cancellation of the daemon by up to a second.
 """
 
 from __future__ import annotations
 
 import logging
 import random
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from ..ca.credentials import MANAGER_NAME, split_address
-from ..errors import RemoteProtocolError, SwarmError
+from ..errors import RemoteProtocolError, SwarmError, Unavailable
 from ..model.codec import pack
 from ..model.session import (
     SESSION_METHOD,
@@ -30,6 +34,7 @@ from ..model.session import (
     Welcome,
     decode_from_dispatcher,
 )
+from ..together import run_until_first
 from ..wire.connect import dial
 
 if TYPE_CHECKING:
@@ -43,7 +48,10 @@ if TYPE_CHECKING:
 
 BACK_OFF_FIRST_S = 0.1
 BACK_OFF_MAX_S = 2.0
-DESCRIBE_EVERY_S = 20.0
+WELCOME_S = 10.0
+DESCRIBE_EVERY_S = 5.0
+RESTART_NS = 60_000_000_000
+FAREWELL_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +61,13 @@ class Session:
 
     Args:
         managers: addresses to dial, the best first, as known at that moment.
-        describe: makes the registration; asked at each connection and every twenty seconds.
+        describe: makes the registration; asked at each connection and every five seconds.
         on_news: told what a manager says beyond tasks.
         methods: what managers may ask of this node over the same link.
+
+    Attributes:
+        manager: address of the manager in session, or empty.
+        error: why there is no session, or empty.
     """
 
     def __init__(
@@ -77,35 +89,59 @@ class Session:
         self._on_news = on_news
         self._methods = methods
         self._stream: LinkStream | None = None
+        self._stream_ended = trio.Event()
         self._heartbeat_s = 2.0
+        self._retimed = trio.Event()
         self._last_good = ""
+        self._over = False
         self.manager = ""
         self.error = ""
 
     async def run(self) -> None:
-        """Stay in session until cancelled."""
-        back_off_s = BACK_OFF_FIRST_S
-        while True:
-            for address in self._order():
-                began = trio.current_time()
-                try:
-                    await self._connect(address)
-                except SwarmError as error:
-                    self.error = str(error)
-                    log.info("no session with %s: %s", address, error)
-                if trio.current_time() - began > BACK_OFF_MAX_S:
-                    back_off_s = BACK_OFF_FIRST_S
-            await trio.sleep(random.uniform(0, back_off_s))  # noqa: S311 - jitter
-            back_off_s = min(2 * back_off_s, BACK_OFF_MAX_S)
+        """Stay in session until cancelled, then say that this daemon restarts."""
+        stay = trio.CancelScope(shield=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stay, stay, name="connection")
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.move_on_after(FAREWELL_S, shield=True):
+                    await self.say_farewell(RESTART_NS)
+                stay.cancel()
 
     async def say_farewell(self, back_within_ns: int) -> None:
-        """Tell the dispatcher that this daemon ends; no error when nobody listens."""
+        """End the session for good; returns once the dispatcher has noted it, or nobody listens.
+
+        Args:
+            back_within_ns: how long silence is expected, since the daemon only restarts; 0: the
+                node goes.
+        """
+        self._over = True
         if self._stream is None:
             return
         try:
             await self._stream.send(pack(Farewell(back_within_ns=back_within_ns)))
+            await self._stream_ended.wait()
         except SwarmError as error:
             log.debug("no farewell: %s", error)
+
+    async def _stay(self, scope: trio.CancelScope) -> None:
+        with scope:
+            back_off_s = BACK_OFF_FIRST_S
+            while True:
+                for address in self._order():
+                    if self._over:
+                        return
+                    began = trio.current_time()
+                    try:
+                        await self._connect(address)
+                    except SwarmError as error:
+                        self.error = str(error)
+                        log.info("no session with %s: %s", address, error)
+                    if trio.current_time() - began > BACK_OFF_MAX_S:
+                        back_off_s = BACK_OFF_FIRST_S
+                await trio.sleep(random.uniform(0, back_off_s))  # noqa: S311 - jitter
+                back_off_s = min(2 * back_off_s, BACK_OFF_MAX_S)
 
     def _order(self) -> list[str]:
         addresses = list(self._managers())
@@ -124,57 +160,55 @@ class Session:
         link = await dial(
             host, port, self._credentials.client_context(), server_hostname=MANAGER_NAME
         )
-        failure: SwarmError | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._run_link, link)
-            try:
-                await self._serve(link, address)
-            except SwarmError as error:
-                failure = error
-            finally:
-                self._stream = None
-                self.manager = ""
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-
-    async def _run_link(self, link: Link) -> None:
         try:
-            await link.run(self._methods)
-        except SwarmError as error:
-            log.debug("link to %s ended: %s", link.peer_address, error)
+            await run_until_first(
+                partial(link.run, self._methods), partial(self._serve, link, address)
+            )
+        finally:
+            self._stream = None
+            self._stream_ended.set()
+            self.manager = ""
 
     async def _serve(self, link: Link, address: str) -> None:
+        """Register over a link, and live the session until it ends, which raises why."""
         register = await self._describe()
         async with link.open_stream(SESSION_METHOD) as stream:
-            await stream.send(pack(register))
-            welcome = decode_from_dispatcher(await _receive(stream))
-            if not isinstance(welcome, Welcome):
-                raise RemoteProtocolError(f"expected Welcome, got {type(welcome).__name__}")
-            self._stream, self._last_good = stream, address
-            self.manager, self.error = address, ""
+            welcome = await self._register(stream, register)
+            self._stream, self._stream_ended = stream, trio.Event()
+            self._last_good, self.manager, self.error = address, address, ""
             log.info("in session with %s", address)
             await self._take_news(welcome.news)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._beat, stream)
-                nursery.start_soon(self._describe_changes, stream, register)
-                nursery.start_soon(self._reporter.run, lambda report: _send_or_wait(stream, report))
-                try:
-                    await self._listen(stream)
-                finally:
-                    nursery.cancel_scope.cancel()
+            await run_until_first(
+                partial(self._listen, stream),
+                partial(self._beat, stream),
+                partial(self._describe_changes, stream, register),
+                partial(self._reporter.run, partial(_send, stream)),
+            )
+
+    async def _register(self, stream: LinkStream, register: Register) -> Welcome:
+        with trio.move_on_after(WELCOME_S):
+            await _send(stream, register)
+            answer = decode_from_dispatcher(await _receive(stream))
+            if not isinstance(answer, Welcome):
+                raise RemoteProtocolError(f"expected Welcome, got {type(answer).__name__}")
+            return answer
+        raise Unavailable(f"the manager did not register this node within {WELCOME_S:g} s")
 
     async def _listen(self, stream: LinkStream) -> None:
         expected = 1
+        parts: list[Assignments] = []
         while True:
             message = decode_from_dispatcher(await _receive(stream))
             if isinstance(message, Assignments):
                 if message.number != expected:
                     raise RemoteProtocolError(
-                        f"assignments {expected} to {message.number - 1} were lost"
+                        f"expected assignments {expected}, got {message.number}: some were lost"
                     )
                 expected += 1
-                self._worker.apply(message)
+                parts.append(message)
+                if not message.more:
+                    self._worker.apply(_joined(parts))
+                    parts = []
             elif isinstance(message, ReportTaken):
                 self._reporter.taken(message.number)
             elif isinstance(message, News):
@@ -182,12 +216,15 @@ class Session:
 
     async def _take_news(self, news: NodeNews) -> None:
         self._heartbeat_s = news.heartbeat_ns / 1e9
+        self._retimed.set()
         await self._on_news(news)
 
     async def _beat(self, stream: LinkStream) -> None:
         while True:
-            await trio.sleep(self._heartbeat_s)
-            await _send_or_wait(stream, Heartbeat())
+            self._retimed = trio.Event()
+            with trio.move_on_after(self._heartbeat_s):
+                await self._retimed.wait()  # a shorter period counts from now, not from the next
+            await _send(stream, Heartbeat())
 
     async def _describe_changes(self, stream: LinkStream, told: Register) -> None:
         while True:
@@ -198,19 +235,30 @@ class Session:
                 message = Describe(
                     description=now.description, can_run=now.can_run, warning=now.warning
                 )
-                await _send_or_wait(stream, message)
+                await _send(stream, message)
+
+
+def _joined(parts: Sequence[Assignments]) -> Assignments:
+    """Return the message that was sent in parts."""
+    if len(parts) == 1:
+        return parts[0]
+    return Assignments(
+        number=parts[-1].number,
+        complete=parts[0].complete,
+        put=tuple(task for part in parts for task in part.put),
+        removed=tuple(task_id for part in parts for task_id in part.removed),
+        secrets=tuple(secret for part in parts for secret in part.secrets),
+        configs=tuple(config for part in parts for config in part.configs),
+        dropped=tuple(item_id for part in parts for item_id in part.dropped),
+    )
 
 
 async def _receive(stream: LinkStream) -> bytes:
     try:
         return await stream.receive()
     except trio.EndOfChannel:
-        raise RemoteProtocolError("the manager ended the session") from None
+        raise Unavailable("the manager ended the session") from None
 
 
-async def _send_or_wait(stream: LinkStream, message: FromAgent) -> None:
-    """Send; when the link is gone, wait for the listener to find out why."""
-    try:
-        await stream.send(pack(message))
-    except SwarmError:
-        await trio.sleep_forever()
+async def _send(stream: LinkStream, message: FromAgent) -> None:
+    await stream.send(pack(message))

@@ -87,12 +87,15 @@ class Worker:
                 self._resume(task)
             nursery.start_soon(self._remove_leftovers, name="leftovers")
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None  # the session says farewell after this
 
     def apply(self, message: Assignments) -> None:
         """Take on what the dispatcher sent: data, then tasks to put, then tasks to remove."""
-        if self._leaving:
-            return  # it was told, but may have sent this before it heard
+        if self._leaving or self._nursery is None:
+            return  # it is told, but may have sent this before it heard
         if message.complete:
             self._secrets.clear()
             self._configs.clear()
@@ -154,15 +157,15 @@ class Worker:
             self._begin(assigned, status)
 
     def _begin(self, assigned: AssignedTask, status: TaskStatus) -> None:
-        """Take on a task that has not run yet; what cannot be resolved fails it."""
+        """Take on a task that has not run yet; what cannot be resolved rejects it."""
         try:
             expanded = assignment_of(
                 assigned, self._identity, self.platform, self._secrets, self._configs
             )
         except ExecutorError as error:
-            status = steps.failed(str(error), None, self._clock.now(), status)
-            self._reporter.put(assigned.task.ID, status)
             expanded = adoption_of(assigned, self._identity)
+            if status.State < TaskState.STARTING:  # else it was given its files then
+                status = self._failed(assigned.task.ID, status, str(error))
         self._run(assigned, expanded, status)
 
     def _adopt(self, assigned: AssignedTask, status: TaskStatus) -> None:
@@ -173,11 +176,14 @@ class Worker:
         """Start a task's runner. Adds it to the worker's nursery."""
         assert self._nursery is not None, "tasks arrive while the worker runs"
         task = assigned.task
+        try:
+            controller = self._executor.controller(expanded)
+        except Exception as error:
+            log.exception("task %s: the executor does not take it", task.ID)
+            self._failed(task.ID, status, f"the executor does not take it: {error}")
+            return
         self._table.put(assigned, status)
-        controller = self._executor.controller(expanded)
-        runner = Runner(
-            task.ID, controller, status, task.DesiredState, self._note, self._clock
-        )
+        runner = Runner(task.ID, controller, status, task.DesiredState, self._note, self._clock)
         self._runners[task.ID] = runner
         self._nursery.start_soon(self._live, runner, name=f"task {task.ID}")
 
@@ -195,6 +201,13 @@ class Worker:
         runner = self._runners.get(task_id)
         if runner is not None:
             runner.remove()
+        else:
+            self._forget(task_id)
+
+    def _failed(self, task_id: str, before: TaskStatus, text: str) -> TaskStatus:
+        status = steps.failed(text, None, self._clock.now(), before)
+        self._reporter.put(task_id, status)
+        return status
 
     def _forget(self, task_id: str) -> None:
         self._table.drop(task_id)
@@ -220,4 +233,3 @@ class Worker:
             except Exception as error:  # of the executor: a leftover may not end the tasks
                 log.warning("leftovers of old tasks could not be removed yet: %s", error)
             await trio.sleep(LEFTOVER_RETRY_S)
-

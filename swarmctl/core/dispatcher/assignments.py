@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from ..model.codec import pack
 from ..model.session import AssignedTask, Assignments, Dependency
 from ..model.task import TaskState
 
@@ -32,6 +33,8 @@ class NodeSet(NamedTuple):
 
 
 EMPTY = NodeSet({}, {}, {})
+PART_BYTES_MAX = 4 * 1024 * 1024
+_LISTS = ("put", "removed", "secrets", "configs", "dropped")
 
 
 def assignments_for(view: View, node_id: str) -> NodeSet:
@@ -80,6 +83,42 @@ def diff(wanted: NodeSet, sent: NodeSet, number: int) -> Assignments | None:
         configs=configs,
         dropped=dropped,
     )
+
+
+def parts_of(message: Assignments, limit_bytes: int = PART_BYTES_MAX) -> list[Assignments]:
+    """Return a message in parts that each fit a frame; mostly it is the message alone.
+
+    Parts count up from the message's own number, and all but the last say that there is ``more``.
+    """
+    whole = _split(message, limit_bytes)
+    last = len(whole) - 1
+    return [
+        msgspec.structs.replace(
+            part,
+            number=message.number + place,
+            more=place < last,
+            complete=message.complete and place == 0,
+        )
+        for place, part in enumerate(whole)
+    ]
+
+
+def _split(message: Assignments, limit_bytes: int) -> list[Assignments]:
+    """Halve until all fit; a single task or secret fits, since it came through a log entry."""
+    items = sum(len(getattr(message, name)) for name in _LISTS)
+    if items <= 1 or len(pack(message)) <= limit_bytes:
+        return [message]
+    first: dict[str, tuple[object, ...]] = {}
+    second: dict[str, tuple[object, ...]] = {}
+    room = items // 2
+    for name in _LISTS:
+        values = getattr(message, name)
+        first[name], second[name] = values[:room], values[room:]
+        room = max(0, room - len(values))
+    return [
+        *_split(msgspec.structs.replace(message, **first), limit_bytes),
+        *_split(msgspec.structs.replace(message, **second), limit_bytes),
+    ]
 
 
 def _assigned(view: View, row: TaskRow) -> AssignedTask:

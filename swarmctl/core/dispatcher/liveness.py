@@ -35,10 +35,12 @@ class Heard(NamedTuple):
 
     Attributes:
         at: when something came from it last, or when silence began to count.
+        period: how often it was told to send something; a change may not have reached it yet.
         grace_until: silence before this time is expected; 0 for none.
     """
 
     at: float
+    period: float = 0.0
     grace_until: float = 0.0
 
 
@@ -58,10 +60,15 @@ def period_s(configured_ns: int, nodes: int) -> float:
     return max(configured_ns / 1e9 or DEFAULT_PERIOD_S, nodes / NODES_PER_SECOND)
 
 
-def heard_at_takeover(now: float, period: float) -> Heard:
-    """Return what a new leader assumes of every node that was not down."""
+def heard_at_takeover(now: float, period: float, grace_s: float = 0.0) -> Heard:
+    """Return what a new leader assumes of a node that was not down.
+
+    Args:
+        grace_s: how much is left of a restart that the node announced; none if not above 0.
+    """
     due = now + TAKEOVER_PERIODS * period + TAKEOVER_EXTRA_S
-    return Heard(due - MISSED_MAX * period)
+    grace_until = now + grace_s if grace_s > 0 else 0.0
+    return Heard(due - MISSED_MAX * period, period, grace_until)
 
 
 def judge(heard: Mapping[str, Heard], now: float, period: float, silent_since: float) -> Verdict:
@@ -69,10 +76,11 @@ def judge(heard: Mapping[str, Heard], now: float, period: float, silent_since: f
 
     Args:
         heard: every node that counts as ready or unknown, by id.
+        period: what nodes are told now.
         silent_since: when mass silence was first seen, 0 for not now.
     """
     due = {
-        node_id: max(entry.at + MISSED_MAX * period, entry.grace_until)
+        node_id: max(_silent_after(entry, period, MISSED_MAX), entry.grace_until)
         for node_id, entry in heard.items()
     }
     down = tuple(node_id for node_id, at in due.items() if at <= now)
@@ -91,12 +99,17 @@ def judge(heard: Mapping[str, Heard], now: float, period: float, silent_since: f
 
 def is_mass_silence(heard: Mapping[str, Heard], now: float, period: float) -> bool:
     """True when over half of the nodes, and at least three, fell silent within one period."""
+    # One period earlier than for being down: those who follow within it belong to the same cut.
     silent = [
-        entry.at
+        entry
         for entry in heard.values()
-        # one period earlier than for being down: those who follow within it belong to the same cut
-        if entry.at + (MISSED_MAX - 1) * period <= now and entry.grace_until <= now
+        if max(_silent_after(entry, period, MISSED_MAX - 1), entry.grace_until) <= now
     ]
     if len(silent) < MASS_SILENCE_MIN or 2 * len(silent) <= len(heard):
         return False
-    return max(silent) - min(silent) <= period
+    fell = [entry.at for entry in silent]
+    return max(fell) - min(fell) <= max(period, *(entry.period for entry in silent))
+
+
+def _silent_after(entry: Heard, period: float, missed: int) -> float:
+    return entry.at + missed * max(period, entry.period)

@@ -8,11 +8,15 @@ rotate leadership for ever.
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 import trio
 
 from ..errors import LostLeadership, NoLeader
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -51,10 +55,10 @@ async def _supervise(name: str, run: Callable[[], Awaitable[None]], alarms: Alar
         try:
             await run()
             return
-        except (NoLeader, LostLeadership):
-            log.info("%s: leadership is lost", name)
-            await trio.sleep_forever()  # the scope around us is about to be cancelled
-        except Exception:
+        except Exception as error:
+            if _is_lost_leadership(error):
+                log.info("%s: leadership is lost", name)
+                await trio.sleep_forever()  # the scope around us is about to be cancelled
             log.exception("%s failed", name)
         now = trio.current_time()
         failures = [at for at in failures if now - at < FAILURES_WITHIN_S] + [now]
@@ -65,3 +69,11 @@ async def _supervise(name: str, run: Callable[[], Awaitable[None]], alarms: Alar
             )
             log.error("%s", alarms.texts[name])
             return
+
+
+def _is_lost_leadership(error: Exception) -> bool:
+    """True for the errors of a manager that stopped leading, also out of a component's nursery."""
+    lost = (NoLeader, LostLeadership)
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(lost)[1] is None
+    return isinstance(error, lost)

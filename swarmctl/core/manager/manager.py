@@ -21,8 +21,7 @@ from ..ca.server import CAServer
 from ..dispatcher.server import Dispatcher
 from ..errors import NoLeader
 from ..model.change import Kind
-from ..model.session import SESSION_METHOD, ManagerPeer
-from ..raft.message import Role
+from ..model.session import SESSION_METHOD
 from ..raft.runner import Runner
 from ..store.watch import Watch
 from ..wire.connect import serve_links
@@ -191,20 +190,6 @@ class Manager:
             ).run
         components["dispatcher"] = self.dispatcher.run
         return components
-
-
-def is_leader(status: Status) -> bool:
-    """True when a Raft status is a leader's."""
-    return status.role is Role.LEADER
-
-
-def manager_peers(view: View) -> tuple[ManagerPeer, ...]:
-    """Return every manager's id and address, for agents."""
-    return tuple(
-        ManagerPeer(node_id=row.api.ID, addr=row.private.manager_addr)
-        for row in view.nodes()
-        if row.private.manager_addr
-    )
 
 
 def _drop(message: Message) -> None:

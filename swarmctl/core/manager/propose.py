@@ -1,29 +1,32 @@
 """The way into the log: transactions in, their results out.
 
 Callers of the same moment share an entry, hence an fsync. Each transaction is still judged alone,
-so sharing costs nobody anything. There is no task and no lock here: the first caller of a moment
-lets the others join for one turn of the loop and then sends for all of them.
+so sharing costs nobody anything. There is no task and no lock here: callers of one turn of the loop
+join an entry, and the first to come back sends it for all of them, even when it is cancelled. What
+does not fit in one entry goes in several, all sent before the first is waited for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import trio
 from msgspec.structs import replace
 
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, SwarmError, Undecodable
 from ..model.change import FORMAT_LEVEL, Entry, Result, Transaction
 from ..model.codec import decode_entry, pack
 from ..store.dump import dump
+from ..store.store import Outcome
+from ..wire.stream import again
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ..clock import Clock
     from ..raft.runner import Proposal, Runner
-    from ..store.store import Outcome, Store
+    from ..store.store import Store
     from ..store.watch import Watch
 
 ENTRY_CHANGES_MAX = 1_000
@@ -55,39 +58,26 @@ class Proposer:
             InvalidArgument: one transaction alone is larger than an entry may be.
         """
         now = self._clock.now()
-        tickets = [self._join(transaction, now) for transaction in transactions]
-        results: list[Result] = []
-        for batch, place in tickets:
-            results.append((await self._results(batch))[place])
-        return tuple(results)
+        encoded = [_encode(transaction, now) for transaction in transactions]
+        tickets = [self._join(each) for each in encoded]
+        mine = list(dict.fromkeys(batch for batch, _ in tickets))
+        try:
+            await trio.lowlevel.checkpoint()  # the others of this moment may join
+        finally:
+            for batch in mine:
+                self._send(batch)
+        for batch in mine:
+            await batch.wait()
+        return tuple(batch.results[place] for batch, place in tickets)
 
-    def _join(self, transaction: Transaction, now: int) -> tuple[_Batch, int]:
-        data = pack(replace(transaction, now=transaction.now or now))
-        if len(data) > ENTRY_BYTES_MAX or len(transaction.changes) > ENTRY_CHANGES_MAX:
-            raise InvalidArgument(
-                f"the change is too large: {len(data)} bytes and {len(transaction.changes)} "
-                f"objects; at most {ENTRY_BYTES_MAX} bytes and {ENTRY_CHANGES_MAX} objects fit"
-            )
+    def _join(self, transaction: _Encoded) -> tuple[_Batch, int]:
+        """Add a transaction to the entry that is being gathered; begin another when it is full."""
         batch = self._batch
-        if batch is None or not batch.has_room(len(data), len(transaction.changes)):
+        if batch is None or not batch.has_room(transaction):
             if batch is not None:
                 self._send(batch)
             batch = self._batch = _Batch()
-        return batch, batch.add(data, len(transaction.changes))
-
-    async def _results(self, batch: _Batch) -> tuple[Result, ...]:
-        if not batch.sent:
-            try:
-                await trio.lowlevel.checkpoint()  # the others of this moment may join
-            finally:
-                self._send(batch)
-        if batch.failure is not None:
-            raise batch.failure
-        assert batch.proposal is not None
-        if batch.results is None:
-            await batch.proposal_done()
-        assert batch.results is not None
-        return batch.results
+        return batch, batch.add(transaction)
 
     def _send(self, batch: _Batch) -> None:
         if batch.sent:
@@ -97,7 +87,7 @@ class Proposer:
             self._batch = None
         try:
             batch.proposal = self._runner.propose(batch.encode())
-        except Exception as error:  # everyone who shared the entry has to hear of it
+        except SwarmError as error:  # everyone who shared the entry has to hear of it
             batch.failure = error
 
 
@@ -108,37 +98,69 @@ class _RawEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     level: int
 
 
+class _Encoded(NamedTuple):
+    """A transaction as bytes, and how many changes it has."""
+
+    data: bytes
+    changes: int
+
+
+def _encode(transaction: Transaction, now: int) -> _Encoded:
+    data = pack(replace(transaction, now=transaction.now or now))
+    changes = len(transaction.changes)
+    if len(data) > ENTRY_BYTES_MAX or changes > ENTRY_CHANGES_MAX:
+        raise InvalidArgument(
+            f"the change is too large: {len(data)} bytes and {changes} objects; at most "
+            f"{ENTRY_BYTES_MAX} bytes and {ENTRY_CHANGES_MAX} objects fit"
+        )
+    return _Encoded(data, changes)
+
+
 class _Batch:
-    """Transactions that share one entry, and what became of them."""
+    """Transactions that share one entry, and what became of them.
+
+    Attributes:
+        results: in the order of :meth:`add`; there once :meth:`wait` has returned.
+    """
 
     def __init__(self) -> None:
         self._data: list[bytes] = []
         self._bytes = 0
         self._changes = 0
         self.sent = False
-        self.failure: Exception | None = None
+        self.failure: SwarmError | None = None
         self.proposal: Proposal | None = None
-        self.results: tuple[Result, ...] | None = None
+        self.results: tuple[Result, ...] = ()
 
-    def has_room(self, size: int, changes: int) -> bool:
+    def has_room(self, transaction: _Encoded) -> bool:
         return (
-            self._bytes + size <= ENTRY_BYTES_MAX and self._changes + changes <= ENTRY_CHANGES_MAX
+            self._bytes + len(transaction.data) <= ENTRY_BYTES_MAX
+            and self._changes + transaction.changes <= ENTRY_CHANGES_MAX
         )
 
-    def add(self, data: bytes, changes: int) -> int:
-        self._data.append(data)
-        self._bytes += len(data)
-        self._changes += changes
+    def add(self, transaction: _Encoded) -> int:
+        """Add a transaction and return its place."""
+        self._data.append(transaction.data)
+        self._bytes += len(transaction.data)
+        self._changes += transaction.changes
         return len(self._data) - 1
 
     def encode(self) -> bytes:
         raw = tuple(msgspec.Raw(data) for data in self._data)
         return pack(_RawEntry(transactions=raw, level=FORMAT_LEVEL))
 
-    async def proposal_done(self) -> None:
-        """Sleep until the entry was applied; several tasks may."""
-        assert self.proposal is not None
-        self.results = cast("Outcome", await self.proposal.wait()).results
+    async def wait(self) -> None:
+        """Sleep until the entry was applied; all who share it do.
+
+        Raises:
+            SwarmError: it was not taken, or its fate is unknown here.
+        """
+        if self.failure is not None:
+            raise again(self.failure)
+        assert self.proposal is not None, "a batch is waited for after it was sent"
+        outcome = await self.proposal.wait()
+        assert isinstance(outcome, Outcome)
+        self.results = outcome.results
 
 
 class TableMachine:
@@ -156,6 +178,11 @@ class TableMachine:
                 stop being one rather than skip it.
         """
         entry: Entry = decode_entry(data)
+        if entry.level > FORMAT_LEVEL:
+            raise Undecodable(
+                f"log entry {index} has format level {entry.level}, newer than this release's "
+                f"{FORMAT_LEVEL}: upgrade swarmctl on this host"
+            )
         outcome = self._store.apply(index, entry)
         self._watch.publish(index, outcome.changes)
         return outcome

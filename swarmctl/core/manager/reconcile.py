@@ -19,17 +19,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
+from ..errors import InvalidArgument
 from ..model.change import Conflict, Decision, Ref, Transaction
+from ..raft.errors import ProposalDropped
 from ..store.store import lay
 from ..store.view import View
 
 if TYPE_CHECKING:
     from ..clock import Clock
+    from ..model.change import Result
     from ..store.watch import Mailbox, Watch
     from .propose import Proposer
 
@@ -39,6 +43,7 @@ CONTINUED_PASSES_MAX = 10_000
 FREE_RETRIES = 2
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 60.0
+DOUBLINGS_MAX = 32
 STRETCH_S = 0.01
 
 NewId = Callable[[], str]
@@ -121,27 +126,46 @@ class Loop:
     async def _reconcile(self, due: list[str]) -> None:
         """Decide all due keys over one another, then propose what they want."""
         overlay = self._view.overlay()
-        wanted: list[tuple[str, Transaction]] = []
+        wanted: dict[str, tuple[Transaction, ...]] = {}
         stretch_end = trio.current_time() + STRETCH_S
         for key in due:
             self._wake.pop(key, None)
-            for transaction in self._decide(overlay, key):
-                wanted.append((key, transaction))
+            transactions = self._decide(overlay, key)
+            if transactions:
+                wanted[key] = transactions
+            for transaction in transactions:
                 for change in transaction.changes:
                     lay(overlay, change, overlay.index + 1, self._clock.now())
             if trio.current_time() > stretch_end:
                 await trio.lowlevel.checkpoint()
                 stretch_end = trio.current_time() + STRETCH_S
-        if not wanted:
+        if wanted:
+            await self._propose(wanted)
+
+    async def _propose(self, wanted: dict[str, tuple[Transaction, ...]]) -> None:
+        """Have what the keys want applied, and put off those that it was not done for."""
+        name = self._reconciler.name
+        try:
+            results = iter(
+                await self._proposer.propose([each for key in wanted for each in wanted[key]])
+            )
+        except ProposalDropped:
+            log.info("%s: too much is in flight, so this pass waits", name)
+            for key in wanted:
+                self._put_off(key)
             return
-        results = await self._proposer.propose([transaction for _, transaction in wanted])
-        lost: dict[str, Conflict] = {}
-        for (key, _), result in zip(wanted, results, strict=True):
-            if isinstance(result, Conflict):
-                lost[key] = result
-        for key in dict.fromkeys(key for key, _ in wanted):
-            if key in lost:
-                log.debug("%s: %s lost a race: %s", self._reconciler.name, key, lost[key])
+        except InvalidArgument as error:
+            if len(wanted) == 1:
+                log.error("%s: what %s needs cannot be written: %s", name, *wanted, error)  # noqa: TRY400
+                self._put_off(*wanted)
+                return
+            for key, transactions in wanted.items():  # nothing was done: find the one it was
+                await self._propose({key: transactions})
+            return
+        for key, transactions in wanted.items():
+            lost = [each for each in islice(results, len(transactions)) if _is_lost(each)]
+            if lost:
+                log.debug("%s: %s lost a race: %s", name, key, lost[0])
                 self._put_off(key, free_retries=FREE_RETRIES)
             elif key in self._unrest:
                 self._unrest[key].failures = 0
@@ -176,7 +200,7 @@ class Loop:
         at one pass a second.
         """
         doublings = (unrest.busy - BUSY_PASSES_MAX) // BUSY_PASSES_MAX
-        delay_s = min(0.02 * 2**doublings, BUSY_DELAY_MAX_S)
+        delay_s = _doubled(0.02, doublings, BUSY_DELAY_MAX_S)
         if delay_s == BUSY_DELAY_MAX_S and unrest.busy % BUSY_PASSES_MAX == 0:
             log.error("%s: %s does not come to rest", self._reconciler.name, key)
         self._wake[key] = self._clock.now() + int(delay_s * 1e9)
@@ -184,7 +208,7 @@ class Loop:
     def _put_off(self, key: str, *, free_retries: int = 0) -> None:
         unrest = self._unrest.setdefault(key, _Unrest())
         doublings = unrest.failures - free_retries
-        delay_s = min(RETRY_FIRST_S * 2**doublings, RETRY_MAX_S) if doublings >= 0 else 0.0
+        delay_s = _doubled(RETRY_FIRST_S, doublings, RETRY_MAX_S) if doublings >= 0 else 0.0
         unrest.failures += 1
         self._wake[key] = self._clock.now() + int(delay_s * 1e9)
 
@@ -196,3 +220,12 @@ class Loop:
         wait_s = max(0, min(self._wake.values()) - self._clock.now()) / 1e9
         with trio.move_on_after(wait_s):
             await mailbox.wait()
+
+
+def _is_lost(result: Result) -> bool:
+    return isinstance(result, Conflict)
+
+
+def _doubled(first_s: float, doublings: int, most_s: float) -> float:
+    """Return a delay that was doubled so often, up to the longest; for ever is no number."""
+    return most_s if doublings > DOUBLINGS_MAX else min(first_s * 2**doublings, most_s)

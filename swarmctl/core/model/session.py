@@ -151,6 +151,7 @@ class Assignments(PrivateStruct, frozen=True, kw_only=True, tag="assignments"):
 
     Attributes:
         number: counts up from 1 in a session; a gap means messages were lost.
+        more: the next message goes on with this one; they count as one, which begins here.
         complete: what is not listed is gone. Else only what is listed changes.
         put: tasks to take on, or whose desired state or spec changed.
         removed: tasks to stop, remove and forget.
@@ -159,6 +160,7 @@ class Assignments(PrivateStruct, frozen=True, kw_only=True, tag="assignments"):
     """
 
     number: int
+    more: bool = False
     complete: bool = False
     put: tuple[AssignedTask, ...] = ()
     removed: tuple[str, ...] = ()

@@ -2,11 +2,12 @@
 
 Order, in one place (:meth:`Runner._handle`): tell the role, hand appends to the disk, send what may
 leave at once, apply what is committed, answer reads. Answers that need the disk come back through
-:meth:`Runner._stored` when it is done.
+:meth:`Runner._stored` when it is done, and are taken in by the same loop.
 
 Laws:
 
-- Everything that touches the Raft object is synchronous and runs on the trio thread.
+- Everything that touches the Raft object is synchronous and runs on the trio thread. What could
+  end this member (a broken safety rule, an unknown entry) is raised by the loop and nowhere else.
 - Waiting proposals learn of lost leadership before anything of the new leader is applied.
 - After a stall at most one tick is delivered a turn, and what is queued goes first; otherwise a
   paused follower would campaign before reading the heartbeats it already has.
@@ -15,6 +16,7 @@ Laws:
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -95,6 +97,14 @@ class Proposal:
         self._done.set()
 
 
+class _Read:
+    """A read that waits until it is linearizable, or until that cannot be said here any more."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.lost = False
+
+
 class Runner:
     """Runs one member.
 
@@ -124,6 +134,8 @@ class Runner:
         self.leading = False
         self.leadership_changed = trio.Event()
         self._work = trio.Event()
+        self._running = False
+        self._answers: deque[Message] = deque()  # of the disk; one for each append in flight
         self._proposals: dict[int, Proposal] = {}
         snapshot = disk.log.snapshot() or Snapshot()
         self._applied = snapshot.index
@@ -132,7 +144,7 @@ class Runner:
         self._removed = snapshot.removed
         self._saving = False
         self._read_count = 0
-        self._reads: dict[bytes, trio.Event] = {}
+        self._reads: dict[bytes, _Read] = {}
         self._confirmed: list[ReadState] = []
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -143,6 +155,7 @@ class Runner:
             Undecodable: an entry says something this release does not know.
             SafetyViolation: consensus itself is broken; nothing more was sent.
         """
+        self._running = True
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._disk.run)
@@ -153,6 +166,7 @@ class Runner:
                 task_status.started()
                 await self._loop()
         finally:
+            self._running = False
             self._follow()
 
     def status(self) -> Status:
@@ -166,7 +180,7 @@ class Runner:
             NoLeader: this manager does not lead; nothing was appended.
             ProposalDropped: too much is in flight; nothing was appended.
         """
-        if self._raft.role is not Role.LEADER:
+        if not self._running or self._raft.role is not Role.LEADER:
             raise NoLeader
         self._raft.propose(data)
         proposal = Proposal(self._raft.term)
@@ -196,9 +210,11 @@ class Runner:
         while True:
             await self._work.wait()
             self._work = trio.Event()
+            self._take_answers()
             while self._raft.has_ready():
                 self._handle(self._raft.ready())
                 await trio.lowlevel.checkpoint()
+                self._take_answers()
 
     def _handle(self, ready: Ready) -> None:
         if ready.soft_state is not None:
@@ -215,9 +231,12 @@ class Runner:
 
     def _stored(self, message: Message) -> None:
         """The disk is done with a STORAGE_APPEND: what waited for it may be said now."""
-        for response in message.responses:
-            self._deliver(response)
+        self._answers.extend(message.responses)
         self._kick()
+
+    def _take_answers(self) -> None:
+        while self._answers:
+            self._deliver(self._answers.popleft())
 
     def _deliver(self, message: Message) -> None:
         if message.to == self._raft.id:
@@ -282,8 +301,10 @@ class Runner:
         proposals, self._proposals = self._proposals, {}
         for proposal in proposals.values():
             proposal.lose()
-        for waiting in self._reads.values():
-            waiting.set()
+        reads, self._reads = self._reads, {}
+        for read in reads.values():
+            read.lost = True
+            read.done.set()
         if self.leading:
             self._set_leading(leading=False)
 
@@ -300,16 +321,18 @@ class Runner:
         Raises:
             NoLeader: this manager stopped leading meanwhile.
         """
+        if not self._running:
+            raise NoLeader
         self._read_count += 1
         context = self._read_count.to_bytes(8, "big")
-        done = self._reads[context] = trio.Event()
+        read = self._reads[context] = _Read()
         try:
             self._raft.read_index(context)
             self._kick()
-            await done.wait()
+            await read.done.wait()
         finally:
             self._reads.pop(context, None)
-        if self._raft.role is not Role.LEADER:
+        if read.lost:
             raise NoLeader
 
     def _answer_read(self, read: ReadState) -> None:
@@ -322,5 +345,5 @@ class Runner:
             if read.index > self._applied:
                 waiting.append(read)
             elif read.context in self._reads:
-                self._reads[read.context].set()
+                self._reads[read.context].done.set()
         self._confirmed = waiting

@@ -364,7 +364,7 @@ def test_a_machine_that_cannot_skips_and_ci_fails(ci: str, outcome: str, tmp_pat
         check=False,
     )
     assert outcome in done.stdout
-    assert "not on PATH: ip, iptables" in done.stdout
+    assert "not on PATH: busybox, ip, iptables" in done.stdout
     assert (done.returncode == 0) is (not ci)
 
 

@@ -9,15 +9,17 @@ import sys
 from functools import cache
 
 _FOR_HOSTS = {
+    "busybox": "busybox-static",
     "ip": "iproute2",
     "iptables": "iptables",
+    "kill": "procps",
     "mount": "mount",
     "nsenter": "util-linux",
+    "ps": "procps",
     "unshare": "util-linux",
 }
 _FOR_ENGINES = {
     "dockerd": "docker.io",
-    "busybox": "busybox-static",
     "docker-registry": "docker-registry",
 }
 

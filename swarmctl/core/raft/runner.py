@@ -135,7 +135,8 @@ class Runner:
         self.leadership_changed = trio.Event()
         self._work = trio.Event()
         self._running = False
-        self._answers: deque[Message] = deque()  # of the disk; one for each append in flight
+        self._appends = 0  # handed to the disk and not answered
+        self._answers: deque[Message] = deque()  # of the disk; a few for each append
         self._proposals: dict[int, Proposal] = {}
         snapshot = disk.log.snapshot() or Snapshot()
         self._applied = snapshot.index
@@ -199,12 +200,23 @@ class Runner:
         self._work.set()
 
     async def _tick(self) -> None:
-        due = trio.current_time()
+        due = trio.current_time() + TICK_S
         while True:
-            due = max(due + TICK_S, trio.current_time())
             await trio.sleep_until(due)
-            self._raft.tick()
-            self._kick()
+            if not self._awaits_own_vote():
+                self._raft.tick()
+                self._kick()
+            due += TICK_S
+            if due <= trio.current_time():
+                due = trio.current_time() + TICK_S  # missed ticks are not made up for
+
+    def _awaits_own_vote(self) -> bool:
+        """True for a candidate whose own vote is not on its disk yet.
+
+        It cannot win before, and campaigning anew would only make the vote worthless: with a disk
+        slower than an election time-out nobody would ever lead.
+        """
+        return self._raft.role is Role.CANDIDATE and self._appends > 0
 
     async def _loop(self) -> None:
         while True:
@@ -221,6 +233,7 @@ class Runner:
             self._note(ready.soft_state)
         for message in ready.messages:
             if message.to == LOCAL_APPEND:
+                self._appends += 1
                 self._disk.append(message, self._stored)
             elif message.to == LOCAL_APPLY:
                 self._apply(message)
@@ -231,6 +244,7 @@ class Runner:
 
     def _stored(self, message: Message) -> None:
         """The disk is done with a STORAGE_APPEND: what waited for it may be said now."""
+        self._appends -= 1
         self._answers.extend(message.responses)
         self._kick()
 

@@ -1,0 +1,101 @@
+"""What runs while this manager leads: components that fail, and those that do not."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import trio
+import trio.testing
+
+from swarmctl.core.errors import LostLeadership, NoLeader
+from swarmctl.core.manager.leader import Alarms, run_leader
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+
+class Component:
+    """Runs; the n-th run ends with the n-th error after so long, the last one goes on."""
+
+    def __init__(self, *errors: Exception, after_s: float = 1.0) -> None:
+        self._errors = list(errors)
+        self._after_s = after_s
+        self.runs = 0
+
+    async def run(self) -> None:
+        self.runs += 1
+        if not self._errors:
+            await trio.sleep_forever()
+        await trio.sleep(self._after_s)
+        raise self._errors.pop(0)
+
+
+async def lead(seconds: float, **components: Component) -> Alarms:
+    alarms = Alarms()
+    with trio.move_on_after(seconds):
+        await run_leader({name: each.run for name, each in components.items()}, alarms)
+    return alarms
+
+
+async def test_a_component_that_fails_is_started_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Two failures are two new starts and no alarm."""
+    component = Component(KeyError("a"), KeyError("b"))
+    alarms = await lead(100, component=component)
+    assert (component.runs, alarms.texts) == (3, {})
+
+
+async def test_three_failures_within_a_minute_switch_it_off(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The third failure leaves the component off with an alarm; the others run on."""
+    bad, good = Component(*[KeyError("bug")] * 5), Component()
+    alarms = await lead(1000, bad=bad, good=good)
+    assert bad.runs == 3
+    assert good.runs == 1
+    assert list(alarms.texts) == ["bad"]
+    assert "bad failed 3 times within a minute" in alarms.texts["bad"]
+
+
+async def test_failures_far_apart_are_forgiven(autojump_clock: trio.testing.MockClock) -> None:
+    """A component that fails every forty seconds is started again for ever."""
+    component = Component(*[KeyError("bug")] * 8, after_s=40.0)
+    alarms = await lead(1000, component=component)
+    assert (component.runs, alarms.texts) == (9, {})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NoLeader(),
+        LostLeadership("lost"),
+        BaseExceptionGroup("a nursery", [NoLeader(), LostLeadership("lost")]),
+    ],
+)
+async def test_lost_leadership_is_no_failure(
+    autojump_clock: trio.testing.MockClock, error: Exception
+) -> None:
+    """A component that finds leadership gone waits for its end; nothing is counted or started."""
+    component = Component(error)
+    alarms = await lead(100, component=component)
+    assert (component.runs, alarms.texts) == (1, {})
+
+
+async def test_a_bug_beside_lost_leadership_is_a_failure(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A group that holds anything else counts."""
+    group = BaseExceptionGroup("a nursery", [NoLeader(), KeyError("bug")])
+    component = Component(group, group, group)
+    assert list((await lead(100, component=component)).texts) == ["component"]
+
+
+async def test_a_new_term_begins_without_alarms(autojump_clock: trio.testing.MockClock) -> None:
+    """Alarms belong to a term of leadership."""
+    alarms = Alarms()
+    alarms.texts["old"] = "of the last term"
+    with trio.move_on_after(1):
+        await run_leader({"component": Component().run}, alarms)
+    assert alarms.texts == {}

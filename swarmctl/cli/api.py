@@ -109,6 +109,10 @@ class Api:
         """
         return self._client.request("GET", "/_ping").status == 200
 
+    def close(self) -> None:
+        """Hang up."""
+        self._client.close()
+
     def _call(
         self,
         method: str,

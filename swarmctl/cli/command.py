@@ -11,7 +11,6 @@ and usage errors look and which exit code they give is the docker CLI's (docker-
 
 from __future__ import annotations
 
-import difflib
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, final
@@ -92,6 +91,11 @@ class Invocation:
             self._api = Api(self.socket)
         return self._api
 
+    def close(self) -> None:
+        """Hang up, if there was a call to the daemon at all."""
+        if self._api is not None:
+            self._api.close()
+
 
 def socket_of(environment: Mapping[str, str]) -> str:
     """Return the socket that an environment names, else the usual one.
@@ -169,12 +173,15 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> None:
         given: Given = ctx.meta[_GIVEN]
         socket = given.value("socket") or ctx.find_root().params.get("socket")
+        call = Invocation(ctx.command_path, given, socket)
         try:
-            self._run(Invocation(ctx.command_path, given, socket))
+            self._run(call)
         except SwarmError as error:
             raise Failure(str(error)) from error
         except KeyboardInterrupt:
             raise SystemExit(_INTERRUPTED) from None
+        finally:
+            call.close()
 
     def get_usage(self, ctx: click.Context) -> str:
         return f"Usage:  {ctx.command_path} {self._usage}".rstrip()
@@ -302,6 +309,8 @@ class Group(click.Group):
         name = args[0]
         found = self.get_command(ctx, name)
         if found is None and not ctx.resilient_parsing:
+            import difflib
+
             text = f"swarmctl: unknown command: {ctx.command_path} {name}"
             near = difflib.get_close_matches(name, [*self._table, *self._aliases], n=1)
             if near:

@@ -15,6 +15,7 @@ import click
 
 from swarmctl.config import load_config
 
+from .client import ClientError
 from .command import Failure, command
 from .flags import BOOL, TEXT, Flag
 from .launch import DAEMON_FLAGS, wait_for_daemon
@@ -67,6 +68,8 @@ def run_in_foreground(call: Invocation, first: Callable[[], None]) -> None:
         try:
             wait_for_daemon(call.api)
             first()
+        except ClientError:
+            return  # the daemon is ending already, and says itself why
         except BaseException as error:
             text = error.message if isinstance(error, Failure) else str(error)
             click.echo(text, err=True)

@@ -10,10 +10,7 @@ Pure: text in, values out; a wrong value's words come from its kind.
 
 from __future__ import annotations
 
-import difflib
 import re
-import shlex
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 if TYPE_CHECKING:
@@ -191,6 +188,8 @@ class _Reader:
 
 
 def _nearest(name: str, flags: tuple[Flag, ...]) -> str:
+    import difflib  # as other imports in this file: most commands never need it
+
     near = difflib.get_close_matches(name, [flag.name for flag in flags if not flag.hidden], n=1)
     return f"; did you mean --{near[0]}?" if near else ""
 
@@ -295,6 +294,8 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: in Docker's words.
     """
+    from fractions import Fraction
+
     match = _SIZE.fullmatch(text)
     if match is None:
         raise ValueError(f"invalid size: '{text}'")
@@ -312,6 +313,8 @@ def parse_cpus(text: str) -> int:
     Raises:
         ValueError: in Docker's words.
     """
+    from fractions import Fraction
+
     try:
         nanos = Fraction(text) * 1_000_000_000
     except (ValueError, ZeroDivisionError):
@@ -327,6 +330,8 @@ def parse_command(text: str) -> list[str]:
     Raises:
         ValueError: a quote that is not closed.
     """
+    import shlex
+
     try:
         return shlex.split(text)
     except ValueError:

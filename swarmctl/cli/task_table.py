@@ -98,8 +98,9 @@ def write_tasks(call: Invocation, tasks: Iterable[Json], *, whole_ids: bool = Fa
         SwarmError: a name could not be asked for; or the format is wrong.
     """
     given = call.given
-    names = Names(call.api, resolve=not given.is_set("no-resolve"))
     form = given.text("format")
+    only_ids = given.is_set("quiet") and form in ("", "table")
+    names = Names(call.api, resolve=not given.is_set("no-resolve") and not only_ids)
     rows = task_rows(
         tasks,
         names,

@@ -21,7 +21,7 @@ from .progress import RUNNING, Line, Progress, progress_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rich.table import Table
+    from rich.text import Text
 
 LOOK_EVERY_S = 0.2
 MONITOR_S = 5.0
@@ -196,21 +196,22 @@ class _Bars:
             self._open = True
         self._live.update(self._drawn(), refresh=True)
 
-    def _drawn(self) -> Table:
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
+    def _drawn(self) -> Text:
         from rich.text import Text
 
-        table = Table.grid(padding=(0, 1))
-        rows = [*self._lines.values()]
-        rows.sort(key=lambda line: line.key == "verify")  # the last word stands last
-        for line in rows:
+        drawn = Text(no_wrap=True, overflow="ellipsis")
+        rows = sorted(self._lines.values(), key=lambda line: line.key == "verify")
+        for at, line in enumerate(rows):  # sorted: the last word stands last
+            drawn.append("\n" if at else "")
+            drawn.append(f"{line.key}: ", style="bold" if not line.step else "")
             if line.step:
-                bar = ProgressBar(total=RUNNING, completed=line.step, width=_BAR_WIDTH)
-                table.add_row(Text(f"{line.key}:"), Text(f"{line.text:<9}"), bar)
+                done = _BAR_WIDTH * line.step // RUNNING
+                drawn.append(f"{line.text:<9} ")
+                drawn.append("━" * done, style="green")
+                drawn.append("━" * (_BAR_WIDTH - done), style="dim")
             else:
-                table.add_row(Text(f"{line.key}:"), Text(line.text))
-        return table
+                drawn.append(line.text)
+        return drawn
 
     def close(self) -> None:
         if self._open:

@@ -111,6 +111,8 @@ def pin_image(api: Api, spec: Json) -> None:
     except (DaemonError, ClientError, KeyError, TypeError):
         _warn_unpinned(str(reference))
         return
+    finally:
+        impatient.close()
     container["Image"] = f"{reference}@{digest}"
     platforms = [
         {"Architecture": one.get("architecture", ""), "OS": one.get("os", "")}

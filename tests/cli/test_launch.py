@@ -1,0 +1,147 @@
+"""The real daemon, started by the real command line, as plain processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Host:
+    """A node of its own below a directory."""
+
+    def __init__(self, home: Path) -> None:
+        self.state = home / "state"
+        self.socket = home / "s.sock"
+        address = f"127.0.0.1:{free_port()}"
+        self.addresses = ("--listen-addr", address, "--advertise-addr", address)
+        self.pids: list[int] = []
+        foreign = ("SWARMCTL_HOST", "SWARMCTL_TOKEN", "SWARMCTL_EXECUTOR", "SWARMCTL_ENGINE")
+        self.environment = {k: v for k, v in os.environ.items() if k not in foreign} | {
+            "SWARMCTL_STATE_DIR": str(self.state),
+            "SWARMCTL_SOCKET": str(self.socket),
+        }
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "swarmctl", *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.pids += [int(pid) for pid in re.findall(r"\(pid (\d+)\)", done.stderr)]
+        return done
+
+    def end(self) -> None:
+        self.run("leave", "--force")
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            wait_gone(pid)
+
+
+def wait_gone(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return
+        if state == "Z":
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"process {pid} did not end")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    found = Host(tmp_path)
+    yield found
+    found.end()
+
+
+def test_init_starts_a_daemon_that_outlives_it(host: Host) -> None:
+    """One command on a bare host: daemon, swarm, and the join command; later ones find it."""
+    done = host.run("init", "--executor", "process", *host.addresses)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Swarm initialized: current node (")
+    assert f"its log is {host.state}/swarmctl.log" in done.stderr
+    assert os.getsid(host.pids[0]) == host.pids[0]  # no terminal can hang up on it
+    assert host.run("node", "ls", "--format", "{{.Status}}").stdout == "Ready\n"
+    again = host.run("init")
+    assert again.returncode == 1
+    assert "already part of a swarm" in again.stderr
+    assert host.run("info", "-f", "{{.Swarm.LocalNodeState}}").stdout == "active\n"
+
+
+def test_a_daemon_that_ends_at_once_shows_why(host: Host) -> None:
+    """The end of its log is in the error."""
+    done = host.run("init", "--executor", "nonsense", *host.addresses)
+    assert done.returncode == 1
+    assert "the daemon ended at its start (exit code 1)" in done.stderr
+    assert "nonsense" in done.stderr
+    assert not host.socket.exists()
+
+
+def test_a_daemon_started_in_vain_is_stopped_again(host: Host) -> None:
+    """When the swarm cannot be founded, nothing stays behind, and the next attempt can differ."""
+    done = host.run("init", "--executor", "process", "--advertise-addr", "nonsense")
+    assert done.returncode == 1
+    assert "Error response from daemon: " in done.stderr
+    assert "Stopped the swarmctl daemon again" in done.stderr
+    (pid,) = host.pids
+    wait_gone(pid)
+    assert host.run("node", "ls").returncode == 1
+
+
+def test_the_foreground_stays_until_a_signal(host: Host) -> None:
+    """With --foreground the command is the daemon; run again, it goes on with its swarm."""
+    words = ["init", "--foreground", "--executor", "process", *host.addresses]
+    told = []
+    for _ in range(2):
+        with subprocess.Popen(
+            [sys.executable, "-m", "swarmctl", *words],
+            env=host.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            told.append(process.stdout.readline())
+            process.send_signal(signal.SIGTERM)
+            process.communicate()
+            assert process.returncode == 0
+    assert told[0].startswith("Swarm initialized: current node (")
+    assert told[1].startswith("This node is in a swarm already (")
+
+
+def test_without_a_daemon_every_command_says_what_to_do(host: Host) -> None:
+    """The socket is named, and how to get a daemon behind it."""
+    done = host.run("service", "ls")
+    assert done.returncode == 1
+    assert str(host.socket) in done.stderr
+    assert "`swarmctl init` or `swarmctl join` start one" in done.stderr
+    named = host.run("--socket", "/nowhere/x.sock", "service", "ls")
+    assert "/nowhere/x.sock" in named.stderr
+    assert "/nowhere/y.sock" in host.run("service", "ls", "--socket=/nowhere/y.sock").stderr

@@ -65,8 +65,7 @@ ANY = Arity(0, None)
 class Invocation:
     """One call of a command: what was given, and the daemon it is about."""
 
-    def __init__(self, path: str, given: Given, socket: str | None) -> None:
-        self.path = path
+    def __init__(self, given: Given, socket: str | None) -> None:
         self.given = given
         self.arguments = given.arguments
         self._socket = socket
@@ -173,7 +172,7 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> None:
         given: Given = ctx.meta[_GIVEN]
         socket = given.value("socket") or ctx.find_root().params.get("socket")
-        call = Invocation(ctx.command_path, given, socket)
+        call = Invocation(given, socket)
         try:
             self._run(call)
         except SwarmError as error:

@@ -128,6 +128,7 @@ def _start_detached(call: Invocation, state_dir: Path) -> Started:
             start_of_log = output.tell()
             process = subprocess.Popen(
                 [*daemon_command(call), "--detached"],
+                env={k: v for k, v in os.environ.items() if k != "SWARMCTL_TOKEN"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

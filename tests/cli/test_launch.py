@@ -9,14 +9,21 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from swarmctl.cli import launch
+from tests.cli.objects import INFO
+from tests.cli.stub import Stub
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from tests.cli.conftest import Ran
 
 
 def free_port() -> int:
@@ -145,3 +152,87 @@ def test_without_a_daemon_every_command_says_what_to_do(host: Host) -> None:
     named = host.run("--socket", "/nowhere/x.sock", "service", "ls")
     assert "/nowhere/x.sock" in named.stderr
     assert "/nowhere/y.sock" in host.run("service", "ls", "--socket=/nowhere/y.sock").stderr
+
+
+class Systemd:
+    """A systemctl that writes down what it is told, and the daemon it starts: a stub."""
+
+    def __init__(self, home: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log = home / "told"
+        self.unit = home / "swarmctl.service"
+        self._stub = stub
+        program = home / "bin" / "systemctl"
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/sh\necho "$@" >> {self.log}\n[ ! -e {home}/broken ]\n')
+        program.chmod(0o755)
+        self.broken = home / "broken"
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        monkeypatch.setattr(launch, "SYSTEMD_RUNS", home)
+        monkeypatch.setattr(launch, "UNIT", self.unit)
+        monkeypatch.setattr(launch, "DEFAULT_SOCKET", str(stub.path))
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+    def told(self) -> list[str]:
+        return self.log.read_text().splitlines()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """The daemon answers once the unit is enabled."""
+        over = threading.Event()
+
+        def serve() -> None:
+            while not over.wait(0.01):
+                if self.log.exists() and any("enable" in line for line in self.told()):
+                    with self._stub.serving():
+                        over.wait()
+                    return
+
+        thread = threading.Thread(target=serve, name="systemd")
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemd:
+    stub = Stub(tmp_path / "s.sock")
+    stub.answers["POST /swarm/join"] = None
+    stub.answers["GET /info"] = INFO
+    monkeypatch.setenv("SWARMCTL_SOCKET", str(stub.path))
+    monkeypatch.setenv("SWARMCTL_TOKEN", "SWMTKN-1-secret")
+    return Systemd(tmp_path, stub, monkeypatch)
+
+
+def test_where_systemd_runs_the_daemon_is_its_unit(
+    systemd: Systemd, run: Callable[..., Ran]
+) -> None:
+    """The unit is written, enabled and started; the token is in no file."""
+    with systemd.running():
+        ran = run("join", "--executor", "process", "10.0.0.1:2377")
+    assert (ran.code, ran.out) == (0, "This node joined a swarm as a manager.\n")
+    assert systemd.told() == ["daemon-reload", "enable --now swarmctl.service"]
+    text = systemd.unit.read_text()
+    assert "--executor=process" in text
+    assert "secret" not in text
+
+
+def test_a_unit_of_the_users_own_is_started_as_it_is(
+    systemd: Systemd, run: Callable[..., Ran]
+) -> None:
+    """What somebody wrote themselves is not written over."""
+    systemd.unit.write_text("[Service]\nExecStart=/my/own\n")
+    with systemd.running():
+        assert run("join", "10.0.0.1:2377").code == 0
+    assert systemd.unit.read_text() == "[Service]\nExecStart=/my/own\n"
+    assert systemd.told() == ["enable --now swarmctl.service"]
+
+
+def test_a_systemctl_that_fails_is_named(systemd: Systemd, run: Callable[..., Ran]) -> None:
+    """The command ends with what systemctl was asked to do."""
+    systemd.broken.touch()
+    ran = run("join", "10.0.0.1:2377")
+    assert ran.code == 1
+    assert ran.err.startswith("systemctl daemon-reload failed")

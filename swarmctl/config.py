@@ -105,7 +105,8 @@ def load_config(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Dae
 def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            return tomllib.load(file)
+            loaded: dict[str, Any] = tomllib.load(file)
+            return loaded
     except FileNotFoundError:
         if required:
             raise InvalidArgument(f"the config file {path} does not exist") from None

@@ -40,7 +40,7 @@ swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T
 swarmctl.core                  errors ids clock:T node:T member:T founding:E membership:E
-swarmctl.core                  together:T
+swarmctl.core                  together:T statedir:E
 swarmctl.core.model            base spec objects cluster task change request session codec
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
 swarmctl.core.model            template validate_cluster crosscheck release
@@ -162,7 +162,10 @@ class Ban:
 
 
 KEEPER = "swarmctl.plugins.process_exec.keeper"  # a program of its own: one thread, no trio
-CLOCK = Ban(("swarmctl.core.clock", "swarmctl.cli", KEEPER), "wall time comes from Clock.now() (core/clock.py)")
+CLOCK = Ban(
+    ("swarmctl.core.clock", "swarmctl.cli", KEEPER),
+    "wall time comes from Clock.now() (core/clock.py)",
+)
 FSYNC = Ban(
     (
         *("swarmctl.core.raft.disk", "swarmctl.core.agent.disk", "swarmctl.core.ca.keyfiles"),

@@ -129,7 +129,7 @@ class Container:
             await self._engine.delete(f"/containers/{self.container_id}", force="1", v="1")
         except Refused as error:
             if error.status == 409:  # somebody is at it, perhaps we, before we were cancelled
-                await self._until_gone()
+                await self._until_gone()  # noqa: ASYNC120 - cancelled, nobody asks why
             elif error.status != 404:
                 raise EngineUnavailable(f"cannot remove the container: {error}") from error
 

@@ -175,7 +175,7 @@ class DockerController:
                 return False
             if error.status != 409:
                 raise ExecutorError(str(error)) from error
-            taken = await inspect(self._host.engine, name)
+            taken = await inspect(self._host.engine, name)  # noqa: ASYNC120 - cancelled, nobody asks why
             if taken is None:  # by another daemon, just now; the next try finds out
                 raise EngineUnavailable(str(error)) from error
             if not self._is_mine(taken):
@@ -193,7 +193,7 @@ class DockerController:
             await self._host.changes.post(self._task_id, path)
         except Refused as error:
             # An engine that is going down refuses too. Look before the task is called failed.
-            if (await container.inspect()).never_started:
+            if (await container.inspect()).never_started:  # noqa: ASYNC120 - cancelled, nobody asks why
                 raise ExecutorError(f"starting container failed: {error}") from error
 
     async def _stop_unhealthy(self) -> None:

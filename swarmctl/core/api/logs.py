@@ -175,7 +175,7 @@ class _Merge:
                             self._seen.add(row.api.ID)
                             nursery.start_soon(self._read, row, lines.clone())
                     if not self._asked.options.follow or self._source.is_over():
-                        return
+                        break
                     await mailbox.wait()
 
     async def _read(self, row: TaskRow, lines: trio.MemorySendChannel[bytes]) -> None:

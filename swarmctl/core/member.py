@@ -51,7 +51,8 @@ class Member:
         listeners: the open node port, for a manager.
 
     ``ready`` is set when everything has started, ``ended`` by the owner when :meth:`run` is over,
-    ``failure`` then says why in a sentence. Cancelling ``scope`` ends the stay.
+    ``failure`` then says why in a sentence. Cancelling ``scope`` ends the stay; with ``leaving``
+    set, its owner then forgets it.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Member:
         self.ended = trio.Event()
         self.scope = trio.CancelScope()
         self.failure = ""
+        self.leaving = False
         self._renew_asked = trio.Event()
 
     @property
@@ -133,9 +135,14 @@ class Member:
             self.credentials,
             self._settings.state_dir,
             self.dial_order,
-            lambda: self._renew_asked,
+            self._wait_renewal_asked,
             self._settings.clock,
         )
+
+    async def _wait_renewal_asked(self) -> None:
+        """Sleep until a manager wants a new certificate; an earlier wish counts, once."""
+        await self._renew_asked.wait()
+        self._renew_asked = trio.Event()
 
     async def _take_news(self, news: NodeNews) -> None:
         """Keep what a manager told: the managers there are, whether to renew."""
@@ -146,8 +153,7 @@ class Member:
                 member_file.store, self._settings.state_dir, self.membership
             )
         if news.renew or news.role != self.credentials.role.value:
-            asked, self._renew_asked = self._renew_asked, trio.Event()
-            asked.set()
+            self._renew_asked.set()
 
 
 def owner_of(cluster_id: str, node_id: str) -> str:

@@ -69,10 +69,26 @@ def store(state_dir: Path, membership: Membership) -> None:
         finally:
             os.close(handle)
         temporary.rename(path)
+        _sync_directory(state_dir)
     except OSError as error:
         raise StorageFailed(f"{path} cannot be written: {error}") from error
 
 
 def remove(state_dir: Path) -> None:
-    """Forget the place in the swarm."""
-    (state_dir / FILE).unlink(missing_ok=True)
+    """Forget the place in the swarm.
+
+    Raises:
+        StorageFailed: the disk refused.
+    """
+    try:
+        (state_dir / FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageFailed(f"{state_dir / FILE} cannot be removed: {error}") from error
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -16,21 +16,24 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from . import membership as member_file
-from .agent.agent import Agent
 from .ca import credentials as identity
-from .ca import keyfiles
 from .errors import (
     BadRequest,
     IdentityMissing,
     NotManager,
     SwarmError,
 )
-from .founding import make_cluster
 from .manager import state as manager_state
-from .member import Member, MemberSettings, owner_of
+from .member import Member, MemberSettings
 from .membership import Membership
-from .wire.address import join_host_port, parse_advertise, parse_listen
+from .statedir import StateDirectory
+from .wire.address import (
+    NoAddressToAdvertise,
+    join_host_port,
+    parse_advertise,
+    parse_listen,
+    parse_remote,
+)
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -38,7 +41,8 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from .agent.executor import Executor
+    from .agent.agent import Agent
+    from .agent.executor import Executor, NodeIdentity
     from .clock import Clock
     from .manager.manager import Manager
     from .manager.reconcile import Reconciler
@@ -75,6 +79,16 @@ class NotInSwarm(NotManager):
 
     def __init__(self) -> None:
         super().__init__("This node is not part of a swarm")
+
+
+class BrokenStay(NotManager):
+    """leave without force on a node whose state cannot be used."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"This node cannot take part in its swarm: {why}. Use `--force` to leave it without "
+            "telling anybody."
+        )
 
 
 class LastManager(NotManager):
@@ -121,7 +135,12 @@ class LocalNode:
         new_id: Callable[[], str],
     ) -> None:
         self._settings = settings
-        self._state_dir = Path(settings.state_dir)
+        self._state_dir = StateDirectory(
+            Path(settings.state_dir),
+            accept_moved_state=settings.accept_moved_state,
+            clock=clock,
+            new_id=new_id,
+        )
         self.executor = executor
         self._reconcilers = reconcilers
         self._clock = clock
@@ -222,7 +241,9 @@ class LocalNode:
                 data_path_port=request.DataPathPort or 4789,
             )
             try:
-                material = await trio.to_thread.run_sync(self._found, request, spec, membership)
+                material = await trio.to_thread.run_sync(
+                    self._state_dir.found, request, spec, membership
+                )
                 credentials = identity.Credentials(material, self._clock.now())
             except BaseException:
                 _close_all(listeners)
@@ -244,18 +265,19 @@ class LocalNode:
             self._require_inactive()
             if not request.RemoteAddrs:
                 raise BadRequest("at least 1 RemoteAddr is required to join")
-            listen, advertise = self._addresses(request.ListenAddr, request.AdvertiseAddr)
+            managers = tuple(parse_remote(address) for address in request.RemoteAddrs)
+            listen, advertise = self._worker_addresses(request.ListenAddr, request.AdvertiseAddr)
             material = await identity.join(
-                request.RemoteAddrs, request.JoinToken, request.Availability, self._clock.now()
+                managers, request.JoinToken, request.Availability, self._clock.now()
             )
             credentials = identity.Credentials(material, self._clock.now())
             membership = Membership(
                 listen_addr=listen,
                 advertise_addr=advertise,
-                managers=request.RemoteAddrs,
+                managers=managers,
                 data_path_addr=request.DataPathAddr,
             )
-            await trio.to_thread.run_sync(self._store, membership, material)
+            await trio.to_thread.run_sync(self._state_dir.store, membership, material)
             await self._enter(self._stay(membership, credentials, ()))
 
     async def leave(self, *, force: bool) -> None:
@@ -268,10 +290,13 @@ class LocalNode:
         async with self._changing:
             member = self._member
             if member is None:
-                if self._error and force:
-                    await self._forget()
-                    return
-                raise NotInSwarm
+                if not self._error:
+                    raise NotInSwarm
+                if not force:
+                    raise BrokenStay(self._error)
+                await self._remove_tasks_of(await self._read_identity())
+                await self._forget()
+                return
             if member.membership.raft_id and not force:
                 raise LastManager
             with trio.move_on_after(STOP_TASKS_S):
@@ -279,16 +304,29 @@ class LocalNode:
                 if member.agent is not None:
                     await member.agent.leave()
                 else:
-                    await self._remove_tasks(member)
+                    await self._remove_tasks_of(member.node)
+            if member.ended.is_set():
+                await self._forget()
+                return
+            member.leaving = True  # whoever lives the stay forgets it, also if we are cancelled now
             member.scope.cancel()
             await member.ended.wait()
-            await self._forget()
 
-    async def _remove_tasks(self, member: Member) -> None:
+    async def _read_identity(self) -> NodeIdentity | None:
+        """Return who this node is by what is left of its state, if that can be read."""
+        try:
+            return await trio.to_thread.run_sync(self._state_dir.whose, self.hostname)
+        except SwarmError as error:
+            log.warning("tasks of the swarm that this node leaves may run on: %s", error)
+            return None
+
+    async def _remove_tasks_of(self, node: NodeIdentity | None) -> None:
         """Remove the tasks of a stay that failed: no agent minds them, but they run on."""
+        if node is None:
+            return
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(self.executor.run, member.node)
+                await nursery.start(self.executor.run, node)
                 known = await self.executor.known_tasks()
                 async with trio.open_nursery() as removals:
                     for task_id in known:
@@ -301,7 +339,7 @@ class LocalNode:
             log.warning("tasks of the swarm that this node leaves may run on: %s", failures)
 
     async def _forget(self) -> None:
-        await trio.to_thread.run_sync(self._forget_files)
+        await trio.to_thread.run_sync(self._state_dir.forget)
         self._member = None
         self._error = ""
 
@@ -320,38 +358,34 @@ class LocalNode:
     async def _resume(self) -> None:
         """Take up the stay that the state directory holds, if it holds one."""
         try:
-            material = await trio.to_thread.run_sync(identity.load, self._state_dir)
-        except IdentityMissing as error:
-            log.info("in no swarm: %s", error)
-            return
-        except SwarmError as error:
-            self._fail(error)
-            return
-        try:
-            await trio.to_thread.run_sync(self._bind_machine)
-            membership = await trio.to_thread.run_sync(member_file.load, self._state_dir)
+            membership, material = await trio.to_thread.run_sync(self._state_dir.load)
             credentials = identity.Credentials(material, self._clock.now())
             listeners: Sequence[trio.SocketListener] = ()
             if membership.raft_id:
                 host, port = identity.split_address(membership.listen_addr)
                 listeners = await _listen(host, port)
+        except IdentityMissing as error:
+            log.info("in no swarm: %s", error)
+            return
         except SwarmError as error:
-            self._fail(error)
+            self._error = str(error)
+            log.error("this node cannot take part in its swarm: %s", error)  # noqa: TRY400
             return
         self._member = self._stay(membership, credentials, listeners)
         self._arrived.set()
 
-    def _fail(self, error: SwarmError) -> None:
-        self._error = str(error)
-        log.error("this node cannot take part in its swarm: %s", error)
-
     async def _enter(self, member: Member) -> None:
-        """Begin a stay, and wait until it has begun or failed."""
+        """Begin a stay, and wait until it has begun.
+
+        Raises:
+            SwarmError: it failed; this node is in no swarm, as before.
+        """
         self._error = ""
         self._member = member
         self._arrived.set()
         await _begun_or_over(member)
         if member.failure:
+            await self._forget()
             raise SwarmError(member.failure)
 
     async def _live(self, member: Member) -> None:
@@ -359,6 +393,8 @@ class LocalNode:
         try:
             with member.scope:
                 await member.run(self.executor, self._reconcilers)
+            if member.leaving:
+                await self._forget()
         except BaseExceptionGroup as group:
             failures, others = group.split(SwarmError)
             if others is not None:
@@ -381,7 +417,7 @@ class LocalNode:
         listeners: Sequence[trio.SocketListener],
     ) -> Member:
         settings = MemberSettings(
-            state_dir=self._state_dir,
+            state_dir=self._state_dir.path,
             hostname=self.hostname,
             clock=self._clock,
             new_id=self._new_id,
@@ -398,57 +434,19 @@ class LocalNode:
         advertise_host, advertise_port = parse_advertise(wanted, host, port)
         return join_host_port(host, port), join_host_port(advertise_host, advertise_port)
 
+    def _worker_addresses(self, listen: str, advertise: str) -> tuple[str, str]:
+        """As for a manager, but nobody dials a worker: which address is its own, others can see."""
+        try:
+            return self._addresses(listen, advertise)
+        except NoAddressToAdvertise:
+            return join_host_port(*parse_listen(listen or self._settings.listen_addr)), ""
+
     async def _open_port(
         self, request: InitRequest
     ) -> tuple[str, str, Sequence[trio.SocketListener]]:
         listen, advertise = self._addresses(request.ListenAddr, request.AdvertiseAddr)
         host, port = identity.split_address(listen)
         return listen, advertise, await _listen(host, port)
-
-    def _found(
-        self, request: InitRequest, spec: SwarmSpec, membership: Membership
-    ) -> identity.Material:
-        """Make the cluster and the database; store the identity last."""
-        new = make_cluster(
-            request,
-            spec,
-            membership,
-            cluster_id=self._new_id(),
-            node_id=self._new_id(),
-            now_ns=self._clock.now(),
-        )
-        try:
-            manager_state.found(
-                self._state_dir,
-                owner=owner_of(new.cluster_id, new.node_id),
-                raft_id=membership.raft_id,
-                founding=new.founding,
-            )
-            self._store(membership, new.material)
-        except BaseException:
-            self._forget_files()
-            raise
-        return new.material
-
-    def _store(self, membership: Membership, material: identity.Material) -> None:
-        """Write the place, then the identity, which makes this node a member."""
-        self._bind_machine()
-        member_file.store(self._state_dir, membership)
-        identity.store(self._state_dir, material)
-
-    def _bind_machine(self) -> None:
-        keyfiles.bind_machine(
-            self._state_dir,
-            keyfiles.this_machine(),
-            accept_moved_state=self._settings.accept_moved_state,
-        )
-
-    def _forget_files(self) -> None:
-        """Remove everything a stay leaves, first the identity, which makes this node a member."""
-        keyfiles.remove(self._state_dir)
-        member_file.remove(self._state_dir)
-        manager_state.forget(self._state_dir)
-        Agent.forget(self._state_dir)
 
 
 async def _listen(host: str, port: int) -> Sequence[trio.SocketListener]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import InvalidArgument, SwarmError, Unavailable
+from ..errors import CertificateRefused, InvalidArgument, NoLeader, SwarmError, Unavailable
 from ..model.codec import pack, unpack
 from ..wire.connect import dial, present_identity
 from ..wire.tls import client_context, server_context, unverified_client_context
@@ -34,7 +34,7 @@ from .x509 import Role, new_key_and_csr
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from ..clock import Clock
@@ -47,6 +47,8 @@ JOIN_TIMEOUT_S = 20.0
 RENEW_TIMEOUT_S = 10.0
 RETRY_FIRST_S = 5.0
 RETRY_MAX_S = 3600.0
+DOUBLINGS_MAX = 16
+RENEWAL_PAUSE_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +142,7 @@ async def join(addresses: Sequence[str], token: str, availability: str, now_ns: 
             require_root(parsed, root_pem)
             context = client_context(root_pem.decode("ascii"))
             answer = await _ask(host, port, context, ISSUE, pack(request))
-        except Unavailable as error:
+        except (Unavailable, NoLeader) as error:
             failure = error
             continue
         material = Material(root_pem, keyfiles.KeyPair(answer.cert_pem, key_pem))
@@ -197,25 +199,26 @@ async def run_renewal(
     credentials: Credentials,
     state_dir: Path,
     managers: Callable[[], Sequence[str]],
-    asked: Callable[[], trio.Event],
+    wait_asked: Callable[[], Awaitable[None]],
     clock: Clock,
 ) -> None:
     """Renew this node's certificate between 50 and 80 % of its life, until cancelled.
 
     Args:
         managers: where to ask, as known at that moment.
-        asked: returns the event of "renew now", set when a manager wants a new certificate.
+        wait_asked: returns when a manager wants a new certificate now.
     """
     draw = random.SystemRandom().random
     failures = 0
+    pause_s = 0.0
     while True:
         identity = credentials.identity
         due = renewal_time(identity.not_before_ns, identity.not_after_ns, draw=draw())
-        wait_s = max(0, due - clock.now()) / 1e9
+        wait_s = max(pause_s, (due - clock.now()) / 1e9)
         if failures:
-            wait_s = draw() * min(RETRY_FIRST_S * 2**failures, RETRY_MAX_S)
+            wait_s = draw() * min(RETRY_FIRST_S * 2 ** min(failures, DOUBLINGS_MAX), RETRY_MAX_S)
         with trio.move_on_after(wait_s):
-            await asked().wait()
+            await wait_asked()
         try:
             await renew(credentials, state_dir, managers(), clock.now())
         except SwarmError as error:
@@ -223,6 +226,7 @@ async def run_renewal(
             log.warning("the node certificate could not be renewed yet: %s", error)
         else:
             failures = 0
+            pause_s = RENEWAL_PAUSE_S  # with a clock far ahead every certificate seems due at once
             log.info("the node certificate was renewed")
 
 
@@ -232,7 +236,7 @@ async def renew(
     """Have a fresh key signed, store it and use it.
 
     Raises:
-        Unavailable: no manager could be asked; nothing changed.
+        SwarmError: no manager could be asked, or none signed; nothing changed.
     """
     key_pem, csr_pem = new_key_and_csr()
     failure: SwarmError = Unavailable("no manager is known to ask for a certificate")
@@ -251,7 +255,9 @@ async def renew(
             failure = error if isinstance(error, SwarmError) else Unavailable(f"{address} is slow")
             continue
         material = Material(answer.root_pem, keyfiles.KeyPair(answer.cert_pem, key_pem))
-        verify_chain(answer.cert_pem, answer.root_pem, now_ns=now_ns)
+        renewed = verify_chain(answer.cert_pem, answer.root_pem, now_ns=now_ns)
+        if (renewed.cluster_id, renewed.node_id) != (credentials.cluster_id, credentials.node_id):
+            raise CertificateRefused(f"{address} signed a certificate of another node")
         await trio.to_thread.run_sync(store, state_dir, material)
         credentials.replace(material, now_ns)
         return

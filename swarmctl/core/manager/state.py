@@ -72,6 +72,8 @@ def found(state_dir: Path, *, owner: str, raft_id: int, founding: Transaction) -
         disk.bootstrap(snapshot, dump(store))
     finally:
         disk.close()
+    for made in (directory, state_dir):
+        _sync_directory(made)
 
 
 def open_state(state_dir: Path, *, owner: str, raft_id: int) -> OpenState:
@@ -132,3 +134,12 @@ def _read_key(directory: Path) -> bytes:
     if len(key) != KEY_BYTES:
         raise StorageFailed(f"the key {path} of the Raft database is damaged")
     return key
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a directory's own entries durable: a synced file without a name is lost all the same."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -20,7 +20,11 @@ _SIOCGIFCONF = 0x8912
 _IFREQ_BYTES = 40  # struct ifreq on 64-bit Linux
 _INTERFACES_MAX = 256
 # Addresses that belong to containers' bridges are nothing another host could reach.
-_LOCAL_BRIDGES = ("docker", "br-", "veth", "podman", "cni", "virbr", "swo", "lo")
+_LOCAL_BRIDGES = ("docker", "br-", "veth", "podman", "cni", "virbr", "swo")
+
+
+class NoAddressToAdvertise(BadRequest):
+    """This host has no address of its own to choose, or several; the user has to name one."""
 
 
 class InterfaceAddress(NamedTuple):
@@ -66,6 +70,18 @@ def parse_advertise(text: str, listen_host: str, listen_port: int) -> tuple[str,
             f"port number), got {text!r}"
         )
     return resolved, port
+
+
+def parse_remote(text: str) -> str:
+    """Return ``host:port`` of a manager to join; the host may be a name, the port left out.
+
+    Raises:
+        BadRequest: no address.
+    """
+    host, port = _split(text.strip())
+    if not host or "/" in host or any(char.isspace() for char in host):
+        raise BadRequest(f"invalid remoteAddr {text!r}: expected HOST or HOST:PORT")
+    return join_host_port(host, port)
 
 
 def join_host_port(host: str, port: int) -> str:
@@ -120,12 +136,12 @@ def _only_address() -> str:
         and not ipaddress.ip_address(found.address).is_loopback
     ]
     if not candidates:
-        raise BadRequest(
+        raise NoAddressToAdvertise(
             "could not find the system's IP address - specify one with --advertise-addr"
         )
     if len(candidates) > 1:
         names = " and ".join(f"{found.address} on {found.interface}" for found in candidates)
-        raise BadRequest(
+        raise NoAddressToAdvertise(
             "could not choose an IP address to advertise since this system has multiple addresses "
             f"on different interfaces ({names}) - specify one with --advertise-addr"
         )

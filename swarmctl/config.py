@@ -87,7 +87,7 @@ def load_config(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Dae
         if environment.get(variable):
             values[field] = environment[variable]
     host = environment.get("SWARMCTL_HOST", "")
-    if host and "SWARMCTL_SOCKET" not in environment:
+    if host.startswith(("unix://", "/")) and not environment.get("SWARMCTL_SOCKET"):
         values["socket"] = host.removeprefix("unix://")
     values.update(given)
     _check_names(values, path)

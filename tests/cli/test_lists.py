@@ -141,6 +141,17 @@ def test_names_are_not_looked_up_when_ids_are_wanted(swarm: Stub, run: Callable[
     assert run("service", "ps", "-q", "web").out.split()[0] == task(1, 1)["ID"]
 
 
+def test_ps_tells_what_a_service_asks_for_in_vain(swarm: Stub, run: Callable[..., Ran]) -> None:
+    """What was accepted and is not done stays visible: a warning below the table, not with -q."""
+    warned = {**service(), "Warnings": ["published port 8080 is not yet routed"]}
+    swarm.answers["GET /services/web"] = warned
+    name = warned["Spec"]["Name"]
+    assert run("service", "ps", "web").err == (
+        f"WARNING: {name}: published port 8080 is not yet routed\n"
+    )
+    assert run("service", "ps", "-q", "web").err == ""
+
+
 def test_ps_goes_on_after_a_service_that_is_not_there(swarm: Stub, run: Callable[..., Ran]) -> None:
     """The others are shown first; the missing ones are named, with exit code 1."""
     ran = run("service", "ps", "web", "nope")

@@ -135,28 +135,35 @@ def _run_text(protocol: str, published: int, target: int, length: int) -> str:
     arity=SOME,
 )
 def ps(call: Invocation) -> None:
-    """Print the tasks of services; a service that is not there is told after the rest."""
+    """Print the tasks of services; a service that is not there is told after the rest.
+
+    What a service asks for and does not get is told too, on standard error.
+    """
     filters = gathered(call.given.each("filter"))
     filters["node"] = [_own_node(call, name) for name in filters.get("node", ())]
-    ids, missing = _find_services(call, call.arguments)
-    tasks = find_tasks(call.api, {**filters, "service": ids}) if ids else []
-    if ids:
-        write_tasks(call, tasks, whole_ids=call.given.is_set("quiet"))
+    found, missing = _find_services(call, call.arguments)
+    quiet = call.given.is_set("quiet")
+    if found:
+        tasks = find_tasks(call.api, {**filters, "service": list(found)})
+        write_tasks(call, tasks, whole_ids=quiet)
+    for service in found.values() if not quiet else ():
+        for warning in service.get("Warnings") or ():
+            click.echo(f"WARNING: {service['Spec']['Name']}: {warning}", err=True)
     if missing:
         raise Failure("\n".join(f"no such service: {name}" for name in missing))
 
 
-def _find_services(call: Invocation, names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return the ids of those that are there, and the names of those that are not."""
-    ids: list[str] = []
+def _find_services(call: Invocation, names: Iterable[str]) -> tuple[dict[str, Json], list[str]]:
+    """Return those that are there by id, and the names of those that are not."""
+    found: dict[str, Json] = {}
     missing: list[str] = []
     for name in names:
-        found = call.api.find(path_to("services", name))
-        if found is None:
+        service = call.api.find(path_to("services", name))
+        if service is None:
             missing.append(name)
-        elif found["ID"] not in ids:
-            ids.append(found["ID"])
-    return ids, missing
+        else:
+            found[service["ID"]] = service
+    return found, missing
 
 
 def _own_node(call: Invocation, name: str) -> str:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cluster import SERVICE_LABEL, TASK_LABEL, Cluster
-from tests.e2e.lab import IMAGE, eventually
+from tests.e2e.lab import IMAGE, ApiError, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,8 +56,20 @@ class Swarm(Cluster):
         }
 
     def wait_ready(self, count: int, *, timeout_s: float = 15) -> None:
-        """Wait until exactly that many nodes are ready."""
-        eventually(lambda: self._ready_nodes() == count, timeout_s, what=f"{count} ready nodes")
+        """Wait until exactly that many nodes are ready.
+
+        A manager that has just been started leads only a moment after its socket answers.
+        """
+
+        def ready() -> bool:
+            try:
+                return self._ready_nodes() == count
+            except ApiError as error:
+                if error.status != 503:
+                    raise
+                return False
+
+        eventually(ready, timeout_s, what=f"{count} ready nodes")
 
     def node(self, index: int) -> dict[str, Any]:
         """A host's node, as the manager lists it under the host's name."""

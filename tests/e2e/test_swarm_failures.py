@@ -84,9 +84,9 @@ def test_a_manager_killed_while_it_creates(swarm: Swarm) -> None:
     eventually(lambda: len(swarm.running(service)) >= 8, 30, every_s=0.02, what="the first 8")
     swarm.daemons[0].kill()
     swarm.hosts[0].start_daemon()
+    swarm.wait_ready(3)
     swarm.assert_exactly(service, 30)
     assert len(swarm.tasks(service)) == 30, "no task had to be replaced"
-    swarm.wait_ready(3)
 
 
 def test_a_killed_worker_daemon_adopts_its_tasks(swarm: Swarm) -> None:

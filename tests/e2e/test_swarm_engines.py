@@ -155,6 +155,7 @@ def test_neighbours_on_the_engine_stay_unharmed(lab1: Lab) -> None:
         swarm.assert_exactly(swarm.create_spec("again", 2), 2)
         swarm.daemons[0].kill()
         host.start_daemon()
+        swarm.wait_ready(1)
         swarm.daemons[0].api("POST", "/swarm/leave", query={"force": "1"})
         eventually(lambda: _running(engine) == neighbours, what="ours to go")
     # The neighbours still work, too.

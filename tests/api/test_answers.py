@@ -319,7 +319,7 @@ async def test_references_versions_and_filters_that_are_refused(tmp_path: Path) 
                 "Invalid desired-state filter: 'x'",
             ),
             ("GET", '/nodes?filters={"role":["x"]}'): (500, "Invalid role filter: 'x'"),
-            ("GET", '/tasks?filters={"service":["x"]}'): (404, "service x not found"),
+            ("GET", '/tasks?filters={"service":["no-one"]}'): (404, "service no-one not found"),
             ("GET", "/services?status=x"): (
                 400,
                 NO_FLAG.format("status", "x"),

@@ -155,6 +155,14 @@ class LostLeadership(Unavailable):
     """The write's fate is unknown here: this manager stopped leading before it was committed."""
 
 
+class LeaderElsewhere(Unavailable):
+    """Only the leader does this, and another manager leads; the text is its ``host:port``."""
+
+
+class MemberRemoved(PermissionDenied):
+    """A manager's member number was removed from consensus for good: it may come back as new."""
+
+
 class RemoteProtocolError(SwarmError):
     """The other side sent bytes that break the protocol; its connection is of no further use."""
 

@@ -2,7 +2,7 @@
 
     run
     ├ executor             its events and checks
-    ├ manager              consensus, node port, the leader's work; while this node is one
+    ├ managership          node port, consensus, the leader's work; while this node is a manager
     ├ agent                one session with the leader's dispatcher; runs the tasks
     └ ca renewal           own certificate
 
@@ -20,27 +20,40 @@ from . import membership as member_file
 from .agent.agent import Agent
 from .agent.executor import NodeIdentity
 from .ca import credentials as identity
-from .manager import state as manager_state
-from .manager.manager import Manager
+from .ca.x509 import Role
+from .managership import Managership
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from .agent.executor import Executor
     from .clock import Clock
+    from .manager.manager import Manager
     from .manager.reconcile import Reconciler
+    from .managership import OpenPort
     from .membership import Membership
     from .model.session import NodeNews
+    from .wire.link import StreamMethod
+
+SETTLE_S = 5.0
+"""A manager's agent begins with its own manager, unless that takes too long."""
 
 
 class MemberSettings(NamedTuple):
-    """What every stay on this host has in common."""
+    """What every stay on this host has in common.
+
+    Attributes:
+        manager_streams: what this node offers to other managers while it is one.
+    """
 
     state_dir: Path
     hostname: str
     clock: Clock
     new_id: Callable[[], str]
+    manager_streams: Mapping[str, StreamMethod]
+    open_port: OpenPort
+    reconcilers: Sequence[Reconciler]
 
 
 class Member:
@@ -48,7 +61,7 @@ class Member:
 
     Args:
         membership: its place; changes when a manager tells of other managers.
-        listeners: the open node port, for a manager.
+        listeners: the node port of a manager, if it is open already.
 
     ``ready`` is set when everything has started, ``ended`` by the owner when :meth:`run` is over,
     ``failure`` then says why in a sentence. Cancelling ``scope`` ends the stay; with ``leaving``
@@ -66,7 +79,18 @@ class Member:
         self.membership = membership
         self.credentials = credentials
         self.listeners = listeners
-        self.manager: Manager | None = None
+        self.managership = Managership(
+            state_dir=settings.state_dir,
+            credentials=credentials,
+            place=lambda: self.membership,
+            keep=self._keep,
+            open_port=settings.open_port,
+            listeners=listeners,
+            streams=settings.manager_streams,
+            reconcilers=settings.reconcilers,
+            clock=settings.clock,
+            new_id=settings.new_id,
+        )
         self.agent: Agent | None = None
         self.ready = trio.Event()
         self.ended = trio.Event()
@@ -74,6 +98,33 @@ class Member:
         self.failure = ""
         self.leaving = False
         self._renew_asked = trio.Event()
+        self._keeping = trio.Lock()
+
+    @property
+    def manager(self) -> Manager | None:
+        """This node as a manager that knows the cluster; None while it is none."""
+        manager = self.managership.manager
+        return manager if manager is not None and manager.prepared else None
+
+    @property
+    def is_manager(self) -> bool:
+        """True for a node whose certificate is a manager's, started or not."""
+        return self.credentials.role is Role.MANAGER
+
+    @property
+    def broken(self) -> bool:
+        """True when something ended that this daemon does not begin again."""
+        return bool(self.failure) or self.managership.broken
+
+    @property
+    def error(self) -> str:
+        """What keeps this node from taking part as it should, in a sentence; else empty.
+
+        Out of session it says why: no manager answers, or they refuse it.
+        """
+        if self.failure or self.managership.failure is not None:
+            return self.failure or str(self.managership.failure)
+        return self.agent.error if self.agent is not None else ""
 
     @property
     def node(self) -> NodeIdentity:
@@ -85,16 +136,18 @@ class Member:
             state_dir=str(self._settings.state_dir),
         )
 
-    async def run(self, executor: Executor, reconcilers: Sequence[Reconciler]) -> None:
+    async def run(self, executor: Executor) -> None:
         """Be a member until cancelled.
 
         Raises:
-            StorageFailed, Undecodable, CertificateRefused: this node cannot take part.
+            StorageFailed, CertificateRefused: this node cannot take part.
         """
         async with trio.open_nursery() as nursery:
             await nursery.start(executor.run, self.node)
-            if self.membership.raft_id:
-                await nursery.start(self._run_manager, reconcilers)
+            nursery.start_soon(self.managership.run, name="managership")
+            if self.is_manager:
+                with trio.move_on_after(SETTLE_S):
+                    await self.managership.settled.wait()
             self.agent = Agent(
                 credentials=self.credentials,
                 executor=executor,
@@ -110,25 +163,8 @@ class Member:
 
     def dial_order(self) -> tuple[str, ...]:
         """Return the managers to dial; a manager begins with itself."""
-        own = (self.membership.advertise_addr,) if self.membership.raft_id else ()
+        own = (self.membership.advertise_addr,) if self.manager is not None else ()
         return own + tuple(addr for addr in self.membership.managers if addr not in own)
-
-    async def _run_manager(
-        self,
-        reconcilers: Sequence[Reconciler],
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        credentials, settings = self.credentials, self._settings
-        opened = await trio.to_thread.run_sync(
-            lambda: manager_state.open_state(
-                settings.state_dir,
-                owner=owner_of(credentials.cluster_id, credentials.node_id),
-                raft_id=self.membership.raft_id,
-            )
-        )
-        self.manager = Manager(opened, credentials, reconcilers, settings.clock, settings.new_id)
-        await self.manager.run(self.listeners, task_status=task_status)
 
     async def _renew(self) -> None:
         await identity.run_renewal(
@@ -144,14 +180,19 @@ class Member:
         await self._renew_asked.wait()
         self._renew_asked = trio.Event()
 
+    async def _keep(self, membership: Membership) -> None:
+        """Note this node's place, on the disk too."""
+        self.membership = membership
+        async with self._keeping:  # the newest is written last
+            await trio.to_thread.run_sync(
+                member_file.store, self._settings.state_dir, self.membership
+            )
+
     async def _take_news(self, news: NodeNews) -> None:
         """Keep what a manager told: the managers there are, whether to renew."""
         managers = tuple(peer.addr for peer in news.managers)
         if managers and managers != self.membership.managers:
-            self.membership = msgspec.structs.replace(self.membership, managers=managers)
-            await trio.to_thread.run_sync(
-                member_file.store, self._settings.state_dir, self.membership
-            )
+            await self._keep(msgspec.structs.replace(self.membership, managers=managers))
         if news.renew or news.role != self.credentials.role.value:
             self._renew_asked.set()
 

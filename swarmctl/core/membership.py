@@ -27,6 +27,8 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         advertise_addr: where others find this node, ``host:port``.
         raft_id: this manager's member number, 0 for a worker.
         managers: addresses of the managers as last heard.
+        peers: member number and address of the other managers when this one joined them; its
+            tables know better as soon as it has any.
         data_path_addr, data_path_port: for traffic between containers.
     """
 
@@ -34,6 +36,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     advertise_addr: str
     raft_id: int = 0
     managers: tuple[str, ...] = ()
+    peers: tuple[tuple[int, str], ...] = ()
     data_path_addr: str = ""
     data_path_port: int = 4789
 

@@ -7,6 +7,7 @@ state directory whole or as it was. Containers outlive this process; only ``leav
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import sys
 from enum import Enum
@@ -17,29 +18,34 @@ import msgspec
 import trio
 
 from .ca import credentials as identity
+from .ca.x509 import Role
 from .errors import (
     BadRequest,
     IdentityMissing,
-    NotManager,
     SwarmError,
 )
 from .manager import state as manager_state
 from .member import Member, MemberSettings
 from .membership import Membership
-from .statedir import StateDirectory
-from .wire.address import (
-    NoAddressToAdvertise,
-    join_host_port,
-    parse_advertise,
-    parse_listen,
-    parse_remote,
+from .nodeport import NodePort, close_port, open_port
+from .refusals import (
+    AlreadyInSwarm,
+    BrokenStay,
+    CannotResign,
+    JoinGoesOn,
+    LastManager,
+    NotInSwarm,
 )
+from .statedir import StateDirectory
+from .together import leaves, run_until_first
+from .wire.address import parse_remote
+from .wire.stream import again
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from .agent.agent import Agent
     from .agent.executor import Executor, NodeIdentity
@@ -48,8 +54,11 @@ if TYPE_CHECKING:
     from .manager.reconcile import Reconciler
     from .model.cluster import SwarmSpec
     from .model.request import InitRequest, JoinRequest
+    from .wire.link import StreamMethod
 
 STOP_TASKS_S = 60.0
+JOIN_S = 20.0
+FORCED_RESIGN_S = 3.0
 
 log = logging.getLogger(__name__)
 
@@ -62,44 +71,6 @@ class LocalState(str, Enum):
     ACTIVE = "active"
     ERROR = "error"
     LOCKED = "locked"
-
-
-class AlreadyInSwarm(NotManager):
-    """init or join on a node that is in a swarm."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm '
-            "and join another one."
-        )
-
-
-class NotInSwarm(NotManager):
-    """leave on a node that is in no swarm."""
-
-    def __init__(self) -> None:
-        super().__init__("This node is not part of a swarm")
-
-
-class BrokenStay(NotManager):
-    """leave without force on a node whose state cannot be used."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(
-            f"This node cannot take part in its swarm: {why}. Use `--force` to leave it without "
-            "telling anybody."
-        )
-
-
-class LastManager(NotManager):
-    """leave without force on a manager whose leaving ends the swarm."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "You are attempting to leave the swarm on a node that is participating as a manager. "
-            "Removing the last manager erases all current state of the swarm. Use `--force` to "
-            "ignore this message. "
-        )
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +95,10 @@ class LocalNode:
     Args:
         executor: runs this node's tasks; driven from here.
         reconcilers: what this node runs while it leads.
+
+    Attributes:
+        manager_streams: what this node offers to other managers while it is one, by method name;
+            its owner fills it before the node runs.
     """
 
     def __init__(
@@ -141,7 +116,9 @@ class LocalNode:
             clock=clock,
             new_id=new_id,
         )
+        self._port = NodePort(settings.listen_addr, settings.advertise_addr)
         self.executor = executor
+        self.manager_streams: dict[str, StreamMethod] = {}
         self._reconcilers = reconcilers
         self._clock = clock
         self._new_id = new_id
@@ -157,22 +134,14 @@ class LocalNode:
         """Whether this node is in a swarm, and how it goes."""
         if self._member is None:
             return LocalState.ERROR if self._error else LocalState.INACTIVE
-        if self._member.failure:
+        if self._member.broken:
             return LocalState.ERROR
         return LocalState.ACTIVE if self._member.ready.is_set() else LocalState.PENDING
 
     @property
     def error(self) -> str:
-        """What keeps this node from taking part in its swarm, in a sentence; else empty.
-
-        Of a member that is out of session, why: no manager answers, or they refuse it.
-        """
-        member = self._member
-        if member is None:
-            return self._error
-        if member.failure or member.agent is None:
-            return member.failure
-        return member.agent.error
+        """What keeps this node from taking part in its swarm, in a sentence; else empty."""
+        return self._member.error if self._member is not None else self._error
 
     @property
     def node_id(self) -> str:
@@ -203,7 +172,7 @@ class LocalNode:
     @property
     def is_manager(self) -> bool:
         """True for a node whose place is among the managers, started or not."""
-        return self._member is not None and self._member.membership.raft_id != 0
+        return self._member is not None and self._member.is_manager
 
     @property
     def manager(self) -> Manager | None:
@@ -229,8 +198,11 @@ class LocalNode:
             StorageFailed: the disk refused; this node is in no swarm, as before.
         """
         async with self._changing:
+            if request.ForceNewCluster and self._member is not None and self.is_manager:
+                return await self._found_anew(self._member, request)
             self._require_inactive()
-            listen, advertise, listeners = await self._open_port(request)
+            listen, advertise = self._port.addresses(request.ListenAddr, request.AdvertiseAddr)
+            listeners = await open_port(listen)
             raft_id = manager_state.new_raft_id()
             membership = Membership(
                 listen_addr=listen,
@@ -246,13 +218,48 @@ class LocalNode:
                 )
                 credentials = identity.Credentials(material, self._clock.now())
             except BaseException:
-                _close_all(listeners)
+                close_port(listeners)
                 raise
             member = self._stay(membership, credentials, listeners)
             await self._enter(member)
             assert member.manager is not None
             await member.manager.wait_leading()
             return credentials.node_id
+
+    async def _found_anew(self, member: Member, request: InitRequest) -> str:
+        """Go on as the only manager of the cluster that this node is a manager of.
+
+        Tasks, certificates and tables stay. The other managers' numbers are gone for good.
+        """
+        member.scope.cancel()
+        await member.ended.wait()
+        place, credentials = member.membership, member.credentials
+        listen, advertise = place.listen_addr, place.advertise_addr
+        if request.ListenAddr or request.AdvertiseAddr:
+            listen, advertise = self._port.addresses(request.ListenAddr, request.AdvertiseAddr)
+        new_raft_id = manager_state.new_raft_id()
+        membership = msgspec.structs.replace(
+            place,
+            listen_addr=listen,
+            advertise_addr=advertise,
+            raft_id=new_raft_id,
+            managers=(advertise,),
+            peers=(),
+        )
+        failure: SwarmError | None = None
+        try:
+            await trio.to_thread.run_sync(
+                self._state_dir.found_anew, place, membership, credentials.identity
+            )
+        except SwarmError as error:
+            failure, membership = error, place
+        fresh = self._stay(membership, credentials, ())
+        await self._enter(fresh)
+        if failure is not None:
+            raise failure
+        assert fresh.manager is not None
+        await fresh.manager.wait_leading()
+        return credentials.node_id
 
     async def join(self, request: JoinRequest) -> None:
         """Become a node of an existing swarm.
@@ -266,7 +273,9 @@ class LocalNode:
             if not request.RemoteAddrs:
                 raise BadRequest("at least 1 RemoteAddr is required to join")
             managers = tuple(parse_remote(address) for address in request.RemoteAddrs)
-            listen, advertise = self._worker_addresses(request.ListenAddr, request.AdvertiseAddr)
+            listen, advertise = self._port.worker_addresses(
+                request.ListenAddr, request.AdvertiseAddr
+            )
             material = await identity.join(
                 managers, request.JoinToken, request.Availability, self._clock.now()
             )
@@ -277,8 +286,30 @@ class LocalNode:
                 managers=managers,
                 data_path_addr=request.DataPathAddr,
             )
-            await trio.to_thread.run_sync(self._state_dir.store, membership, material)
-            await self._enter(self._stay(membership, credentials, ()))
+            listeners: Sequence[trio.SocketListener] = ()
+            if credentials.role is Role.MANAGER:
+                membership, listeners = await self._prepare_manager(membership, request)
+            try:
+                await trio.to_thread.run_sync(self._state_dir.store, membership, material)
+            except BaseException:
+                close_port(listeners)
+                raise
+            with trio.move_on_after(JOIN_S):
+                await self._enter(self._stay(membership, credentials, listeners))
+                return
+            raise JoinGoesOn
+
+    async def _prepare_manager(
+        self, membership: Membership, request: JoinRequest
+    ) -> tuple[Membership, Sequence[trio.SocketListener]]:
+        """Open the port of a node that joins as a manager; the others must be able to dial it.
+
+        Raises:
+            BadRequest: there is no address to advertise, or the port is taken.
+        """
+        _, advertise = self._port.addresses(request.ListenAddr, request.AdvertiseAddr)
+        listeners = await open_port(membership.listen_addr)
+        return msgspec.structs.replace(membership, advertise_addr=advertise), listeners
 
     async def leave(self, *, force: bool) -> None:
         """Leave the swarm: stop and remove this node's tasks, forget everything.
@@ -297,8 +328,8 @@ class LocalNode:
                 await self._remove_tasks_of(await self._read_identity())
                 await self._forget()
                 return
-            if member.membership.raft_id and not force:
-                raise LastManager
+            if member.is_manager and not member.failure:
+                await self._resign(member, force=force)
             with trio.move_on_after(STOP_TASKS_S):
                 await _begun_or_over(member)  # a daemon that has just started has tasks to adopt
                 if member.agent is not None:
@@ -311,6 +342,26 @@ class LocalNode:
             member.leaving = True  # whoever lives the stay forgets it, also if we are cancelled now
             member.scope.cancel()
             await member.ended.wait()
+
+    async def _resign(self, member: Member, *, force: bool) -> None:
+        """Leave the managers first, if they can do without this one.
+
+        Raises:
+            LastManager, FailedPrecondition: they cannot, and ``force`` was not given.
+            SwarmError: whether they can is unknown, and ``force`` was not given.
+        """
+        manager = member.manager
+        if manager is not None and manager.alone:
+            if not force:
+                raise LastManager
+            return
+        try:
+            with trio.move_on_after(FORCED_RESIGN_S if force else math.inf):
+                await member.managership.resign()
+        except SwarmError as error:
+            if not force:
+                raise CannotResign(error) from error
+            log.warning("leaving although the managers may need this one: %s", error)
 
     async def _read_identity(self) -> NodeIdentity | None:
         """Return who this node is by what is left of its state, if that can be read."""
@@ -361,9 +412,8 @@ class LocalNode:
             membership, material = await trio.to_thread.run_sync(self._state_dir.load)
             credentials = identity.Credentials(material, self._clock.now())
             listeners: Sequence[trio.SocketListener] = ()
-            if membership.raft_id:
-                host, port = identity.split_address(membership.listen_addr)
-                listeners = await _listen(host, port)
+            if credentials.role is Role.MANAGER:
+                listeners = await open_port(membership.listen_addr)
         except IdentityMissing as error:
             log.info("in no swarm: %s", error)
             return
@@ -387,12 +437,18 @@ class LocalNode:
         if member.failure:
             await self._forget()
             raise SwarmError(member.failure)
+        refusal = member.managership.failure
+        if refusal is not None:
+            member.leaving = True
+            member.scope.cancel()
+            await member.ended.wait()
+            raise again(refusal)
 
     async def _live(self, member: Member) -> None:
         """Live one stay to its end. A failure ends it with a sentence, not the daemon."""
         try:
             with member.scope:
-                await member.run(self.executor, self._reconcilers)
+                await member.run(self.executor)
             if member.leaving:
                 await self._forget()
         except BaseExceptionGroup as group:
@@ -400,12 +456,11 @@ class LocalNode:
             if others is not None:
                 raise
             assert failures is not None
-            member.failure = "; ".join(str(error) for error in _leaves(failures))
+            member.failure = "; ".join(str(error) for error in leaves(failures))
             log.exception("this node's part in the swarm ended")
         finally:
-            member.manager = None
             member.agent = None
-            _close_all(member.listeners)
+            close_port(member.listeners)
             member.ended.set()
 
     # --- founding and files (blocking parts run in threads) ---
@@ -421,6 +476,9 @@ class LocalNode:
             hostname=self.hostname,
             clock=self._clock,
             new_id=self._new_id,
+            manager_streams=self.manager_streams,
+            open_port=open_port,
+            reconcilers=self._reconcilers,
         )
         return Member(settings, membership, credentials, listeners)
 
@@ -428,65 +486,7 @@ class LocalNode:
         if self._member is not None or self._error:
             raise AlreadyInSwarm
 
-    def _addresses(self, listen: str, advertise: str) -> tuple[str, str]:
-        host, port = parse_listen(listen or self._settings.listen_addr)
-        wanted = advertise or self._settings.advertise_addr
-        advertise_host, advertise_port = parse_advertise(wanted, host, port)
-        return join_host_port(host, port), join_host_port(advertise_host, advertise_port)
-
-    def _worker_addresses(self, listen: str, advertise: str) -> tuple[str, str]:
-        """As for a manager, but nobody dials a worker: which address is its own, others can see."""
-        try:
-            return self._addresses(listen, advertise)
-        except NoAddressToAdvertise:
-            return join_host_port(*parse_listen(listen or self._settings.listen_addr)), ""
-
-    async def _open_port(
-        self, request: InitRequest
-    ) -> tuple[str, str, Sequence[trio.SocketListener]]:
-        listen, advertise = self._addresses(request.ListenAddr, request.AdvertiseAddr)
-        host, port = identity.split_address(listen)
-        return listen, advertise, await _listen(host, port)
-
-
-async def _listen(host: str, port: int) -> Sequence[trio.SocketListener]:
-    """Open the node port.
-
-    Raises:
-        BadRequest: somebody else has it, or the address is not ours.
-    """
-    try:
-        return await trio.open_tcp_listeners(port, host=host)
-    except OSError as error:
-        raise BadRequest(
-            f"cannot listen on {join_host_port(host, port)}: {error.strerror or error}; "
-            "choose another with --listen-addr"
-        ) from error
-
-
-def _close_all(listeners: Sequence[trio.SocketListener]) -> None:
-    for listener in listeners:
-        listener.socket.close()
-
 
 async def _begun_or_over(member: Member) -> None:
     """Wait until a stay has begun, or failed to."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_first, member.ready.wait, nursery.cancel_scope)
-        nursery.start_soon(_first, member.ended.wait, nursery.cancel_scope)
-
-
-async def _first(wait: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
-    await wait()
-    scope.cancel()
-
-
-def _leaves(group: BaseExceptionGroup[SwarmError]) -> list[SwarmError]:
-    """Return the errors of a group without its nesting."""
-    found: list[SwarmError] = []
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            found.extend(_leaves(error))
-        else:
-            found.append(error)
-    return found
+    await run_until_first(member.ready.wait, member.ended.wait)

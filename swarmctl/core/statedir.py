@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .ca.credentials import Material
+    from .ca.x509 import Identity
     from .clock import Clock
     from .membership import Membership
     from .model.cluster import SwarmSpec
@@ -72,6 +73,23 @@ class StateDirectory:
             self.forget()
             raise
         return new.material
+
+    def found_anew(self, before: Membership, after: Membership, who: Identity) -> None:
+        """Make this node the only manager of its cluster; see ``manager.state.force_new``.
+
+        Args:
+            before, after: its place; the member number is another one.
+
+        Raises:
+            StorageFailed: the disk refused.
+        """
+        manager_state.force_new(
+            self.path,
+            owner=owner_of(who.cluster_id, who.node_id),
+            raft_id=before.raft_id,
+            new_raft_id=after.raft_id,
+        )
+        member_file.store(self.path, after)
 
     def store(self, membership: Membership, material: Material) -> None:
         """Write what a node has that joined.

@@ -10,11 +10,15 @@ It must not know who uses it.
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 import trio
 
 from .errors import SwarmError
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,3 +53,14 @@ async def run_until_first(*parts: Callable[[], Awaitable[None]]) -> None:
             nursery.start_soon(live, part)
     if ended[0] is not None:
         raise ended[0]
+
+
+def leaves(group: BaseExceptionGroup[SwarmError]) -> list[SwarmError]:
+    """Return the errors of a group without its nesting."""
+    found: list[SwarmError] = []
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            found.extend(leaves(error))
+        else:
+            found.append(error)
+    return found

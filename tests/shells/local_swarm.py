@@ -40,6 +40,7 @@ class Machine:
     def __init__(self, state_dir: Path, port: int | None = None) -> None:
         self.state_dir = state_dir
         self.address = f"127.0.0.1:{port or free_port()}"
+        self.advertised = "127.0.0.1"
         self.world = NullWorld(SystemClock())
 
     @asynccontextmanager
@@ -54,14 +55,14 @@ class Machine:
 
     async def init(self, node: LocalNode) -> str:
         return await node.init(
-            InitRequest(ListenAddr=self.address, AdvertiseAddr="127.0.0.1"), SPEC
+            InitRequest(ListenAddr=self.address, AdvertiseAddr=self.advertised), SPEC
         )
 
     async def join(self, node: LocalNode, manager: str, token: str) -> None:
         await node.join(
             JoinRequest(
                 ListenAddr=self.address,
-                AdvertiseAddr="127.0.0.1",
+                AdvertiseAddr=self.advertised,
                 RemoteAddrs=(manager,),
                 JoinToken=token,
             )

@@ -44,6 +44,7 @@ from swarmctl.core.raft.config import RaftConfig
 from swarmctl.core.raft.message import ConfState, Snapshot
 from swarmctl.core.raft.raft import Raft
 from swarmctl.core.store.store import Store
+from swarmctl.core.wire.connect import serve_links
 from swarmctl.plugins.null_exec import NullExecutor, NullWorld
 
 from .memory_disk import MemoryDisk
@@ -132,7 +133,13 @@ class LoneManager:
     async def running(self) -> AsyncIterator[None]:
         """Run the manager for the length of the block."""
         async with trio.open_nursery() as nursery:
-            await nursery.start(self.manager.run, [self.network.listen(ADDRESS)])
+            await nursery.start(
+                serve_links,
+                [self.network.listen(ADDRESS)],
+                self.credentials.server_context,
+                self.manager.welcome,
+            )
+            await nursery.start(self.manager.run)
             await self.until(lambda: self.manager.leading)
             yield
             nursery.cancel_scope.cancel()

@@ -106,6 +106,7 @@ class MemoryNetwork:
         for pair in self._pairs:
             for stream in pair:
                 stream.send_stream.send_all_hook = None
+                stream.send_stream.close_hook = None  # which would deliver all of it at last
 
     def _address_of(self, stream: trio.abc.Stream) -> str:
         return self._addresses.get(id(stream), "nowhere:0")

@@ -34,7 +34,6 @@ from swarmctl.core.errors import (
     SwarmError,
     Unauthenticated,
     Unavailable,
-    Unimplemented,
     UnknownAuthority,
 )
 from swarmctl.core.model.change import Delete, Kind, Ref, Update
@@ -165,11 +164,13 @@ async def test_what_is_no_token_is_refused_without_a_call(cluster: LoneManager, 
     assert cluster.network.dialled == before
 
 
-async def test_a_manager_token_waits_for_a_later_release(cluster: LoneManager) -> None:
-    """Joining as a manager is refused by name, with nothing written."""
-    with pytest.raises(Unimplemented, match="joining as a manager is not available"):
-        await try_to_join(cluster, cluster.cluster_private().manager_token)
-    assert len(list(cluster.view.nodes())) == 1
+async def test_a_manager_token_makes_a_manager(cluster: LoneManager) -> None:
+    """The token decides the role: its holder gets a manager's certificate, and no vote yet."""
+    material = await try_to_join(cluster, cluster.cluster_private().manager_token)
+    identity = identity_of(material.pair.cert_pem)
+    assert identity.role is Role.MANAGER
+    row = cluster.node(identity.node_id)
+    assert (row.api.Spec.Role, row.private.role, row.private.raft_id) == ("manager", "manager", 0)
 
 
 async def test_the_next_address_is_tried(cluster: LoneManager) -> None:

@@ -1,8 +1,9 @@
 """One connection to the leader's dispatcher at a time, made again whenever it ends.
 
-Dials the managers it knows, the last good one first, registers, and then carries assignments in and
-statuses out. Back-off starts small and stays under two seconds, so that a new leader is found
-within half a second and a returning one not long after.
+Dials the managers it knows, the one that was just lost last. Whoever does not lead names the
+leader, or keeps the agent waiting while one is elected, so a new leader is found within half a
+second and one handshake each. Then the session registers, and carries assignments in and statuses
+out.
 
 Ending the session is its last word: a farewell, and the dispatcher ends the stream once it is in
 the log. So a session outlives the cancellation of the daemon by up to a second.
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..ca.credentials import MANAGER_NAME, split_address
-from ..errors import RemoteProtocolError, SwarmError, Unavailable
+from ..errors import LeaderElsewhere, RemoteProtocolError, SwarmError, Unavailable
 from ..model.codec import pack
 from ..model.session import (
     SESSION_METHOD,
@@ -36,6 +37,7 @@ from ..model.session import (
 )
 from ..together import run_until_first
 from ..wire.connect import dial
+from ..wire.link import LinkSettings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -52,6 +54,9 @@ WELCOME_S = 10.0
 DESCRIBE_EVERY_S = 5.0
 RESTART_NS = 60_000_000_000
 FAREWELL_S = 1.0
+REDIRECTIONS_MAX = 3
+PATIENCE = LinkSettings(connect_s=1.0, handshake_s=4.0, idle_s=1.0, pong_s=1.0)
+"""An agent has other managers to try, and its tasks wait for a session."""
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +97,7 @@ class Session:
         self._stream_ended = trio.Event()
         self._heartbeat_s = 2.0
         self._retimed = trio.Event()
-        self._last_good = ""
+        self._lost = ""
         self._over = False
         self.manager = ""
         self.error = ""
@@ -130,24 +135,39 @@ class Session:
             back_off_s = BACK_OFF_FIRST_S
             while True:
                 for address in self._order():
+                    began = trio.current_time()
+                    await self._follow(address)
                     if self._over:
                         return
-                    began = trio.current_time()
-                    try:
-                        await self._connect(address)
-                    except SwarmError as error:
-                        self.error = str(error)
-                        log.info("no session with %s: %s", address, error)
                     if trio.current_time() - began > BACK_OFF_MAX_S:
                         back_off_s = BACK_OFF_FIRST_S
                 await trio.sleep(random.uniform(0, back_off_s))  # noqa: S311 - jitter
                 back_off_s = min(2 * back_off_s, BACK_OFF_MAX_S)
 
+    async def _follow(self, address: str) -> None:
+        """Be in session with the manager at an address, or with the leader that it names."""
+        for _ in range(REDIRECTIONS_MAX):
+            if self._over:
+                return
+            try:
+                await self._connect(address)
+            except LeaderElsewhere as elsewhere:
+                address = str(elsewhere)
+                continue
+            except SwarmError as error:
+                self.error = str(error)
+                log.info("no session with %s: %s", address, error)
+            return
+
     def _order(self) -> list[str]:
+        """Return the managers to try; the one that was just lost comes last.
+
+        With its host it may have gone in silence, and dialling it would wait for nothing.
+        """
         addresses = list(self._managers())
-        if self._last_good in addresses:
-            addresses.remove(self._last_good)
-            addresses.insert(0, self._last_good)
+        if self._lost in addresses:
+            addresses.remove(self._lost)
+            addresses.append(self._lost)
         return addresses
 
     async def _connect(self, address: str) -> None:
@@ -157,8 +177,13 @@ class Session:
             SwarmError: why it ended.
         """
         host, port = split_address(address)
+        self._lost = address
         link = await dial(
-            host, port, self._credentials.client_context(), server_hostname=MANAGER_NAME
+            host,
+            port,
+            self._credentials.client_context(),
+            server_hostname=MANAGER_NAME,
+            settings=PATIENCE,
         )
         try:
             await run_until_first(
@@ -175,7 +200,7 @@ class Session:
         async with link.open_stream(SESSION_METHOD) as stream:
             welcome = await self._register(stream, register)
             self._stream, self._stream_ended = stream, trio.Event()
-            self._last_good, self.manager, self.error = address, address, ""
+            self.manager, self.error = address, ""
             log.info("in session with %s", address)
             await self._take_news(welcome.news)
             await run_until_first(

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from ..errors import FailedPrecondition, Unimplemented
+from ..errors import FailedPrecondition
 from ..model.base import Time
 from ..model.change import Advance, AtLeast, Delete, Index, Kind, Ref, Transaction, Update
-from ..model.objects import ManagerStatus, NodeSpec
+from ..model.objects import NodeSpec
 from ..model.task import TaskState, TaskStatus
 from ..model.validate_cluster import check_node_spec
 from . import query
@@ -18,7 +18,6 @@ from .present import present_node
 from .write import write
 
 if TYPE_CHECKING:
-    from ..manager.manager import Manager
     from ..model.objects import NodeRow
     from ..store.view import View
     from ..wire.http_server import Reply
@@ -34,7 +33,7 @@ async def list_nodes(server: ApiServer, call: Call) -> Reply:
     view = await manager.read()
     filters = query.parse_filters(call.query.get("filters"), query.NODE_FILTERS)
     rows = query.filter_nodes(view.nodes(), filters)
-    shown = [(row.api, manager_status(manager, row)) for row in rows]
+    shown = [(row.api, manager.membership.status_of(row)) for row in rows]
     return list_reply(shown, lambda pair: present_node(*pair))
 
 
@@ -43,7 +42,7 @@ async def inspect(server: ApiServer, call: Call) -> Reply:
     manager = server.manager()
     view = await manager.read()
     row = query.resolve_node(view, _reference(server, call))
-    return json_reply(present_node(row.api, manager_status(manager, row)))
+    return json_reply(present_node(row.api, manager.membership.status_of(row)))
 
 
 async def update(server: ApiServer, call: Call) -> Reply:
@@ -57,19 +56,28 @@ async def update(server: ApiServer, call: Call) -> Reply:
     def plan(view: View) -> tuple[Transaction, None]:
         row = query.resolve_node(view, node_id)
         query.check_sequence(row, version)
-        _require_same_role(view, row, spec)
+        requires: tuple[AtLeast, ...] = ()
+        if row.api.Spec.Role == "manager" and spec.Role == "worker":
+            manager.membership.require_removable(row)
+            requires = (AtLeast(index=Index.WISH, key="manager", count=1),)
         changed = replace(row, api=replace(row.api, Spec=spec))
-        return Transaction(changes=(Update(row=changed),)), None
+        return Transaction(changes=(Update(row=changed),), requires=requires), None
 
     await write(manager, server.new_id, plan)
     return EMPTY
 
 
 async def remove(server: ApiServer, call: Call) -> Reply:
-    """``DELETE /nodes/{id}``: out of the swarm for good; its tasks are orphaned at once."""
+    """``DELETE /nodes/{id}``: out of the swarm for good; its tasks are orphaned at once.
+
+    By force a manager is demoted first, if the others can do without it.
+    """
     manager = server.manager()
     force = query.flag(call.query.get("force"))
-    node_id = query.resolve_node(await manager.read(), _reference(server, call)).api.ID
+    row = query.resolve_node(await manager.read(), _reference(server, call))
+    node_id = row.api.ID
+    if force and row.private.role == "manager":
+        await manager.membership.demote(node_id)
 
     def plan(view: View) -> tuple[Transaction, None]:
         row = query.resolve_node(view, node_id)
@@ -100,7 +108,7 @@ def _removal(view: View, row: NodeRow, now_ns: int) -> Transaction:
             Update(row=replace(cluster, private=private)),
             *tasks[:ORPHANS_MAX],
         ),
-        requires=(AtLeast(index=Index.ROLE, key="manager", count=1),),
+        requires=(AtLeast(index=Index.WISH, key="manager", count=1),),
     )
 
 
@@ -113,27 +121,6 @@ def _require_removable(row: NodeRow, *, force: bool) -> None:
         )
     if row.api.Status.State == "ready" and not force:
         raise FailedPrecondition(f"node {node_id} is not down and can't be removed")
-
-
-def _require_same_role(view: View, row: NodeRow, spec: NodeSpec) -> None:
-    """Refuse changes of role, which this release does not make."""
-    if spec.Role == row.api.Spec.Role:
-        return
-    if spec.Role == "worker" and len(view.holders(Index.ROLE, "manager")) == 1:
-        raise FailedPrecondition("attempting to demote the last manager of the swarm")
-    raise Unimplemented("promoting and demoting nodes is not available in this release")
-
-
-def manager_status(manager: Manager, row: NodeRow) -> ManagerStatus | None:
-    """Return how a node stands among the managers; None for a worker."""
-    if not row.private.raft_id:
-        return None
-    status = manager.raft_status()
-    return ManagerStatus(
-        Leader=status.leader == row.private.raft_id,
-        Reachability="reachable",
-        Addr=row.private.manager_addr,
-    )
 
 
 def _reference(server: ApiServer, call: Call) -> str:

@@ -15,7 +15,8 @@ from ..model.defaults import merge_init_spec
 from ..model.release import check_swarm_available
 from ..model.request import InitRequest, JoinRequest, UnlockRequest
 from ..model.validate_cluster import check_init_request, check_swarm_spec
-from ..node import LocalState, NotInSwarm
+from ..node import LocalState
+from ..refusals import NotInSwarm
 from . import query
 from .call import EMPTY, json_reply
 from .present import present_swarm

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ from .x509 import Role, new_key_and_csr
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ..clock import Clock
@@ -51,6 +52,9 @@ DOUBLINGS_MAX = 16
 RENEWAL_PAUSE_S = 60.0
 
 log = logging.getLogger(__name__)
+
+
+Dial = Callable[[str], Awaitable["Link"]]
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,15 @@ class Credentials:
         """TLS settings for dialling a manager."""
         return self._client
 
+    async def dial(self, address: str) -> Link:
+        """Make a link to the manager at ``host:port``, as this node; the caller runs it.
+
+        Raises:
+            As ``wire.connect.dial``.
+        """
+        host, port = split_address(address)
+        return await dial(host, port, self._client, server_hostname=MANAGER_NAME)
+
     def trust_info(self) -> TrustInfo:
         """Who signed this certificate, for the node's description."""
         return tls_info(self.material.root_pem, self.material.pair.cert_pem)
@@ -154,7 +167,7 @@ async def join(addresses: Sequence[str], token: str, availability: str, now_ns: 
 async def _fetch_root(host: str, port: int) -> bytes:
     context = unverified_client_context()
     link = await dial(host, port, context, server_hostname=MANAGER_NAME)
-    data = await _call_once(link, ROOT_CA, b"")
+    data = await call_once(link, ROOT_CA, b"")
     return unpack(data, RootAnswer).root_pem
 
 
@@ -162,11 +175,15 @@ async def _ask(
     host: str, port: int, context: ssl.SSLContext, method: str, body: bytes
 ) -> CertificateAnswer:
     link = await dial(host, port, context, server_hostname=MANAGER_NAME)
-    return unpack(await _call_once(link, method, body), CertificateAnswer)
+    return unpack(await call_once(link, method, body), CertificateAnswer)
 
 
-async def _call_once(link: Link, method: str, body: bytes) -> bytes:
-    """Make one call over a link of its own."""
+async def call_once(link: Link, method: str, body: bytes) -> bytes:
+    """Make one call over a link of its own, which ends with it.
+
+    Raises:
+        SwarmError: what the other side raised; Unavailable when it takes ``JOIN_TIMEOUT_S``.
+    """
     answer = b""
     failure: SwarmError | None = None
     async with trio.open_nursery() as nursery:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from ..errors import InvalidArgument, NoLeader, NotFound, Unimplemented
+from ..errors import InvalidArgument, NoLeader, NotFound, Unauthenticated
 from ..model.change import Conflict, Create, Transaction, Update
 from ..model.codec import pack, unpack
 from ..model.objects import Node, NodeDescription, NodePrivate, NodeRow, NodeSpec, NodeStatus
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..model.objects import ClusterRow
     from ..store.view import View
     from ..wire.link import Link
+    from .x509 import Identity
 
 AVAILABILITIES = ("active", "pause", "drain")
 
@@ -42,13 +43,17 @@ class CAServer:
         self._new_id = new_id
 
     def calls(self) -> dict[str, Callable[[Link, bytes], Awaitable[bytes]]]:
-        """Return the handlers by method name."""
-        return {ROOT_CA: self._root_ca, ISSUE: self._issue, RENEW: self._renew}
+        """Return what any manager answers by itself, by method name."""
+        return {ROOT_CA: self._root_ca}
+
+    def handlers(self) -> dict[str, Callable[[Identity | None, bytes], Awaitable[bytes]]]:
+        """Return what the leader answers, by method name; they are told who calls."""
+        return {ISSUE: self._issue, RENEW: self._renew}
 
     async def _root_ca(self, _link: Link, _body: bytes) -> bytes:
         return pack(RootAnswer(root_pem=self._cluster().private.ca_cert.encode()))
 
-    async def _issue(self, _link: Link, body: bytes) -> bytes:
+    async def _issue(self, _caller: Identity | None, body: bytes) -> bytes:
         request = unpack(body, IssueRequest)
         cluster = self._cluster()
         role = admit(
@@ -57,8 +62,6 @@ class CAServer:
             manager=cluster.private.manager_token,
             retired=cluster.private.retired_tokens,
         )
-        if role is Role.MANAGER:
-            raise Unimplemented("joining as a manager is not available in this release")
         availability = request.availability or "active"
         if availability not in AVAILABILITIES:
             raise InvalidArgument(f'invalid Availability: "{availability}"')
@@ -76,10 +79,11 @@ class CAServer:
         if isinstance(result, Conflict):
             raise InvalidArgument("the new node's id is taken; join again")
 
-    async def _renew(self, link: Link, body: bytes) -> bytes:
+    async def _renew(self, caller: Identity | None, body: bytes) -> bytes:
         request = unpack(body, RenewRequest)
-        assert link.peer_certificate_der is not None  # who may call RENEW was checked before
-        holder = identity_of(link.peer_certificate_der)
+        if caller is None:
+            raise Unauthenticated("renewing needs the certificate that is to be renewed")
+        holder = caller
         cluster = self._cluster()
         row = self._view.node(holder.node_id)
         if row is None:

@@ -4,8 +4,8 @@ Pure: times come in. All of them are monotonic seconds of the leader's clock, ex
 ends in ``_ns``. Rules (DESIGN section 8):
 
 - Three missed heartbeats and a node is down.
-- After taking leadership every node has two periods, and the time its attempt to dial the old
-  leader may hang, to register before its silence counts.
+- After taking leadership every node has two periods, and the time it may take to notice that the
+  old leader is gone, to register before its silence counts.
 - A daemon that said it restarts is expected back within the time it named.
 - When over half of the ready nodes (at least three) fall silent within one period, replacement
   waits: the cut is more likely ours.
@@ -23,8 +23,8 @@ DEFAULT_PERIOD_S = 2.0
 NODES_PER_SECOND = 500
 MISSED_MAX = 3
 TAKEOVER_PERIODS = 2
-TAKEOVER_EXTRA_S = 4.0
-"""For an agent whose attempt to reach the old leader hangs: dial time-out and back-off."""
+TAKEOVER_EXTRA_S = 1.0
+"""For an agent that dials a second manager in vain: its connect time-out."""
 MASS_SILENCE_MIN = 3
 MASS_SILENCE_WAIT_S = 30.0
 ORPHAN_AFTER_NS = 24 * 3600 * 1_000_000_000

@@ -17,7 +17,14 @@ import trio
 from msgspec.structs import replace
 
 from ..ca.x509 import identity_of
-from ..errors import NoLeader, NotFound, PermissionDenied, RemoteProtocolError, Unavailable
+from ..errors import (
+    LeaderElsewhere,
+    NoLeader,
+    NotFound,
+    PermissionDenied,
+    RemoteProtocolError,
+    Unavailable,
+)
 from ..model.change import Advance, Index, Kind, Ref, Transaction
 from ..model.codec import pack
 from ..model.session import (
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
 
     from ..clock import Clock
     from ..errors import SwarmError
+    from ..manager.forward import Leader
     from ..manager.propose import Proposer
     from ..model.objects import NodeRow
     from ..model.session import FromDispatcher
@@ -50,6 +58,8 @@ if TYPE_CHECKING:
     from ..wire.link import Link
     from ..wire.stream import LinkStream
 
+ELECTION_S = 5.0
+"""How long an agent may wait at one manager for the outcome of an election."""
 INBOX_MAX = 4
 """An agent waits for each report's answer, so more than a few of its words do not queue up."""
 
@@ -104,15 +114,18 @@ class Dispatcher:
         view: View,
         watch: Watch,
         proposer: Proposer,
+        leader: Leader,
         clock: Clock,
         new_id: Callable[[], str],
     ) -> None:
         self._view = view
         self._watch = watch
+        self._leader = leader
         self._new_id = new_id
         self._rows = NodeRows(view, proposer, clock)
         self._presence = Presence(view, self._rows, clock, self._hang_up)
         self._serving = False
+        self._began = trio.Event()
         self._sessions: dict[str, _Session] = {}
         self._sent_to: dict[str, str] = {}
 
@@ -133,12 +146,14 @@ class Dispatcher:
             NoLeader, LostLeadership: in a group; leadership went before the cancellation came.
         """
         self._serving = True
+        self._began.set()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._spread_changes, name="dispatcher changes")
                 nursery.start_soon(self._presence.run, name="dispatcher presence")
         finally:
             self._serving = False
+            self._began = trio.Event()
             for session in self._sessions.values():
                 session.cut(NoLeader())
 
@@ -147,13 +162,18 @@ class Dispatcher:
     async def serve_session(self, link: Link, stream: LinkStream) -> None:
         """Serve one agent until its stream ends. For the door, which has checked the certificate.
 
+        Where another manager leads, the agent is told which; during an election it waits here for
+        the outcome, so that no agent has to try its luck at one manager after the other.
+
         Raises:
-            NoLeader: this manager does not lead (any more).
+            LeaderElsewhere: another manager leads; the text is its address.
+            NoLeader: nobody leads for too long, or this manager no longer does.
             PermissionDenied: the same node is in session from another place.
             NotFound: the node was removed.
             Unavailable: the node registered anew.
         """
-        if not self._serving or link.peer_certificate_der is None:
+        await self._wait_serving()
+        if link.peer_certificate_der is None:
             raise NoLeader
         node_id = identity_of(link.peer_certificate_der).node_id
         register = await _receive_register(stream)
@@ -166,6 +186,21 @@ class Dispatcher:
                 await self._live(session)
             if session.end is not None:
                 raise session.end
+
+    async def _wait_serving(self) -> None:
+        """Sleep until sessions are served here.
+
+        Raises:
+            LeaderElsewhere, NoLeader: they will not be.
+        """
+        with trio.move_on_after(ELECTION_S):
+            while not self._serving:
+                address = self._leader.address()
+                if address:
+                    raise LeaderElsewhere(address)
+                await run_until_first(self._leader.wait_change, self._began.wait)
+        if not self._serving:
+            raise NoLeader
 
     def _refuse_second(self, node_id: str, register: Register, link: Link) -> None:
         """Refuse a second process with the same certificate while the first is alive.

@@ -12,17 +12,32 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..ca.calls import ANONYMOUS
-from ..ca.x509 import Identity, identity_of
-from ..errors import NoLeader, PermissionDenied, Unauthenticated, WrongCluster
+from ..ca.x509 import Identity, Role, identity_of
+from ..errors import (
+    MemberRemoved,
+    NoLeader,
+    PermissionDenied,
+    Unauthenticated,
+    WrongCluster,
+    WrongRole,
+)
 from ..model.change import Kind
+from ..raft.transport import RAFT, SNAPSHOT, decode_message
 from ..wire.link import Methods
+from .calls import FORWARD, JOIN, RESIGN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from ..store.view import View
     from ..store.watch import Watch
-    from ..wire.link import CallMethod, Link, StreamMethod
+    from ..wire.link import CallMethod, Link, MessageMethod, StreamMethod
+
+CONSENSUS = frozenset({RAFT, SNAPSHOT})
+"""What members of consensus say to each other. The tables do not decide about it: a manager that
+has just joined has none, and one that was away may not know a new member that leads by now."""
+
+MANAGERS_ONLY = frozenset({FORWARD, JOIN, RESIGN, "api"})
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +46,9 @@ class Door:
     """Identifies peers and serves them what this manager offers.
 
     Args:
-        calls, streams: by method name; they refuse by themselves what only a leader can do.
+        calls, streams, messages: by method name; they refuse by themselves what only a leader can
+            do.
+        removed: which member numbers are gone for good.
     """
 
     def __init__(
@@ -41,10 +58,16 @@ class Door:
         *,
         calls: Mapping[str, CallMethod],
         streams: Mapping[str, StreamMethod],
+        messages: Mapping[str, MessageMethod],
+        removed: Callable[[], Collection[int]],
     ) -> None:
         self._view = view
         self._watch = watch
-        self._methods = Methods(calls=calls, streams=streams, authorize=self._authorize)
+        self._removed = removed
+        guarded = {method: self._from_member(take) for method, take in messages.items()}
+        self._methods = Methods(
+            calls=calls, streams=streams, messages=guarded, authorize=self._authorize
+        )
         self._links: dict[str, dict[Link, None]] = {}
 
     async def welcome(self, link: Link) -> None:
@@ -92,6 +115,20 @@ class Door:
                         self.close_all(node_id, f"node {node_id} was removed from the swarm")
                 await mailbox.wait()
 
+    def _from_member(self, take: MessageMethod) -> MessageMethod:
+        """Let nobody speak whose number was removed; such a peer is told, and its link closed."""
+
+        def take_from_member(link: Link, body: bytes) -> None:
+            sender = decode_message(body).sender
+            if sender in self._removed():
+                link.close(
+                    MemberRemoved(f"member {sender} was removed from the managers of this swarm")
+                )
+                return
+            take(link, body)
+
+        return take_from_member
+
     def _identify(self, link: Link) -> Identity | None:
         """Return whom the peer's certificate proves; None for a peer without one."""
         certificate = link.peer_certificate_der
@@ -119,6 +156,14 @@ class Door:
             return
         peer = identity_of(link.peer_certificate_der)
         cluster = self._view.cluster()
+        if method in CONSENSUS | MANAGERS_ONLY and peer.role is not Role.MANAGER:
+            raise WrongRole(
+                f"node {peer.node_id} shows a worker's certificate; {method} needs a manager's"
+            )
+        if method in CONSENSUS and (
+            cluster is None or peer.node_id not in cluster.private.removed_nodes
+        ):
+            return
         if cluster is None:
             raise NoLeader
         row = self._view.node(peer.node_id)
@@ -129,3 +174,5 @@ class Door:
                 if removed
                 else f"node {peer.node_id} is not known in this swarm"
             )
+        if method in MANAGERS_ONLY and row.private.role != Role.MANAGER.value:
+            raise PermissionDenied(f"node {peer.node_id} is not a manager any more")

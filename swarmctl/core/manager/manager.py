@@ -1,49 +1,76 @@
-"""A manager: consensus, the node port, and the leader's work while it leads.
+"""A manager: consensus, what other nodes ask of it, and the leader's work while it leads.
 
     run
     ├ raft runner          the only owner of the Raft object
-    ├ node port            CA, dispatcher sessions; one task for each link
+    ├ raft transport       a link to each other manager
+    ├ roster               tells the transport who and where they are
     ├ door                 cuts removed nodes
     └ leader terms         one nursery for each term of leadership
 
 It ends by failing: a manager whose disk failed, or that met an entry it does not know, must not go
-on. It must not know HTTP, executors, or how this node came to be a manager.
+on. It must not know HTTP, executors, ports, or how this node came to be a manager.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 import trio
 
 from ..ca.server import CAServer
 from ..dispatcher.server import Dispatcher
-from ..errors import NoLeader
+from ..errors import MemberRemoved, NoLeader, SwarmError
 from ..model.change import Kind
 from ..model.session import SESSION_METHOD
+from ..raft.message import Role
 from ..raft.runner import Runner
+from ..raft.transport import RAFT, SNAPSHOT, Transport
 from ..store.watch import Watch
-from ..wire.connect import serve_links
+from ..together import leaves, run_until_first
 from .door import Door
+from .forward import LEADER_WAIT_S, Forwarder, Leader
 from .leader import Alarms, run_leader
+from .members import Membership
 from .propose import Proposer, TableMachine
 from .reconcile import Loop, Reconciler
+from .roster import Roster
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from ..ca.credentials import Credentials
     from ..clock import Clock
     from ..model.change import Result, Transaction
-    from ..raft.message import Message
     from ..raft.raft import Status
     from ..store.view import View
+    from ..wire.link import Link, StreamMethod
     from .state import OpenState
 
-LEADER_WAIT_S = 10.0
+HAND_OVER_S = 1.0
 
 log = logging.getLogger(__name__)
+
+
+class ManagerEnded(SwarmError):
+    """A manager stopped being one; the text says why.
+
+    Attributes:
+        causes: what its parts met.
+    """
+
+    def __init__(self, causes: Sequence[SwarmError]) -> None:
+        super().__init__("; ".join(str(cause) for cause in causes))
+        self.causes = tuple(causes)
+
+    @property
+    def removed(self) -> bool:
+        """True when it was removed from consensus, and all is as it should be."""
+        return all(isinstance(cause, MemberRemoved) for cause in self.causes)
 
 
 class Manager:
@@ -51,8 +78,15 @@ class Manager:
 
     Args:
         state: opened by ``state.open_state``; owned from now on.
+        credentials: prove this node to the other managers.
         reconcilers: what the leader runs, in the order of the pipeline.
         new_id: makes fresh ids.
+        told: where the other members are, by number, until the tables say so.
+        streams: what this node offers to other managers besides, by method name.
+
+    Attributes:
+        membership: who takes part in consensus.
+        leader: the manager that leads, wherever it is.
     """
 
     def __init__(
@@ -62,27 +96,57 @@ class Manager:
         reconcilers: Sequence[Reconciler],
         clock: Clock,
         new_id: Callable[[], str],
+        *,
+        told: Mapping[int, str] | None = None,
+        streams: Mapping[str, StreamMethod] | None = None,
     ) -> None:
-        self._credentials = credentials
         self._reconcilers = reconcilers
         self._clock = clock
         self._new_id = new_id
         self._store = state.store
+        self._removed = trio.Event()
         self.watch = Watch()
         self.watch.index = state.store.index
         self.alarms = Alarms()
         machine = TableMachine(state.store, self.watch)
-        self._runner = Runner(state.raft, state.disk, machine, _drop)
+        self._transport = Transport(credentials.dial, state.disk, self._removed.set)
+        self._runner = Runner(state.raft, state.disk, machine, self._transport.send)
+        self._transport.serve(self._runner)
+        self._roster = Roster(self.view, state.raft.id, told or {})
         self._proposer = Proposer(self._runner, clock)
-        self._ca = CAServer(self.view, self._proposer, clock, new_id)
+        self.leader = Leader(self._runner, self._transport, self._addresses)
+        self.membership = Membership(
+            runner=self._runner,
+            transport=self._transport,
+            roster=self._roster,
+            view=self.view,
+            watch=self.watch,
+            proposer=self._proposer,
+            dial=credentials.dial,
+        )
+        ca = CAServer(self.view, self._proposer, clock, new_id)
+        self._forwarder = Forwarder(
+            self.leader, self._runner, {**ca.handlers(), **self.membership.handlers()}
+        )
         self.dispatcher = Dispatcher(
-            view=self.view, watch=self.watch, proposer=self._proposer, clock=clock, new_id=new_id
+            view=self.view,
+            watch=self.watch,
+            proposer=self._proposer,
+            leader=self.leader,
+            clock=clock,
+            new_id=new_id,
         )
         self._door = Door(
             self.view,
             self.watch,
-            calls=self._ca.calls(),
-            streams={SESSION_METHOD: self.dispatcher.serve_session},
+            calls={**self._forwarder.calls(), **ca.calls()},
+            streams={
+                SESSION_METHOD: self.dispatcher.serve_session,
+                SNAPSHOT: self._transport.serve_snapshot,
+                **(streams or {}),
+            },
+            messages={RAFT: self._transport.take_message},
+            removed=lambda: self._runner.removed,
         )
 
     @property
@@ -95,27 +159,49 @@ class Manager:
         """True while this manager leads and its tables are as new as anybody's."""
         return self._runner.leading
 
+    @property
+    def prepared(self) -> bool:
+        """True once this manager has the cluster's tables."""
+        return self.view.cluster() is not None
+
+    @property
+    def alone(self) -> bool:
+        """True for the only member of consensus."""
+        membership = self._runner.membership
+        return len({*membership.voters, *membership.voters_outgoing, *membership.learners}) == 1
+
     def raft_status(self) -> Status:
         """Return where consensus stands here."""
         return self._runner.status()
+
+    async def wait_prepared(self) -> None:
+        """Sleep until this manager has the cluster's tables."""
+        with self.watch.mailbox() as mailbox:
+            while not self.prepared:
+                mailbox.take()
+                await mailbox.wait()
 
     async def wait_leading(self) -> None:
         """Sleep until this manager leads.
 
         Raises:
-            NoLeader: not within ``LEADER_WAIT_S``.
+            NoLeader: another one does, or nobody within ``LEADER_WAIT_S``.
         """
         with trio.move_on_after(LEADER_WAIT_S):
-            while not self._runner.leading:
+            while not self._runner.leading and not self.leader.is_elsewhere():
                 await self._runner.leadership_changed.wait()
-            return
-        raise NoLeader
+        if not self._runner.leading:
+            raise NoLeader
+
+    async def leader_link(self) -> Link:
+        """Return the link to the manager that leads; see ``Leader.link``."""
+        return await self.leader.link()
 
     async def read(self) -> View:
-        """Return the tables once reading them is linearizable.
+        """Return the tables once reading them is linearizable. On the leader.
 
         Raises:
-            NoLeader: nobody leads.
+            NoLeader: this manager does not lead.
         """
         await self.wait_leading()
         with trio.move_on_after(LEADER_WAIT_S):
@@ -124,30 +210,92 @@ class Manager:
         raise NoLeader
 
     async def propose(self, transactions: Sequence[Transaction]) -> tuple[Result, ...]:
-        """Have transactions applied; see ``Proposer.propose``."""
+        """Have transactions applied; see ``Proposer.propose``. On the leader."""
         await self.wait_leading()
         return await self._proposer.propose(transactions)
 
-    async def run(
-        self,
-        listeners: Sequence[trio.SocketListener],
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Be a manager until cancelled.
+    async def ask_leader(self, method: str, body: bytes, certificate: bytes) -> bytes:
+        """Have the leader answer a call of this node; see ``Forwarder.ask``."""
+        return await self._forwarder.ask(method, body, certificate)
+
+    async def welcome(self, link: Link) -> None:
+        """Serve one link of another node until it ends; see ``Door.welcome``."""
+        await self._door.welcome(link)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be a manager until cancelled; one that leads hands over then.
 
         Raises:
-            StorageFailed, Undecodable, SafetyViolation: this manager must stop being one.
+            ManagerEnded: it must stop being one: it was removed, its disk failed, or it met an
+                entry that it does not know.
         """
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._runner.run)
-            nursery.start_soon(self._door.run, name="door")
-            nursery.start_soon(self._follow_settings, name="raft settings")
-            await nursery.start(
-                serve_links, listeners, self._credentials.server_context, self._door.welcome
-            )
-            nursery.start_soon(self._lead_terms, name="leader terms")
-            task_status.started()
+        stay = trio.CancelScope(shield=True)
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._live, stay)
+                task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    with trio.move_on_after(HAND_OVER_S, shield=True):
+                        await self._hand_over()
+                    stay.cancel()
+        except BaseExceptionGroup as group:
+            failures, others = group.split(SwarmError)
+            if failures is None or others is not None:
+                raise
+            raise ManagerEnded(leaves(failures)) from group
+
+    async def _live(self, stay: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+        with stay:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._runner.run)
+                nursery.start_soon(self._transport.run, name="raft transport")
+                nursery.start_soon(self._keep_roster, name="roster")
+                nursery.start_soon(self._door.run, name="door")
+                nursery.start_soon(self._follow_settings, name="raft settings")
+                nursery.start_soon(self._lead_terms, name="leader terms")
+                nursery.start_soon(self._end_when_removed, name="removal")
+                task_status.started()
+
+    async def _hand_over(self) -> None:
+        """Have another manager lead, so that nobody waits for an election."""
+        status = self._runner.status()
+        if status.role is not Role.LEADER:
+            return
+        members = self.membership.members()
+        able = members.voters & members.reachable - {status.id}
+        if able:
+            best = max(able, key=lambda member: status.progress[member].match)
+            await self._runner.transfer_leadership(best)
+
+    # --- who the managers are ---
+
+    def _addresses(self) -> Mapping[int, str]:
+        return self._roster.peers(self._runner.membership)
+
+    async def _keep_roster(self) -> None:
+        """Tell the transport where the other members are, whenever that changes."""
+        with self.watch.mailbox() as mailbox:
+            while True:
+                changed = self._runner.membership_changed
+                touched = mailbox.take()
+                if touched is None or any(ref.kind is Kind.NODE for ref in touched):
+                    self._transport.set_peers(self._addresses())
+                await run_until_first(mailbox.wait, changed.wait)
+                if changed.is_set():
+                    self._transport.set_peers(self._addresses())
+
+    async def _end_when_removed(self) -> None:
+        own = self._runner.status().id
+        while own not in self._runner.removed:
+            changed = self._runner.membership_changed
+            await run_until_first(changed.wait, self._removed.wait)
+            if self._removed.is_set():
+                break
+        raise MemberRemoved(f"this manager's member number {own} was removed from the swarm")
+
+    # --- settings ---
 
     async def _follow_settings(self) -> None:
         """Let the cluster's Raft settings count on this manager."""
@@ -162,19 +310,22 @@ class Manager:
                         self._runner.keep_entries = raft.LogEntriesForSlowFollowers
                 await mailbox.wait()
 
+    # --- leading ---
+
     async def _lead_terms(self) -> None:
         while True:
             while not self._runner.leading:
                 await self._runner.leadership_changed.wait()
-            lost = self._runner.leadership_changed
-            log.info("this manager leads, in term %d", self._runner.status().term)
-            async with trio.open_nursery() as term:
-                term.start_soon(self._end_with, lost, term.cancel_scope)
-                term.start_soon(run_leader, self._components(), self.alarms, name="leader")
+            term = self._runner.led_term
+            log.info("this manager leads, in term %d", term)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_after, term, nursery.cancel_scope)
+                nursery.start_soon(run_leader, self._components(), self.alarms, name="leader")
             log.info("this manager no longer leads")
 
-    async def _end_with(self, lost: trio.Event, scope: trio.CancelScope) -> None:
-        await lost.wait()
+    async def _end_after(self, term: int, scope: trio.CancelScope) -> None:
+        while self._runner.led_term == term:
+            await self._runner.leadership_changed.wait()
         scope.cancel()
 
     def _components(self) -> dict[str, Callable[[], Awaitable[None]]]:
@@ -189,9 +340,5 @@ class Manager:
                 new_id=self._new_id,
             ).run
         components["dispatcher"] = self.dispatcher.run
+        components["roles"] = self.membership.run
         return components
-
-
-def _drop(message: Message) -> None:
-    """Send nothing: a lone manager has nobody to tell."""
-    log.debug("no way to send %s to member %d", message.kind.name, message.to)

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from ..errors import InvalidArgument, SwarmError, Undecodable
 from ..model.change import FORMAT_LEVEL, Entry, Result, Transaction
 from ..model.codec import decode_entry, pack
-from ..store.dump import dump
+from ..store.dump import Loading, dump
 from ..store.store import Outcome
 from ..wire.stream import again
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ..clock import Clock
-    from ..raft.runner import Proposal, Runner
+    from ..raft.runner import Runner
+    from ..raft.waiting import Proposal
     from ..store.store import Store
     from ..store.watch import Watch
 
@@ -193,3 +194,18 @@ class TableMachine:
 
     def dump(self) -> Iterable[bytes]:
         return dump(self._store)
+
+    def receive(self) -> TableSnapshot:
+        return TableSnapshot(self._store, self._watch)
+
+
+class TableSnapshot(Loading):
+    """Another manager's tables on their way in; whoever watches ours then looks at everything."""
+
+    def __init__(self, store: Store, watch: Watch) -> None:
+        super().__init__(store)
+        self._watch = watch
+
+    def install(self) -> None:
+        super().install()
+        self._watch.publish_everything(self._store.index)

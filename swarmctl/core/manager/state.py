@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import StorageFailed
 from ..model.change import Entry
+from ..model.codec import decode_entry
 from ..raft.config import RaftConfig
 from ..raft.disk import Disk, open_disk
-from ..raft.message import ConfState, Snapshot
+from ..raft.message import ConfState, EntryKind, Snapshot, decode_conf_change
 from ..raft.raft import Raft
 from ..raft.seal import KEY_BYTES, new_key
+from ..raft.storage import NO_LIMIT
 from ..store.dump import dump, load
 from ..store.store import Store
 
@@ -76,6 +78,24 @@ def found(state_dir: Path, *, owner: str, raft_id: int, founding: Transaction) -
         _sync_directory(made)
 
 
+def exists(state_dir: Path) -> bool:
+    """Return whether there is a database."""
+    return (state_dir / DIRECTORY / DATABASE).exists()
+
+
+def make_empty(state_dir: Path, *, owner: str) -> None:
+    """Write the empty database of a manager that the leader will send everything to.
+
+    What an earlier member number left is removed.
+    """
+    forget(state_dir)
+    directory = state_dir / DIRECTORY
+    directory.mkdir(parents=True, mode=0o700)
+    open_disk(directory / DATABASE, owner=owner, key_encryption_key=_make_key(directory)).close()
+    for made in (directory, state_dir):
+        _sync_directory(made)
+
+
 def open_state(state_dir: Path, *, owner: str, raft_id: int) -> OpenState:
     """Open this manager's database and read it back.
 
@@ -94,6 +114,7 @@ def open_state(state_dir: Path, *, owner: str, raft_id: int) -> OpenState:
             load(store, chunks)
         disk.load()
         snapshot = disk.log.snapshot()
+        _check_tables(path, snapshot, store)
         config = RaftConfig(
             applied=snapshot.index if snapshot is not None else 0,
             max_committed_size=APPLY_BYTES_MAX,
@@ -104,6 +125,62 @@ def open_state(state_dir: Path, *, owner: str, raft_id: int) -> OpenState:
         disk.close()
         raise
     return OpenState(raft, disk, store)
+
+
+def _check_tables(path: Path, snapshot: Snapshot | None, store: Store) -> None:
+    if snapshot is not None and snapshot.index != store.index:
+        raise StorageFailed(
+            f"the Raft database {path} lacks the tables of its snapshot at {snapshot.index}"
+        )
+
+
+def force_new(state_dir: Path, *, owner: str, raft_id: int, new_raft_id: int) -> None:
+    """Make this manager the only one of its cluster, with everything that its log holds.
+
+    For a swarm that lost its majority. Entries whose commit this manager did not hear of are kept:
+    they may have been acknowledged. It takes a new number and every old one is removed for good,
+    so that managers which come back are told to join anew.
+
+    After a crash either the old database is there or the new one.
+
+    Args:
+        raft_id: the number it had.
+        new_raft_id: a fresh one.
+
+    Raises:
+        StorageFailed: the database cannot be read or written; nothing has changed.
+    """
+    directory = state_dir / DIRECTORY
+    opened = open_state(state_dir, owner=owner, raft_id=raft_id)
+    disk, store = opened.disk, opened.store
+    try:
+        log = disk.log
+        last = log.last_index()
+        snapshot = log.snapshot() or Snapshot()
+        gone = {raft_id, *snapshot.removed, *_members(snapshot.conf_state)}
+        for entry in log.entries(store.index + 1, last + 1, NO_LIMIT):
+            if entry.kind is not EntryKind.NORMAL:
+                gone.update(each.node for each in decode_conf_change(entry.data).changes)
+                store.skip(entry.index)
+            elif entry.data:
+                store.apply(entry.index, decode_entry(entry.data))
+            else:
+                store.skip(entry.index)
+        hard_state = log.initial_state()[0]
+        fresh = Snapshot(
+            index=last,
+            term=max(hard_state.term, log.term(last)) + 1,
+            conf_state=ConfState(voters=(new_raft_id,)),
+            removed=tuple(sorted(gone)),
+        )
+        disk.rebuild(fresh, dump(store))
+    finally:
+        disk.close()
+    _sync_directory(directory)
+
+
+def _members(state: ConfState) -> tuple[int, ...]:
+    return (*state.voters, *state.voters_outgoing, *state.learners)
 
 
 def forget(state_dir: Path) -> None:

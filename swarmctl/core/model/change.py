@@ -36,13 +36,14 @@ class Index(str, Enum):
 
     Keys: INGRESS_PORT ``protocol/port`` of a service's endpoint; ADDRESS ``network id/address``;
     SLOT ``service id/slot`` of tasks whose desired state is RUNNING or below; ROLE the certificate
-    role of a node.
+    role of a node; WISH the role that its administrator wants it to have.
     """
 
     INGRESS_PORT = "ingress-port"
     ADDRESS = "address"
     SLOT = "slot"
     ROLE = "role"
+    WISH = "wished-role"
 
 
 class Ref(msgspec.Struct, frozen=True, array_like=True):

@@ -15,9 +15,7 @@ one record per fsync. Laws:
 
 from __future__ import annotations
 
-import os
 import queue
-import sqlite3
 import threading
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,39 +24,26 @@ import msgspec
 import trio
 
 from ..errors import StorageFailed
+from .database import open_database
 from .message import Entry, EntryKind, HardState, Message, Snapshot
-from .seal import CannotOpen, Seal, new_key, unwrap_key, wrap_key
 from .storage import MemoryStorage
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-FORMAT = 1
+    from .seal import Seal
+
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 IDLE_CHECKPOINT_S = 1.0
 GROUP_MAX = 256
-LOCKED_S = 1.0  # another daemon does not go away while we wait longer
 CHUNK_BYTES_MAX = 8 * 1024 * 1024
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS keys (kid INTEGER PRIMARY KEY, wrapped BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS log (
-  idx INTEGER PRIMARY KEY, term INTEGER NOT NULL, kid INTEGER NOT NULL, record BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS snapshot (id INTEGER PRIMARY KEY, kid INTEGER, record BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS chunk (
-  snapshot INTEGER, number INTEGER, kid INTEGER NOT NULL, record BLOB NOT NULL,
-  PRIMARY KEY (snapshot, number)) WITHOUT ROWID;
-"""
+READ_BYTES = 256 * 1024
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_snapshot = msgspec.msgpack.Decoder(Snapshot).decode
 _decode_hard_state = msgspec.msgpack.Decoder(HardState).decode
-
-
-class WrongKey(StorageFailed):
-    """The key encryption key does not fit this database."""
 
 
 class _Append(NamedTuple):
@@ -73,9 +58,24 @@ class _Save(NamedTuple):
     done: Callable[[], None]
 
 
+class _Read(NamedTuple):
+    snapshot_index: int
+    place: int
+    done: Callable[[tuple[bytes, ...] | None], None]
+
+
+class _Stage(NamedTuple):
+    place: int
+    chunk: bytes
+    done: Callable[[], None]
+
+
 class _Word(Enum):
     NOTHING = 0
     END = 1
+
+
+_Job = _Append | _Save | _Read | _Stage | _Word
 
 
 class Disk:
@@ -88,8 +88,9 @@ class Disk:
     def __init__(self, connection: sqlite3.Connection, seal: Seal) -> None:
         self._connection = connection
         self._seal = seal
-        self._jobs: queue.SimpleQueue[_Append | _Save | _Word] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._uncheckpointed = 0
+        self._staged = 0  # number of the snapshot whose chunks are being received; 0: none
         self._hard_state = HardState()
         self.log = MemoryStorage()
 
@@ -147,6 +148,29 @@ class Disk:
         """
         self._jobs.put(_Save(snapshot, chunks, keep, done))
 
+    def read_snapshot(
+        self, index: int, place: int, done: Callable[[tuple[bytes, ...] | None], None]
+    ) -> None:
+        """Read some of the newest snapshot's chunks, for a member that is to get it.
+
+        Args:
+            index: of the snapshot that is wanted.
+            place: number of the first chunk wanted.
+            done: called in trio with one chunk or more, with none past the last one, and with
+                None when a newer snapshot has replaced it.
+        """
+        self._jobs.put(_Read(index, place, done))
+
+    def stage(self, place: int, chunk: bytes, done: Callable[[], None]) -> None:
+        """Keep a chunk of a snapshot that another member sends; place 0 begins anew.
+
+        They count once a STORAGE_APPEND with that snapshot is appended, and not before.
+
+        Args:
+            done: called in trio once the chunk is durable.
+        """
+        self._jobs.put(_Stage(place, chunk, done))
+
     def _appended(self, jobs: list[_Append]) -> None:
         for job in jobs:
             message = job.message
@@ -181,11 +205,16 @@ class Disk:
             if isinstance(other, _Save):
                 self._write_snapshot(other)
                 token.run_sync_soon(self._saved, other)
+            elif isinstance(other, _Read):
+                token.run_sync_soon(other.done, self._read_some(other.snapshot_index, other.place))
+            elif isinstance(other, _Stage):
+                self._write_staged(other)
+                token.run_sync_soon(other.done)
             elif other is _Word.END:
                 self._checkpoint("TRUNCATE")
                 return
 
-    def _collect(self, job: _Append | _Save | _Word) -> tuple[list[_Append], _Save | _Word]:
+    def _collect(self, job: _Job) -> tuple[list[_Append], _Save | _Read | _Stage | _Word]:
         """Gather the appends that wait already; return them and what came after them."""
         group: list[_Append] = []
         while isinstance(job, _Append):
@@ -205,7 +234,9 @@ class Disk:
         for job in group:
             message = job.message
             if message.snapshot is not None:
-                self._put_snapshot(message.snapshot, 0)
+                self._put_snapshot(message.snapshot, self._staged)
+                execute("DELETE FROM chunk WHERE snapshot <> ?", (self._staged,))
+                self._staged = 0
                 execute("DELETE FROM log")
             if message.entries:
                 execute("DELETE FROM log WHERE idx >= ?", (message.entries[0].index,))
@@ -247,18 +278,52 @@ class Disk:
     def _write_snapshot(self, job: _Save) -> None:
         """Write chunks under a new number, then switch to it and cut the log in one transaction."""
         execute = self._connection.execute
-        row = execute("SELECT max(id) FROM snapshot").fetchone()
-        number = (row[0] or 0) + 1
-        execute("DELETE FROM chunk WHERE snapshot = ?", (number,))
+        number = self._next_number()
         for place, chunk in enumerate(job.chunks):
             self._put_chunk(number, place, chunk)
         execute("BEGIN IMMEDIATE")
         self._put_snapshot(job.snapshot, number)
-        execute("DELETE FROM chunk WHERE snapshot <> ?", (number,))
+        execute("DELETE FROM chunk WHERE snapshot NOT IN (?, ?)", (number, self._staged))
         execute("DELETE FROM log WHERE idx <= ?", (job.snapshot.index - job.keep,))
         self._put_hard_state(self._hard_state)
         execute("COMMIT")
         self._checkpoint("TRUNCATE")
+
+    def _next_number(self) -> int:
+        """Return a number that no chunk has, not even one that an interrupted write left."""
+        row = self._connection.execute(
+            "SELECT max((SELECT coalesce(max(id), 0) FROM snapshot),"
+            " (SELECT coalesce(max(snapshot), 0) FROM chunk))"
+        ).fetchone()
+        return int(row[0]) + 1
+
+    def _write_staged(self, job: _Stage) -> None:
+        if job.place == 0:
+            number = self._next_number()
+            self._connection.execute("DELETE FROM chunk WHERE snapshot = ?", (self._staged,))
+            self._staged = number
+        self._put_chunk(self._staged, job.place, job.chunk)
+
+    def _read_some(self, index: int, place: int) -> tuple[bytes, ...] | None:
+        """Return chunks from ``place`` on, some ``READ_BYTES`` of them; see read_snapshot."""
+        row = self._connection.execute("SELECT id, record FROM snapshot").fetchone()
+        if row is None:
+            return None
+        head = _decode_snapshot(self._seal.open(row[1], table="snapshot", index=row[0]))
+        if head.index != index:
+            return None
+        found: list[bytes] = []
+        size = 0
+        cursor = self._connection.execute(
+            "SELECT number, record FROM chunk WHERE snapshot = ? AND number >= ? ORDER BY number",
+            (row[0], place),
+        )
+        for number, record in cursor:
+            found.append(self._seal.open(record, table=f"chunk {row[0]}", index=number))
+            size += len(record)
+            if size >= READ_BYTES:
+                break
+        return tuple(found)
 
     def _checkpoint(self, mode: str) -> None:
         self._connection.execute(f"PRAGMA wal_checkpoint({mode})")
@@ -319,6 +384,20 @@ class Disk:
         self._put_hard_state(HardState(term=snapshot.term, commit=snapshot.index))
         self._connection.execute("COMMIT")
 
+    def rebuild(self, snapshot: Snapshot, chunks: Iterable[bytes]) -> None:
+        """Replace log, snapshot and hard state at once; blocking, instead of :meth:`run`."""
+        execute = self._connection.execute
+        number = self._next_number()
+        execute("BEGIN IMMEDIATE")
+        execute("DELETE FROM log")
+        execute("DELETE FROM chunk")
+        for place, chunk in enumerate(chunks):
+            self._put_chunk(number, place, chunk)
+        self._put_snapshot(snapshot, number)
+        self._put_hard_state(HardState(term=snapshot.term, commit=snapshot.index))
+        execute("COMMIT")
+        self._checkpoint("TRUNCATE")
+
     def is_new(self) -> bool:
         """True as long as :meth:`bootstrap` was never called."""
         row = self._connection.execute("SELECT count(*) FROM snapshot").fetchone()
@@ -367,84 +446,6 @@ class Disk:
             )
 
 
-def open_disk(path: Path, *, owner: str, key_encryption_key: bytes) -> Disk:
-    """Open (or make) a manager's Raft database; blocking.
-
-    Args:
-        path: the file; its directory exists and is private to the daemon's user.
-        owner: cluster and node id; a database of another owner does not open.
-        key_encryption_key: 32 bytes that unwrap the data key.
-
-    Raises:
-        WrongKey: the key does not fit.
-        StorageFailed: the file cannot be used: locked by another daemon, damaged, newer format.
-    """
-    new = not path.exists()
-    try:
-        connection = sqlite3.connect(
-            path, timeout=LOCKED_S, isolation_level=None, check_same_thread=False
-        )
-    except sqlite3.Error as error:
-        raise StorageFailed(f"the Raft database {path} cannot be opened: {error}") from error
-    try:
-        _configure(connection)
-        path.chmod(0o600)
-        seal = _load_seal(connection, owner, key_encryption_key)
-    except (sqlite3.Error, OSError) as error:
-        connection.close()
-        text = f"the Raft database {path} cannot be opened: {error}"
-        if "locked" in str(error):
-            text += "; another daemon uses this state directory"
-        raise StorageFailed(text) from error
-    except BaseException:
-        connection.close()
-        raise
-    if new:
-        _sync_directory(path.parent)
-    return Disk(connection, seal)
-
-
-def _configure(connection: sqlite3.Connection) -> None:
-    for setting in (
-        "locking_mode=EXCLUSIVE",  # no second daemon, and no shared-memory file
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "wal_autocheckpoint=0",  # the writer checkpoints when idle, never inside a commit
-        "secure_delete=ON",
-    ):
-        connection.execute(f"PRAGMA {setting}").fetchall()
-    connection.executescript(_SCHEMA)
-    row = connection.execute("SELECT value FROM meta WHERE name='format'").fetchone()
-    if row is None:
-        connection.execute("INSERT INTO meta VALUES ('format', ?)", (FORMAT,))
-    elif int(row[0]) > FORMAT:
-        raise StorageFailed(
-            f"the Raft database has format {row[0]}, newer than this release's {FORMAT}"
-        )
-
-
-def _load_seal(connection: sqlite3.Connection, owner: str, key_encryption_key: bytes) -> Seal:
-    row = connection.execute("SELECT kid, wrapped FROM keys ORDER BY kid DESC").fetchone()
-    if row is None:
-        data_key = new_key()
-        connection.execute(
-            "INSERT INTO keys VALUES (1, ?)", (wrap_key(key_encryption_key, data_key, 1),)
-        )
-        return Seal(data_key, 1, owner)
-    try:
-        return Seal(unwrap_key(key_encryption_key, row[1], row[0]), row[0], owner)
-    except CannotOpen as error:
-        raise WrongKey("the Raft database is locked: this key does not open it") from error
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _hard_state_of(message: Message) -> HardState | None:
     """Return the hard state a STORAGE_APPEND carries; all zero means unchanged."""
     if message.term == 0 and message.vote == 0 and message.commit == 0:
@@ -460,3 +461,18 @@ def _must_sync(message: Message, known: HardState) -> bool:
         known.term,
         known.vote,
     )
+
+
+def open_disk(path: Path, *, owner: str, key_encryption_key: bytes) -> Disk:
+    """Open (or make) a manager's Raft database; blocking.
+
+    Args:
+        path: the file; its directory exists and is private to the daemon's user.
+        owner: cluster and node id; a database of another owner does not open.
+        key_encryption_key: 32 bytes that unwrap the data key.
+
+    Raises:
+        WrongKey: the key does not fit.
+        StorageFailed: the file cannot be used: locked by another daemon, damaged, newer format.
+    """
+    return Disk(*open_database(path, owner=owner, key_encryption_key=key_encryption_key))

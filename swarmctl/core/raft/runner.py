@@ -8,6 +8,7 @@ Laws:
 
 - Everything that touches the Raft object is synchronous and runs on the trio thread. What could
   end this member (a broken safety rule, an unknown entry) is raised by the loop and nowhere else.
+- Messages of other members wait in a bounded inbox for the loop; Raft says again what is lost.
 - Waiting proposals learn of lost leadership before anything of the new leader is applied.
 - After a stall at most one tick is delivered a turn, and what is queued goes first; otherwise a
   paused follower would campaign before reading the heartbeats it already has.
@@ -17,17 +18,21 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import LostLeadership, NoLeader
+from ..errors import NoLeader
+from .errors import ConfChangeRefused
 from .message import (
     LOCAL_APPEND,
     LOCAL_APPLY,
-    Entry,
+    NOBODY,
+    ChangeKind,
+    ConfState,
     EntryKind,
     Message,
+    MessageKind,
     ReadState,
     Ready,
     Role,
@@ -35,74 +40,29 @@ from .message import (
     SoftState,
     decode_conf_change,
 )
+from .waiting import Proposal, Reception, WaitingRead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterable, Awaitable, Callable
 
     from .disk import Disk
+    from .message import ConfChange
     from .raft import Raft, Status
+    from .waiting import StateMachine
 
 TICK_S = 0.05
 SNAPSHOT_INTERVAL = 10_000
 ENTRIES_FOR_SLOW_FOLLOWERS = 500
+INBOX_MAX = 4_096
+
+_FROM_MEMBERS = frozenset(
+    kind
+    for kind in MessageKind
+    if kind < MessageKind.STORAGE_APPEND and kind is not MessageKind.PROPOSE
+)
+"""What other members may say. Proposals are never passed on: writes go to the leader's API."""
 
 log = logging.getLogger(__name__)
-
-
-class StateMachine(Protocol):
-    """What committed entries are applied to."""
-
-    def apply(self, index: int, data: bytes) -> object:
-        """Apply one entry and return what its proposer gets. Raising ends this manager."""
-        ...
-
-    def skip(self, index: int) -> None:
-        """Note an entry that carries nothing for the state machine."""
-        ...
-
-    def dump(self) -> Iterable[bytes]:
-        """Return the present state in chunks; encoded later, in another thread."""
-        ...
-
-
-class Proposal:
-    """An appended entry whose fate is not known yet. ``wait`` once."""
-
-    def __init__(self, term: int) -> None:
-        self._term = term
-        self._done = trio.Event()
-        self._result: object = None
-        self._lost = False
-
-    async def wait(self) -> object:
-        """Sleep until the entry was applied; return what the state machine answered.
-
-        Raises:
-            LostLeadership: this manager stopped leading first; the entry may still take effect.
-        """
-        await self._done.wait()
-        if self._lost:
-            raise LostLeadership("this manager stopped leading before the change was committed")
-        return self._result
-
-    def settle(self, entry: Entry, result: object) -> None:
-        """Tell the waiter what became of the log's place that the entry was given."""
-        self._lost = entry.term != self._term
-        self._result = result
-        self._done.set()
-
-    def lose(self) -> None:
-        """Tell the waiter that nobody here will know."""
-        self._lost = True
-        self._done.set()
-
-
-class _Read:
-    """A read that waits until it is linearizable, or until that cannot be said here any more."""
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.lost = False
 
 
 class Runner:
@@ -113,6 +73,13 @@ class Runner:
         disk: loaded and not yet running.
         machine: holds the state as of the disk's snapshot.
         send: takes messages for other members; never blocks, may drop.
+
+    Attributes:
+        leading: this member leads, and its state is as new as anybody's.
+        led_term: the term it leads in, else 0.
+        leader: whom this member takes for the leader, or nobody.
+        leadership_changed: set, and replaced, when either changes.
+        membership_changed: set, and replaced, when ``membership`` changes.
     """
 
     def __init__(
@@ -132,6 +99,7 @@ class Runner:
         self.snapshot_interval = snapshot_interval
         self.keep_entries = keep_entries
         self.leading = False
+        self.led_term = 0
         self.leadership_changed = trio.Event()
         self._work = trio.Event()
         self._running = False
@@ -144,8 +112,16 @@ class Runner:
         self._conf_state = snapshot.conf_state
         self._removed = snapshot.removed
         self._saving = False
+        self._needed_at = 0  # a snapshot from here on knows all members
+        self._ticking = False
+        self._inbox: deque[Message] = deque()
+        self._incoming: Reception | None = None
+        self._installing: Reception | None = None
+        self._receiving = trio.Lock()
+        self.membership_changed = trio.Event()
+        self.leader = NOBODY
         self._read_count = 0
-        self._reads: dict[bytes, _Read] = {}
+        self._reads: dict[bytes, WaitingRead] = {}
         self._confirmed: list[ReadState] = []
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -184,17 +160,106 @@ class Runner:
         if not self._running or self._raft.role is not Role.LEADER:
             raise NoLeader
         self._raft.propose(data)
+        return self._await_last()
+
+    def receive(self, message: Message) -> None:
+        """Take in a message from another member; dropped when too many wait."""
+        if self._running and message.kind in _FROM_MEMBERS and len(self._inbox) < INBOX_MAX:
+            self._inbox.append(message)
+            self._kick()
+
+    # --- membership ---
+
+    @property
+    def membership(self) -> ConfState:
+        """Who takes part, as of the last entry applied."""
+        return self._conf_state
+
+    @property
+    def removed(self) -> tuple[int, ...]:
+        """Members that were removed for good."""
+        return self._removed
+
+    async def change_membership(self, change: ConfChange) -> None:
+        """Have a membership change applied.
+
+        Raises:
+            NoLeader: this manager does not lead; nothing was done.
+            ConfChangeRefused: it cannot be made now; the text says why.
+            LostLeadership: this manager stopped leading; it may still take effect.
+            ProposalDropped: too much is in flight; nothing was done.
+        """
+        if not self._running or self._raft.role is not Role.LEADER:
+            raise NoLeader
+        self._raft.check_membership(change)
+        self._raft.propose_membership(change)
+        refusal = await self._await_last().wait()
+        if isinstance(refusal, ConfChangeRefused):
+            raise refusal
+
+    async def transfer_leadership(self, member: int) -> None:
+        """Hand leadership to a voter; returns when this manager does not lead any more.
+
+        A transfer that fails is given up after an election time-out: use a time-out of your own.
+        """
+        self._raft.transfer_leadership(member)
+        self._kick()
+        while self._raft.role is Role.LEADER:
+            await self.leadership_changed.wait()
+
+    # --- snapshots of other members ---
+
+    def report_snapshot(self, member: int, *, ok: bool) -> None:
+        """Tell consensus whether a snapshot reached a member."""
+        self._raft.report_snapshot(member, ok)
+        self._kick()
+
+    def report_unreachable(self, member: int) -> None:
+        """Tell consensus that a message to a member was lost."""
+        self._raft.report_unreachable(member)
+
+    async def take_snapshot(
+        self,
+        message: Message,
+        stamp: bytes,
+        ask: Callable[[int], Awaitable[AsyncIterable[bytes]]],
+    ) -> None:
+        """Take in a snapshot that the leader sends; returns when all of it is on our disk.
+
+        Args:
+            stamp: the same for two transfers of the very same chunks, so that a broken transfer
+                goes on where it ended.
+            ask: told how many chunks are here already; gives the rest.
+
+        Raises:
+            SwarmError: the chunks are not a whole dump, or the transfer broke.
+        """
+        async with self._receiving:
+            while self._installing is not None:
+                await self._installing.over.wait()
+            reception = self._incoming
+            if reception is None or reception.stamp != stamp:
+                reception = self._incoming = Reception(stamp, self._machine.receive())
+            async for chunk in await ask(reception.chunks):
+                reception.state.add(chunk)
+                durable = trio.Event()
+                self._disk.stage(reception.chunks, chunk, durable.set)
+                reception.chunks += 1
+                await durable.wait()
+            self._incoming = None
+            self._installing = reception
+            reception.message = message
+            self._inbox.append(message)
+            self._kick()
+
+    # --- the loop ---
+
+    def _await_last(self) -> Proposal:
+        """Return what tells the fate of the entry that was just appended."""
         proposal = Proposal(self._raft.term)
         self._proposals[self._raft.log.last_index] = proposal
         self._kick()
         return proposal
-
-    def receive(self, message: Message) -> None:
-        """Take in a message from another member."""
-        self._raft.step(message)
-        self._kick()
-
-    # --- the loop ---
 
     def _kick(self) -> None:
         self._work.set()
@@ -203,9 +268,8 @@ class Runner:
         due = trio.current_time() + TICK_S
         while True:
             await trio.sleep_until(due)
-            if not self._awaits_own_vote():
-                self._raft.tick()
-                self._kick()
+            self._ticking = True
+            self._kick()
             due += TICK_S
             if due <= trio.current_time():
                 due = trio.current_time() + TICK_S  # missed ticks are not made up for
@@ -222,11 +286,33 @@ class Runner:
         while True:
             await self._work.wait()
             self._work = trio.Event()
-            self._take_answers()
+            self._take_in()
             while self._raft.has_ready():
                 self._handle(self._raft.ready())
                 await trio.lowlevel.checkpoint()
-                self._take_answers()
+                self._take_in()
+
+    def _take_in(self) -> None:
+        """Take in what is there: the disk's answers and messages first, then time."""
+        self._take_answers()
+        while self._inbox:
+            message = self._inbox.popleft()
+            self._raft.step(message)
+            if message.kind is MessageKind.SNAPSHOT:
+                self._settle_reception(message)
+        if self._ticking:
+            self._ticking = False
+            if not self._awaits_own_vote():
+                self._raft.tick()
+
+    def _settle_reception(self, message: Message) -> None:
+        """Forget a received snapshot that consensus had no use for."""
+        reception, pending = self._installing, self._raft.log.snapshot_to_write()
+        if reception is None or reception.message is not message:
+            return
+        if pending is None or pending is not message.snapshot:
+            self._installing = None
+            reception.over.set()
 
     def _handle(self, ready: Ready) -> None:
         if ready.soft_state is not None:
@@ -245,8 +331,21 @@ class Runner:
     def _stored(self, message: Message) -> None:
         """The disk is done with a STORAGE_APPEND: what waited for it may be said now."""
         self._appends -= 1
+        if message.snapshot is not None:
+            self._install(message.snapshot)
         self._answers.extend(message.responses)
         self._kick()
+
+    def _install(self, snapshot: Snapshot) -> None:
+        """Take over the state of a snapshot that is on our disk now."""
+        reception, self._installing = self._installing, None
+        if reception is not None:
+            reception.state.install()
+            reception.over.set()
+        self._applied = self._snapshot_index = snapshot.index
+        self._conf_state, self._removed = snapshot.conf_state, snapshot.removed
+        log.info("took over the leader's snapshot at log index %d", snapshot.index)
+        self._tell_membership()
 
     def _take_answers(self) -> None:
         while self._answers:
@@ -264,8 +363,7 @@ class Runner:
         for entry in message.entries:
             result: object = None
             if entry.kind is not EntryKind.NORMAL:
-                change = decode_conf_change(entry.data)
-                self._conf_state = self._raft.apply_conf_change(change, entry.index)
+                result = self._reconfigure(decode_conf_change(entry.data), entry.index)
                 self._machine.skip(entry.index)
             elif entry.data:
                 result = self._machine.apply(entry.index, entry.data)
@@ -282,8 +380,35 @@ class Runner:
         self._release_reads()
         self._save_if_due(message.entries[-1].term)
 
+    def _reconfigure(self, change: ConfChange, index: int) -> ConfChangeRefused | None:
+        """Apply a membership change; all members come to the same answer."""
+        before = self._members()
+        try:
+            self._conf_state = self._raft.apply_conf_change(change, index)
+        except ConfChangeRefused as refusal:
+            return refusal
+        gone = [each.node for each in change.changes if each.kind is ChangeKind.REMOVE]
+        self._removed += tuple(node for node in gone if node not in self._removed)
+        if self._members() - before:
+            # Whoever is new gets the log from a snapshot in which it finds itself.
+            self._needed_at = index
+            self._disk.log.withhold_snapshot(index)
+        self._tell_membership()
+        return None
+
+    def _members(self) -> set[int]:
+        state = self._conf_state
+        return {*state.voters, *state.learners, *state.voters_outgoing}
+
+    def _tell_membership(self) -> None:
+        changed, self.membership_changed = self.membership_changed, trio.Event()
+        changed.set()
+
     def _save_if_due(self, term: int) -> None:
-        if self._saving or self._applied - self._snapshot_index < self.snapshot_interval:
+        new = self._applied - self._snapshot_index
+        if self._saving or (
+            new < self.snapshot_interval and self._needed_at <= self._snapshot_index
+        ):
             return
         self._saving = True
         snapshot = Snapshot(
@@ -295,7 +420,7 @@ class Runner:
 
         def saved() -> None:
             self._saving = False
-            self._snapshot_index = snapshot.index
+            self._snapshot_index = max(snapshot.index, self._snapshot_index)
             log.info("snapshot saved at log index %d", snapshot.index)
 
         self._disk.save_snapshot(snapshot, self._machine.dump(), self.keep_entries, saved)
@@ -303,8 +428,10 @@ class Runner:
     # --- leadership ---
 
     def _note(self, soft: SoftState) -> None:
+        self.leader = soft.leader
         if soft.role is not Role.LEADER:
             self._follow()
+        self._tell_leadership()
 
     def _lead(self) -> None:
         """An entry of our own term is applied, so our tables are as new as anybody's."""
@@ -324,8 +451,12 @@ class Runner:
 
     def _set_leading(self, *, leading: bool) -> None:
         self.leading = leading
-        self.leadership_changed.set()
-        self.leadership_changed = trio.Event()
+        self.led_term = self._raft.term if leading else 0
+        self._tell_leadership()
+
+    def _tell_leadership(self) -> None:
+        changed, self.leadership_changed = self.leadership_changed, trio.Event()
+        changed.set()
 
     # --- reads ---
 
@@ -339,7 +470,7 @@ class Runner:
             raise NoLeader
         self._read_count += 1
         context = self._read_count.to_bytes(8, "big")
-        read = self._reads[context] = _Read()
+        read = self._reads[context] = WaitingRead()
         try:
             self._raft.read_index(context)
             self._kick()

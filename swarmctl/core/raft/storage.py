@@ -75,6 +75,7 @@ class MemoryStorage:
         self._start = self._snapshot.index
         self._start_term = self._snapshot.term
         self._entries: list[Entry] = []
+        self._withheld_below = 0
         self.append(entries)
 
     def initial_state(self) -> tuple[HardState, ConfState]:
@@ -108,7 +109,13 @@ class MemoryStorage:
         return limit_size(self._entries[lo - first : hi - first], max_size)
 
     def snapshot(self) -> Snapshot | None:
+        if self._snapshot.index < self._withheld_below:
+            return None
         return self._snapshot
+
+    def withhold_snapshot(self, below: int) -> None:
+        """Send no snapshot older than index ``below``: it would not know a new member."""
+        self._withheld_below = max(self._withheld_below, below)
 
     def append(self, entries: tuple[Entry, ...]) -> None:
         """Add ``entries``; where they overlap the log, they replace it and all that followed.

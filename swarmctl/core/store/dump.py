@@ -1,8 +1,10 @@
 """Snapshots of the tables as bytes, in chunks.
 
 Taking the contents is quick (frozen rows are only referenced); encoding them is not, so it goes
-chunk by chunk and the caller may do other work in between. A dump starts with a header and holds
-every row and every remembered answer; :func:`load` accepts nothing less.
+chunk by chunk and the caller may do other work in between. No chunk is larger than some
+``CHUNK_BYTES`` (a single row may be), so any dump fits through frames and memory. It starts with a
+header, holds every row and every remembered answer, and says so at its end; :class:`Loading`
+accepts nothing less.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 ROWS_PER_CHUNK = 200
 ANSWERS_PER_CHUNK = 2_000
+CHUNK_BYTES = 512 * 1024
 
 
 class BadDump(SwarmError):
@@ -33,38 +36,42 @@ class DumpChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One piece of a snapshot.
 
     Attributes:
-        index, level, total: in the first chunk only; ``total`` counts all chunks.
+        index, level: in the first chunk only.
+        last: True in the last chunk, which holds nothing else.
     """
 
     number: int
     index: int = 0
     level: int = 0
-    total: int = 0
     rows: tuple[Row, ...] = ()
     answers: tuple[tuple[str, Result], ...] = ()
+    last: bool = False
 
 
 def dump(store: Store) -> Iterator[bytes]:
     """Return the store's contents as of this call, encoded chunk by chunk as it is iterated."""
     rows, answers = store.contents()
-    index = store.index
-    row_groups = [tuple(rows[i : i + ROWS_PER_CHUNK]) for i in range(0, len(rows), ROWS_PER_CHUNK)]
-    answer_groups = [
-        tuple(answers[i : i + ANSWERS_PER_CHUNK]) for i in range(0, len(answers), ANSWERS_PER_CHUNK)
-    ]
-    total = 1 + len(row_groups) + len(answer_groups)
+    return _encoded(store.index, tuple(rows), tuple(answers))
 
-    def encoded() -> Iterator[bytes]:
-        yield pack(DumpChunk(number=0, index=index, level=FORMAT_LEVEL, total=total))
-        number = 1
-        for rows_now in row_groups:
-            yield pack(DumpChunk(number=number, rows=rows_now))
-            number += 1
-        for answers_now in answer_groups:
-            yield pack(DumpChunk(number=number, answers=answers_now))
-            number += 1
 
-    return encoded()
+def _encoded(
+    index: int, rows: tuple[Row, ...], answers: tuple[tuple[str, Result], ...]
+) -> Iterator[bytes]:
+    yield pack(DumpChunk(number=0, index=index, level=FORMAT_LEVEL))
+    number = 1
+    at = 0
+    take = ROWS_PER_CHUNK
+    while at < len(rows):
+        data = pack(DumpChunk(number=number, rows=rows[at : at + take]))
+        if len(data) > CHUNK_BYTES and take > 1:
+            take //= 2
+            continue
+        yield data
+        at, number, take = at + take, number + 1, min(2 * take, ROWS_PER_CHUNK)
+    for at in range(0, len(answers), ANSWERS_PER_CHUNK):
+        yield pack(DumpChunk(number=number, answers=answers[at : at + ANSWERS_PER_CHUNK]))
+        number += 1
+    yield pack(DumpChunk(number=number, last=True))
 
 
 def load(store: Store, chunks: Iterable[bytes]) -> None:
@@ -74,28 +81,53 @@ def load(store: Store, chunks: Iterable[bytes]) -> None:
         BadDump: chunks are missing, out of order, of a newer format level, or not decodable. The
             store is unchanged then.
     """
-    rows: list[Row] = []
-    answers: list[tuple[str, Result]] = []
-    header: DumpChunk | None = None
-    count = 0
+    loading = Loading(store)
     for data in chunks:
+        loading.add(data)
+    loading.install()
+
+
+class Loading:
+    """A dump on its way into a store, which keeps what it has until :meth:`install`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._rows: list[Row] = []
+        self._answers: list[tuple[str, Result]] = []
+        self._index = 0
+        self._count = 0
+        self._whole = False
+
+    def add(self, data: bytes) -> None:
+        """Take the next chunk.
+
+        Raises:
+            BadDump: it is out of order, of a newer format level, or not decodable.
+        """
         try:
             chunk = unpack(data, DumpChunk)
         except (msgspec.MsgspecError, SwarmError, ValueError) as error:
-            raise BadDump(f"snapshot chunk {count} cannot be read: {error}") from error
-        if chunk.number != count:
-            raise BadDump(f"snapshot chunk {count} is missing: found {chunk.number}")
-        if header is None:
-            header = chunk
-            if header.level > FORMAT_LEVEL:
+            raise BadDump(f"snapshot chunk {self._count} cannot be read: {error}") from error
+        if chunk.number != self._count or self._whole:
+            raise BadDump(f"snapshot chunk {self._count} is missing: found {chunk.number}")
+        if not self._count:
+            self._index = chunk.index
+            if chunk.level > FORMAT_LEVEL:
                 raise BadDump(
-                    f"the snapshot has format level {header.level}, newer than this release's "
+                    f"the snapshot has format level {chunk.level}, newer than this release's "
                     f"{FORMAT_LEVEL}: upgrade swarmctl on this host"
                 )
-        rows.extend(chunk.rows)
-        answers.extend(chunk.answers)
-        count += 1
-    if header is None or count != header.total:
-        wanted = header.total if header else "some"
-        raise BadDump(f"the snapshot is incomplete: {count} chunks of {wanted}")
-    store.replace_contents(header.index, rows, answers)
+        self._rows.extend(chunk.rows)
+        self._answers.extend(chunk.answers)
+        self._count += 1
+        self._whole = chunk.last
+
+    def install(self) -> None:
+        """Replace the store's contents.
+
+        Raises:
+            BadDump: chunks are missing at the end; the store is unchanged.
+        """
+        if not self._whole:
+            raise BadDump(f"the snapshot is incomplete: it ends after {self._count} chunks")
+        self._store.replace_contents(self._index, self._rows, self._answers)

@@ -113,6 +113,7 @@ def keys_of(row: Row) -> list[Key]:
         keys.extend(_task_keys(row))
     elif isinstance(row, NodeRow):
         keys.append((Index.ROLE, row.private.role))
+        keys.append((Index.WISH, row.api.Spec.Role))
         keys.append(("hostname", row.api.Description.Hostname.lower()))
     return list(dict.fromkeys(keys))  # a spec may well name one secret or port twice
 

@@ -6,10 +6,10 @@ import pytest
 
 from swarmctl.core.model.change import Create, Entry, Transaction
 from swarmctl.core.model.codec import pack, unpack
-from swarmctl.core.model.objects import Service, ServiceRow
+from swarmctl.core.model.objects import Config, ConfigRow, ConfigSpec, Service, ServiceRow
 from swarmctl.core.model.spec import ServiceSpec
 from swarmctl.core.model.task import TaskState
-from swarmctl.core.store.dump import ROWS_PER_CHUNK, BadDump, DumpChunk, dump, load
+from swarmctl.core.store.dump import CHUNK_BYTES, ROWS_PER_CHUNK, BadDump, DumpChunk, dump, load
 from swarmctl.core.store.store import Store
 from tests.core.pipeline.world import World, spec
 
@@ -59,14 +59,30 @@ def test_a_dump_is_of_its_moment() -> None:
 
 
 def test_large_tables_come_in_chunks() -> None:
-    """No chunk holds more rows than a caller wants to encode in one stretch."""
+    """No chunk holds more rows than a caller wants to encode in one stretch; the last says so."""
     world = World()
     world.service("web", spec(replicas=ROWS_PER_CHUNK * 2))
     world.settle()
     chunks = [unpack(data, DumpChunk) for data in dump(world.store)]
-    assert [chunk.number for chunk in chunks] == list(range(chunks[0].total))
+    assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
+    assert [chunk.last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert max(len(chunk.rows) for chunk in chunks) == ROWS_PER_CHUNK
     assert sum(len(chunk.rows) for chunk in chunks) == 2 + ROWS_PER_CHUNK * 2
+
+
+def test_large_rows_make_small_chunks() -> None:
+    """Rows that are large make chunks of fewer rows, so that none outgrows a frame."""
+    store = Store()
+    rows = [
+        ConfigRow(api=Config(ID=f"c{n}", Spec=ConfigSpec(Name=f"c{n}", Data=b"x" * 100_000)))
+        for n in range(50)
+    ]
+    store.apply(1, Entry(transactions=tuple(Transaction(changes=(Create(row=r),)) for r in rows)))
+    chunks = list(dump(store))
+    assert max(len(data) for data in chunks) <= CHUNK_BYTES
+    copy = Store()
+    load(copy, chunks)
+    assert copy.contents() == store.contents()
 
 
 def test_a_restored_store_shares_specs() -> None:
@@ -86,7 +102,7 @@ def test_a_restored_store_shares_specs() -> None:
         (lambda chunks: [*chunks, chunks[-1]], "missing"),
         (lambda chunks: [chunks[0], b"\xc1", *chunks[2:]], "cannot be read"),
         (lambda chunks: [chunks[0][:-1], *chunks[1:]], "cannot be read"),
-        (lambda _chunks: [pack(DumpChunk(number=0, level=99, total=1))], "upgrade swarmctl"),
+        (lambda _chunks: [pack(DumpChunk(number=0, level=99))], "upgrade swarmctl"),
     ],
 )
 def test_a_snapshot_that_is_not_whole_changes_nothing(damage: object, text: str) -> None:

@@ -1,0 +1,281 @@
+"""This node as a manager: for as long as its certificate says so, and it is a member of consensus.
+
+    run
+    └ while the certificate is a manager's
+      ├ node port            for other nodes; open before the others are asked for a place
+      └ manager              joins the members if it has no number, runs, ends when removed
+
+A worker that is promoted becomes a manager here, and a demoted manager a worker again, without an
+end of the process, its agent or its tasks. What fails here ends the manager and not the node: the
+failure is kept as a sentence.
+
+It must not know the agent, executors, the API.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+from msgspec.structs import replace
+
+from .ca.credentials import call_once
+from .ca.x509 import Role
+from .errors import FailedPrecondition, SwarmError, Unavailable
+from .manager import state as manager_state
+from .manager.calls import JOIN, RESIGN, Joined, JoinManagers
+from .manager.manager import Manager, ManagerEnded
+from .model.codec import pack, unpack
+from .nodeport import close_port
+from .together import run_until_first
+from .wire.connect import serve_links
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from .ca.credentials import Credentials
+    from .clock import Clock
+    from .manager.reconcile import Reconciler
+    from .membership import Membership
+    from .wire.link import Link, StreamMethod
+
+ROLE_WAIT_S = 5.0
+RETRY_FIRST_S = 0.2
+RETRY_MAX_S = 5.0
+RESIGN_S = 25.0
+
+OpenPort = Callable[[str], Awaitable[Sequence[trio.SocketListener]]]
+
+log = logging.getLogger(__name__)
+
+
+class Managership:
+    """The manager's side of a stay in a swarm.
+
+    Args:
+        place: reads this node's place.
+        keep: writes it, to the disk too.
+        open_port: opens the node port at ``host:port``.
+        listeners: the port, where it is open already.
+        streams: what this node offers other managers while it is one, by method.
+
+    Attributes:
+        manager: while this node is one.
+        failure: why it is none although it should be, if so.
+        broken: it stays none until this daemon restarts.
+        settled: set once the manager runs and has the tables, or cannot.
+        ended: set when the present, or last, time as a manager is over; then replaced.
+    """
+
+    def __init__(
+        self,
+        *,
+        state_dir: Path,
+        credentials: Credentials,
+        place: Callable[[], Membership],
+        keep: Callable[[Membership], Awaitable[None]],
+        open_port: OpenPort,
+        listeners: Sequence[trio.SocketListener],
+        streams: Mapping[str, StreamMethod],
+        reconcilers: Sequence[Reconciler],
+        clock: Clock,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._state_dir = state_dir
+        self._credentials = credentials
+        self._place = place
+        self._keep = keep
+        self._open_port = open_port
+        self._listeners = listeners
+        self._streams = streams
+        self._reconcilers = reconcilers
+        self._clock = clock
+        self._new_id = new_id
+        self.manager: Manager | None = None
+        self.failure: SwarmError | None = None
+        self.broken = False
+        self.settled = trio.Event()
+        self.ended = trio.Event()
+
+    async def run(self) -> None:
+        """Be a manager whenever the certificate says so, until cancelled."""
+        pause_s = RETRY_FIRST_S
+        while True:
+            changed = self._credentials.changed
+            if self._credentials.role is not Role.MANAGER:
+                await self._forget_place()
+                self._settle(None)
+                await changed.wait()
+                continue
+            try:
+                await self._be_manager()
+            except ManagerEnded as end:
+                if not end.removed:
+                    log.exception("this node stops being a manager")
+                    self._settle(end)
+                    self.broken = True
+                    await trio.sleep_forever()
+                log.info("%s", end)
+                await self._forget_place()
+                with trio.move_on_after(ROLE_WAIT_S):  # mostly a worker's certificate is under way
+                    await changed.wait()
+                pause_s = RETRY_FIRST_S
+            except SwarmError as error:
+                log.info("this node is not a manager yet: %s", error)
+                self.failure = error
+                if not isinstance(error, Unavailable):
+                    self._settle(error)
+                with trio.move_on_after(pause_s):
+                    await changed.wait()
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
+
+    def _settle(self, failure: SwarmError | None) -> None:
+        self.failure = failure
+        self.settled.set()
+
+    async def resign(self) -> None:
+        """Stop being a manager, if the others can do without; returns when this is no member.
+
+        Raises:
+            FailedPrecondition: the swarm would lose its quorum, or its last manager.
+            Unavailable: the others did not bring it about in time.
+        """
+        manager = self.manager
+        if manager is None:
+            return
+        certificate = self._credentials.material.pair.cert_pem
+        ended = self.ended
+        with trio.move_on_after(RESIGN_S):
+            while not ended.is_set():
+                try:
+                    await manager.ask_leader(RESIGN, b"", certificate)
+                    await ended.wait()
+                except FailedPrecondition:
+                    raise
+                except SwarmError as error:  # the leader went, or this one did as the leader
+                    log.info("resigning goes on: %s", error)
+                    with trio.move_on_after(RETRY_FIRST_S):
+                        await ended.wait()
+            return
+        raise Unavailable(f"the other managers did not let this one go within {RESIGN_S:g} s")
+
+    # --- one time as a manager ---
+
+    async def _be_manager(self) -> None:
+        """Open the port, come in, and be a manager to the end.
+
+        Raises:
+            SwarmError: how it ended.
+        """
+        listeners = self._listeners or await self._open_port(self._place().listen_addr)
+        self._listeners = ()
+        self.ended = trio.Event()
+        try:
+            await run_until_first(lambda: self._serve_port(listeners), self._run_manager)
+        finally:
+            self.manager = None
+            self.ended.set()
+            close_port(listeners)
+
+    async def _serve_port(self, listeners: Sequence[trio.SocketListener]) -> None:
+        await serve_links(listeners, self._credentials.server_context, self._welcome)
+
+    async def _welcome(self, link: Link) -> None:
+        if self.manager is None:
+            raise Unavailable("this manager is being prepared")
+        await self.manager.welcome(link)
+
+    async def _run_manager(self) -> None:
+        place = self._place()
+        exists = await trio.to_thread.run_sync(manager_state.exists, self._state_dir)
+        others = {addr for addr in place.managers if addr != place.advertise_addr}
+        if not place.raft_id or (not exists and others):
+            place = await self._come_in(place)
+        elif not exists:
+            log.error("the Raft database is missing, and no other manager is known")
+        try:
+            opened = await trio.to_thread.run_sync(
+                lambda: manager_state.open_state(
+                    self._state_dir, owner=self._owner(), raft_id=place.raft_id
+                )
+            )
+        except SwarmError as error:
+            raise ManagerEnded([error]) from error
+        manager = Manager(
+            opened,
+            self._credentials,
+            self._reconcilers,
+            self._clock,
+            self._new_id,
+            told=dict(place.peers),
+            streams=self._streams,
+        )
+        self.manager = manager
+        await run_until_first(manager.run, partial(self._arrive, manager))
+
+    async def _arrive(self, manager: Manager) -> None:
+        """Note that the manager runs, and that it is where it is."""
+        await manager.wait_prepared()
+        self._settle(None)
+        await self._tell_address(manager)
+        await trio.sleep_forever()
+
+    def _owner(self) -> str:
+        return f"{self._credentials.cluster_id}/{self._credentials.node_id}"
+
+    # --- coming in ---
+
+    async def _come_in(self, place: Membership) -> Membership:
+        """Ask the managers for a member number, and make an empty database for it.
+
+        Raises:
+            Unavailable: none of them answers, or the leader cannot be reached now.
+            SwarmError: this node is refused.
+        """
+        request = pack(JoinManagers(addr=place.advertise_addr))
+        failure: SwarmError = Unavailable("no other manager is known to join")
+        for address in place.managers:
+            if address == place.advertise_addr:
+                continue
+            try:
+                joined = unpack(await self._ask(address, request), Joined)
+            except SwarmError as error:
+                failure = error
+                continue
+            await trio.to_thread.run_sync(
+                lambda: manager_state.make_empty(self._state_dir, owner=self._owner())
+            )
+            peers = tuple((each.raft_id, each.addr) for each in joined.managers)
+            place = replace(place, raft_id=joined.raft_id, peers=peers)
+            await self._keep(place)
+            return place
+        raise failure
+
+    async def _ask(self, address: str, request: bytes) -> bytes:
+        return await call_once(await self._credentials.dial(address), JOIN, request)
+
+    async def _tell_address(self, manager: Manager) -> None:
+        """Tell the others when this manager is not where the tables say; its number stays."""
+        place = self._place()
+        row = manager.view.node(self._credentials.node_id)
+        if row is None or row.private.manager_addr == place.advertise_addr:
+            return
+        request = pack(JoinManagers(addr=place.advertise_addr, raft_id=place.raft_id))
+        while True:
+            try:
+                await manager.ask_leader(JOIN, request, self._credentials.material.pair.cert_pem)
+                return
+            except SwarmError as error:
+                log.info("the managers do not know this one's new address yet: %s", error)
+            await trio.sleep(RETRY_MAX_S)
+
+    async def _forget_place(self) -> None:
+        """Forget the member number and its database: they never come back."""
+        place = self._place()
+        if place.raft_id:
+            await trio.to_thread.run_sync(manager_state.forget, self._state_dir)
+            await self._keep(replace(place, raft_id=0, peers=()))

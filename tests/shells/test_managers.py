@@ -1,0 +1,298 @@
+"""Several managers on loopback, with real disks, sockets and certificates: they come and go."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from msgspec.structs import replace
+
+from swarmctl.core.errors import FailedPrecondition, SwarmError
+from swarmctl.core.model.change import Applied, Change, Transaction, Update
+from swarmctl.core.model.request import InitRequest
+from swarmctl.core.node import LocalState
+from swarmctl.core.refusals import CannotResign, LastManager
+
+from .local_swarm import SPEC, Machine, private_of, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from swarmctl.core.model.objects import NodeRow
+    from swarmctl.core.node import LocalNode
+
+
+class Managers:
+    """Machines by name, each with its daemon while that runs.
+
+    Attributes:
+        nodes: the running daemons, by machine.
+    """
+
+    def __init__(self, tmp_path: Path, count: int, nursery: trio.Nursery) -> None:
+        """Daemons are tasks of ``nursery``."""
+        self._nursery = nursery
+        self.machines = [Machine(tmp_path / f"m{number}") for number in range(count)]
+        self.nodes: dict[int, LocalNode] = {}
+        self._scopes: dict[int, tuple[trio.CancelScope, trio.Event]] = {}
+
+    async def start(self, number: int) -> LocalNode:
+        """Start a machine's daemon."""
+        self.machines[number].state_dir.mkdir(exist_ok=True)
+        await self._nursery.start(self._live, number)
+        return self.nodes[number]
+
+    async def _live(self, number: int, *, task_status: trio.TaskStatus[None]) -> None:
+        scope, over = trio.CancelScope(), trio.Event()
+        self._scopes[number] = scope, over
+        try:
+            with scope:
+                async with self.machines[number].daemon() as node:
+                    self.nodes[number] = node
+                    task_status.started()
+                    await trio.sleep_forever()
+        finally:
+            over.set()
+
+    async def stop(self, number: int) -> None:
+        """End a machine's daemon, as SIGTERM does."""
+        scope, over = self._scopes.pop(number)
+        scope.cancel()
+        await over.wait()
+        del self.nodes[number]
+
+    async def found(self, managers: int) -> None:
+        """Make a swarm of so many managers, on the first machines."""
+        first = await self.start(0)
+        await self.machines[0].init(first)
+        for number in range(1, managers):
+            await self.join(number)
+        await until(lambda: self.voters() == managers)
+
+    async def join(self, number: int, *, manager: bool = True) -> LocalNode:
+        """Start a machine and join it."""
+        node = await self.start(number)
+        private = private_of(self.leader())
+        token = private.manager_token if manager else private.worker_token
+        await self.machines[number].join(node, self.leader().advertise_addr, token)
+        return node
+
+    def leader(self) -> LocalNode:
+        """The node that leads now."""
+        for node in self.nodes.values():
+            if node.manager is not None and node.manager.leading:
+                return node
+        raise AssertionError("nobody leads")
+
+    def number_of_leader(self) -> int:
+        leader = self.leader()
+        return next(number for number, node in self.nodes.items() if node is leader)
+
+    def led(self) -> bool:
+        """True when somebody leads."""
+        return any(node.manager and node.manager.leading for node in self.nodes.values())
+
+    def voters(self) -> int:
+        """How many have a vote, as the leader sees it; 0 without one."""
+        if not self.led():
+            return 0
+        manager = self.leader().manager
+        assert manager is not None
+        return len(manager.raft_status().membership.voters)
+
+    def row(self, number: int) -> NodeRow:
+        manager = self.leader().manager
+        assert manager is not None
+        row = manager.view.node(self.nodes[number].node_id)
+        assert row is not None
+        return row
+
+    async def write(self, *changes: Change) -> None:
+        """Have changes applied by whoever leads."""
+        await until(self.led)
+        manager = self.leader().manager
+        assert manager is not None
+        (result,) = await manager.propose([Transaction(changes=changes)])
+        assert isinstance(result, Applied), result
+
+    async def wish(self, number: int, role: str) -> None:
+        """Set a node's role, as ``node promote`` and ``demote`` do."""
+        row = self.row(number)
+        spec = replace(row.api.Spec, Role=role)
+        await self.write(Update(row=replace(row, api=replace(row.api, Spec=spec))))
+
+    async def name_cluster(self, text: str) -> None:
+        """Write something that all managers are to have."""
+        manager = self.leader().manager
+        assert manager is not None
+        row = manager.view.cluster()
+        assert row is not None
+        spec = replace(row.api.Spec, Labels={"text": text})
+        await self.write(Update(row=replace(row, api=replace(row.api, Spec=spec))))
+
+    def has(self, number: int, text: str) -> bool:
+        """True when a manager's own tables have what was written."""
+        manager = self.nodes[number].manager
+        row = manager.view.cluster() if manager is not None else None
+        return row is not None and row.api.Spec.Labels.get("text") == text
+
+
+@asynccontextmanager
+async def managers(tmp_path: Path, count: int, *, machines: int = 0) -> AsyncIterator[Managers]:
+    async with trio.open_nursery() as nursery:
+        swarm = Managers(tmp_path, machines or count, nursery)
+        await swarm.found(count)
+        yield swarm
+        nursery.cancel_scope.cancel()
+
+
+async def test_three_managers_have_the_same_tables(tmp_path: Path) -> None:
+    """Managers that join get everything written before and after, and one of them leads."""
+    async with managers(tmp_path, 3) as swarm:
+        await swarm.name_cluster("same")
+        await until(lambda: all(swarm.has(number, "same") for number in range(3)))
+        assert sum(node.manager.leading for node in swarm.nodes.values() if node.manager) == 1
+
+
+async def test_the_rest_goes_on_when_the_leader_stops(tmp_path: Path) -> None:
+    """A leader that stops hands over; it comes back as a follower and catches up."""
+    async with managers(tmp_path, 3) as swarm:
+        gone = swarm.number_of_leader()
+        before = trio.current_time()
+        await swarm.stop(gone)
+        await until(swarm.led)
+        assert trio.current_time() - before < 30
+        await swarm.name_cluster("without")
+        await swarm.start(gone)
+        await until(lambda: swarm.has(gone, "without"))
+
+
+async def test_a_worker_becomes_a_manager_and_a_worker_again(tmp_path: Path) -> None:
+    """Promotion and demotion need no restart, and the node stays in session throughout."""
+    async with managers(tmp_path, 1, machines=2) as swarm:
+        worker = await swarm.join(1, manager=False)
+        assert worker.manager is None
+        await swarm.wish(1, "manager")
+        await until(lambda: swarm.voters() == 2)
+        assert worker.manager is not None
+        await swarm.wish(1, "worker")
+        await until(lambda: swarm.voters() == 1 and worker.manager is None)
+        await until(lambda: not worker.is_manager)
+        assert worker.state is LocalState.ACTIVE
+        assert swarm.row(1).private.raft_id == 0
+
+
+async def test_a_demoted_leader_hands_over_first(tmp_path: Path) -> None:
+    """Demoting the leader costs no election: another leads, removes it, and it is a worker."""
+    async with managers(tmp_path, 3) as swarm:
+        first = swarm.number_of_leader()
+        node = swarm.nodes[first]
+        await swarm.wish(first, "worker")
+        await until(lambda: swarm.led() and swarm.number_of_leader() != first)
+        await until(lambda: swarm.voters() == 2 and node.manager is None)
+        await swarm.name_cluster("two")
+
+
+async def test_a_stopped_manager_that_was_demoted_comes_up_as_a_worker(tmp_path: Path) -> None:
+    """What was decided while it was away holds when it comes back."""
+    async with managers(tmp_path, 3) as swarm:
+        away = (swarm.number_of_leader() + 1) % 3
+        node_id = swarm.nodes[away].node_id
+        await swarm.stop(away)
+        manager = swarm.leader().manager
+        assert manager is not None
+        await until(lambda: len(manager.membership.members().reachable) == 2)
+        row = manager.view.node(node_id)
+        assert row is not None
+        spec = replace(row.api.Spec, Role="worker")
+        await swarm.write(Update(row=replace(row, api=replace(row.api, Spec=spec))))
+        await until(lambda: swarm.voters() == 2)
+        back = await swarm.start(away)
+        await until(lambda: not back.is_manager and back.state is LocalState.ACTIVE)
+        assert back.node_id == node_id
+
+
+async def test_a_manager_leaves_and_the_others_are_one_less(tmp_path: Path) -> None:
+    """A manager that the others can do without leaves without force, also the leader."""
+    async with managers(tmp_path, 3) as swarm:
+        leaver = swarm.number_of_leader()
+        await swarm.nodes[leaver].leave(force=False)
+        await until(lambda: swarm.voters() == 2)
+        assert swarm.nodes[leaver].state is LocalState.INACTIVE
+        await swarm.name_cluster("two")
+
+
+async def test_the_last_manager_does_not_leave_without_force(tmp_path: Path) -> None:
+    """Leaving as the only manager would end the swarm."""
+    async with managers(tmp_path, 1) as swarm:
+        with pytest.raises(LastManager):
+            await swarm.nodes[0].leave(force=False)
+
+
+async def test_a_manager_that_is_needed_does_not_leave_without_force(tmp_path: Path) -> None:
+    """With one of three managers gone, a second may not leave; the text says who is needed."""
+    async with managers(tmp_path, 3) as swarm:
+        away = (swarm.number_of_leader() + 1) % 3
+        await swarm.stop(away)
+        manager = swarm.leader().manager
+        assert manager is not None
+        await until(lambda: len(manager.membership.members().reachable) == 2)
+        with pytest.raises(CannotResign, match="1 of the remaining 2 managers is reachable, 2 are"):
+            await swarm.leader().leave(force=False)
+
+
+async def test_lost_quorum_is_recovered_by_force(tmp_path: Path) -> None:
+    """One of three managers goes on alone with everything it has, and others join it again."""
+    async with managers(tmp_path, 3, machines=4) as swarm:
+        await swarm.name_cluster("kept")
+        await until(lambda: all(swarm.has(number, "kept") for number in range(3)))
+        for number in (0, 1):
+            await swarm.stop(number)
+        survivor = swarm.nodes[2]
+        node_id = survivor.node_id
+        await until(lambda: not swarm.led())
+        assert await survivor.init(InitRequest(ForceNewCluster=True), SPEC) == node_id
+        await until(lambda: swarm.has(2, "kept") and swarm.led())
+        assert swarm.voters() == 1
+        await swarm.join(3)
+        await until(lambda: swarm.voters() == 2 and swarm.has(3, "kept"))
+        await swarm.start(0)  # it is told that its number is gone, and joins anew
+        await until(lambda: swarm.voters() == 3 and swarm.has(0, "kept"))
+
+
+async def test_a_manager_without_its_database_joins_anew(tmp_path: Path) -> None:
+    """A wiped database costs a manager its number and nothing else."""
+    async with managers(tmp_path, 3) as swarm:
+        wiped = (swarm.number_of_leader() + 1) % 3
+        number_before = swarm.row(wiped).private.raft_id
+        await swarm.stop(wiped)
+        for path in (swarm.machines[wiped].state_dir / "raft").iterdir():
+            path.unlink()
+        await swarm.name_cluster("meanwhile")
+        await swarm.start(wiped)
+        await until(lambda: swarm.has(wiped, "meanwhile"))
+        await until(lambda: swarm.voters() == 3)
+        assert swarm.row(wiped).private.raft_id not in (0, number_before)
+
+
+async def test_a_manager_that_cannot_be_dialled_is_not_let_in(tmp_path: Path) -> None:
+    """Joining with an address where nobody listens is refused and leaves the members alone."""
+    async with managers(tmp_path, 1, machines=2) as swarm:
+        machine = swarm.machines[1]
+        machine.advertised = "127.0.0.1:1"
+        with pytest.raises(SwarmError, match=r"as a manager at 127\.0\.0\.1:1"):
+            await swarm.join(1)
+        assert swarm.voters() == 1
+        assert swarm.nodes[1].state is LocalState.INACTIVE
+
+
+async def test_the_last_two_managers_cannot_both_be_demoted(tmp_path: Path) -> None:
+    """Whichever of two demotions comes second is refused when it is applied."""
+    async with managers(tmp_path, 1) as swarm:
+        manager = swarm.leader().manager
+        assert manager is not None
+        with pytest.raises(FailedPrecondition, match="demote the last manager"):
+            manager.membership.require_removable(swarm.row(0))

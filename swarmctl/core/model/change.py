@@ -156,8 +156,10 @@ class Transaction(PrivateStruct, frozen=True, kw_only=True):
     Attributes:
         changes: applied in order; a later one sees the earlier ones.
         requires: checked against the tables before the first change (AtLeast: after the last).
-        request_id: set by the manager that accepted a client's write; a retry with the same id
-            gets the first answer.
+        request_id: of the client's request that this is for; of all transactions with one id at
+            most one takes effect, and the others get its answer.
+        note: what its maker wants to find in that answer, such as what the client is to be told;
+            kept and replicated with it, so it is small and no secret.
         now: wall time of the proposing leader, nanoseconds; stamps CreatedAt, UpdatedAt and
             ``applied_at``.
     """
@@ -166,6 +168,7 @@ class Transaction(PrivateStruct, frozen=True, kw_only=True):
     requires: tuple[Requirement, ...] = ()
     request_id: str = ""
     now: int = 0
+    note: bytes = b""
 
 
 class Entry(PrivateStruct, frozen=True, kw_only=True):
@@ -176,9 +179,10 @@ class Entry(PrivateStruct, frozen=True, kw_only=True):
 
 
 class Applied(PrivateStruct, frozen=True, kw_only=True, tag="applied"):
-    """The transaction took effect at this log index."""
+    """The transaction took effect at this log index; ``note`` is its own."""
 
     index: int
+    note: bytes = b""
 
 
 class ConflictKind(str, Enum):

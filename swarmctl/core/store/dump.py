@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import SwarmError
-from ..model.change import FORMAT_LEVEL, Result
+from ..model.change import FORMAT_LEVEL, Applied
 from ..model.codec import pack, unpack
 from ..model.objects import Row
 
@@ -44,7 +44,7 @@ class DumpChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     index: int = 0
     level: int = 0
     rows: tuple[Row, ...] = ()
-    answers: tuple[tuple[str, Result], ...] = ()
+    answers: tuple[tuple[str, Applied], ...] = ()
     last: bool = False
 
 
@@ -55,7 +55,7 @@ def dump(store: Store) -> Iterator[bytes]:
 
 
 def _encoded(
-    index: int, rows: tuple[Row, ...], answers: tuple[tuple[str, Result], ...]
+    index: int, rows: tuple[Row, ...], answers: tuple[tuple[str, Applied], ...]
 ) -> Iterator[bytes]:
     yield pack(DumpChunk(number=0, index=index, level=FORMAT_LEVEL))
     number = 1
@@ -93,7 +93,7 @@ class Loading:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._rows: list[Row] = []
-        self._answers: list[tuple[str, Result]] = []
+        self._answers: list[tuple[str, Applied]] = []
         self._index = 0
         self._count = 0
         self._whole = False

@@ -68,11 +68,15 @@ class Outcome(NamedTuple):
 
 
 class Store:
-    """The replicated state machine: tables, and the results of recent requests."""
+    """The replicated state machine: tables, and what recent requests led to.
+
+    A request is remembered once it has taken effect. A conflict changed nothing and is no answer to
+    a client: whoever asks again is judged by the tables as they are then.
+    """
 
     def __init__(self) -> None:
         self.view = Tables()
-        self._answers: OrderedDict[str, Result] = OrderedDict()
+        self._answers: OrderedDict[str, Applied] = OrderedDict()
         self._specs: dict[tuple[str, int], TaskSpec] = {}
 
     @property
@@ -89,10 +93,11 @@ class Store:
         results: list[Result] = []
         changes: list[RowChange] = []
         for transaction in entry.transactions:
-            answer = self._answers.get(transaction.request_id) if transaction.request_id else None
+            answer: Result | None = self.answer_of(transaction.request_id)
             if answer is None:
                 answer = self._judge(index, transaction, changes)
-                self._remember(transaction.request_id, answer)
+                if transaction.request_id and isinstance(answer, Applied):
+                    self._remember(transaction.request_id, answer)
             results.append(answer)
         self.view.index = index
         return Outcome(tuple(results), tuple(changes))
@@ -101,15 +106,14 @@ class Store:
         """Note an entry that changes no table (empty, or a change of membership)."""
         self.view.index = index
 
-    def answer_of(self, request_id: str) -> Result | None:
-        """Return the first answer to a recent request, or None when it was never applied."""
+    def answer_of(self, request_id: str) -> Applied | None:
+        """Return what a recent request led to, or None while it has not taken effect."""
         return self._answers.get(request_id)
 
-    def _remember(self, request_id: str, answer: Result) -> None:
-        if request_id:
-            self._answers[request_id] = answer
-            if len(self._answers) > REMEMBERED_REQUESTS:
-                self._answers.popitem(last=False)
+    def _remember(self, request_id: str, answer: Applied) -> None:
+        self._answers[request_id] = answer
+        if len(self._answers) > REMEMBERED_REQUESTS:
+            self._answers.popitem(last=False)
 
     def _judge(self, index: int, transaction: Transaction, changes: list[RowChange]) -> Result:
         scratch = self.view.overlay()
@@ -128,7 +132,7 @@ class Store:
                 if conflict is not None:
                     return conflict
         self._write(scratch.written(), changes)
-        return Applied(index=index)
+        return Applied(index=index, note=transaction.note)
 
     def _write(self, written: Iterable[tuple[Ref, Row | None]], changes: list[RowChange]) -> None:
         for ref, row in written:
@@ -157,13 +161,13 @@ class Store:
 
     # --- snapshots (dump.py makes bytes of them) ---
 
-    def contents(self) -> tuple[list[Row], list[tuple[str, Result]]]:
+    def contents(self) -> tuple[list[Row], list[tuple[str, Applied]]]:
         """Return all rows and remembered answers; frozen, so they stay as they are."""
         rows = [row for kind in Kind for row in self.view.rows(kind)]
         return rows, list(self._answers.items())
 
     def replace_contents(
-        self, index: int, rows: Iterable[Row], answers: Iterable[tuple[str, Result]]
+        self, index: int, rows: Iterable[Row], answers: Iterable[tuple[str, Applied]]
     ) -> None:
         """Take over a snapshot's contents; everything before is forgotten."""
         tables = Tables()

@@ -388,27 +388,52 @@ def test_a_conflict_names_who_is_in_the_way() -> None:
 # --- request ids ---------------------------------------------------------------------------------
 
 
-def asked(store: Store, request_id: str, *changes: Change) -> object:
-    transaction = Transaction(changes=changes, request_id=request_id)
+def asked(store: Store, request_id: str, *changes: Change, note: bytes = b"") -> object:
+    transaction = Transaction(changes=changes, request_id=request_id, note=note)
     (result,) = store.apply(store.index + 1, Entry(transactions=(transaction,))).results
     return result
 
 
 def test_a_retry_gets_the_first_answer() -> None:
-    """A request that is proposed twice takes effect once, and both get the same answer."""
+    """A request that is proposed twice takes effect once, and both get the same answer, with the
+    note of the one that took effect; also when what it made is gone."""
     store = Store()
-    first = asked(store, "r1", Create(row=service()))
-    assert asked(store, "r1", Create(row=service())) == first
-    refused = asked(store, "r2", Create(row=service()))
+    first = asked(store, "r1", Create(row=service()), note=b"made s")
+    assert first == Applied(index=1, note=b"made s")
+    assert asked(store, "r1", Create(row=service("other", "other")), note=b"made other") == first
+    assert store.view.service("other") is None
     write(store, Delete(ref=S, version=1))
-    assert asked(store, "r2", Create(row=service())) == refused
+    assert asked(store, "r1", Create(row=service()), note=b"made s") == first
     assert store.view.service("s") is None
+
+
+def test_a_conflict_is_no_answer_to_a_request() -> None:
+    """A request that met a conflict has changed nothing: it may be judged again, and take effect
+    once. The same in the other order: what took effect never meets a conflict later."""
+    store = Store()
+    write(store, Create(row=service()))
+    assert isinstance(asked(store, "r1", Create(row=service())), Conflict)
+    assert store.answer_of("r1") is None
+    write(store, Delete(ref=S, version=1))
+    made = asked(store, "r1", Create(row=service()))
+    assert made == Applied(index=4)
+    assert asked(store, "r1", Create(row=service())) == made == store.answer_of("r1")
+
+
+def test_one_entry_may_carry_a_request_and_its_retry() -> None:
+    """Twice in one entry is once, and both results are the first one's."""
+    store = Store()
+    first = Transaction(changes=(Create(row=service()),), request_id="r1", note=b"one")
+    again = Transaction(changes=(Create(row=service("o", "o")),), request_id="r1", note=b"two")
+    results = store.apply(1, Entry(transactions=(first, again))).results
+    assert results == (Applied(index=1, note=b"one"),) * 2
+    assert store.view.service("o") is None
 
 
 def test_answers_survive_a_snapshot() -> None:
     """A retry that reaches a manager restored from a snapshot gets the first answer too."""
     store, copy = Store(), Store()
-    first = asked(store, "r1", Create(row=service()))
+    first = asked(store, "r1", Create(row=service()), note=b'{"ID":"s"}')
     load(copy, dump(store))
     assert copy.answer_of("r1") == first
     assert asked(copy, "r1", Create(row=service("other", "other"))) == first

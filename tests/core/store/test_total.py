@@ -89,6 +89,7 @@ transactions = st.builds(
     changes=st.lists(changes, max_size=3).map(tuple),
     requires=st.lists(requirements, max_size=2).map(tuple),
     request_id=st.sampled_from(["", "", "r1", "r2"]),
+    note=st.sampled_from([b"", b"one", b"other"]),
     now=st.integers(-(2**63), 2**63 - 1),
 )
 entries = st.builds(Entry, transactions=st.lists(transactions, max_size=3).map(tuple))

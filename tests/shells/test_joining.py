@@ -36,6 +36,7 @@ from swarmctl.core.errors import (
     Unavailable,
     UnknownAuthority,
 )
+from swarmctl.core.manager.door import MANAGERS_ONLY
 from swarmctl.core.model.change import Delete, Kind, Ref, Update
 from swarmctl.core.model.codec import pack
 from swarmctl.core.model.session import SESSION_METHOD
@@ -305,6 +306,16 @@ async def test_a_removed_nodes_calls_are_refused_as_such(cluster: LoneManager) -
     _, csr_pem = new_key_and_csr()
     with pytest.raises(PermissionDenied, match="node w1 was removed from the swarm"):
         await call(cluster, removed.client_context(), RENEW, pack(RenewRequest(csr_pem=csr_pem)))
+
+
+async def test_what_is_for_managers_is_refused_to_a_worker(cluster: LoneManager) -> None:
+    """A worker's certificate does not get a client's request answered; a manager's may try."""
+    worker = await cluster.admit("w1")
+    for method in sorted(MANAGERS_ONLY):
+        with pytest.raises(PermissionDenied, match=f"{method} is for managers, and node w1 is"):
+            await call(cluster, worker.client_context(), method)
+        with pytest.raises(Unimplemented):
+            await call(cluster, cluster.credentials.client_context(), method)
 
 
 # --- renewal -------------------------------------------------------------------------------------

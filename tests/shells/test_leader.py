@@ -11,6 +11,9 @@ import trio.testing
 from swarmctl.core.errors import LostLeadership, NoLeader
 from swarmctl.core.manager.leader import Alarms, run_leader
 
+from .lone_manager import LoneManager
+from .memory_network import MemoryNetwork
+
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
@@ -99,3 +102,29 @@ async def test_a_new_term_begins_without_alarms(autojump_clock: trio.testing.Moc
     with trio.move_on_after(1):
         await run_leader({"component": Component().run}, alarms)
     assert alarms.texts == {}
+
+
+@pytest.mark.still
+async def test_what_goes_on_while_leading_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that is allowed only to the leader is cancelled when leadership ends, and refused to
+    a manager that does not lead; one that is done in time notices nothing."""
+    cluster = LoneManager(MemoryNetwork(monkeypatch))
+    ends: list[str] = []
+
+    async def go_on() -> None:
+        try:
+            with cluster.manager.while_leading():
+                ends.append("began")
+                await trio.sleep_forever()
+        except NoLeader:
+            ends.append("cancelled")
+
+    async with trio.open_nursery() as nursery, cluster.running():
+        with cluster.manager.while_leading():
+            await trio.lowlevel.checkpoint()
+        nursery.start_soon(go_on)
+        await cluster.elapse(5)
+        assert ends == ["began"]
+    assert ends == ["began", "cancelled"]
+    with pytest.raises(NoLeader), cluster.manager.while_leading():
+        raise AssertionError("it does not lead")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -41,11 +42,11 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from ..ca.credentials import Credentials
     from ..clock import Clock
-    from ..model.change import Result, Transaction
+    from ..model.change import Applied, Result, Transaction
     from ..raft.raft import Status
     from ..store.view import View
     from ..wire.link import Link, StreamMethod
@@ -105,6 +106,7 @@ class Manager:
         self._new_id = new_id
         self._store = state.store
         self._removed = trio.Event()
+        self._led: set[trio.CancelScope] = set()
         self.watch = Watch()
         self.watch.index = state.store.index
         self.alarms = Alarms()
@@ -158,6 +160,11 @@ class Manager:
     def leading(self) -> bool:
         """True while this manager leads and its tables are as new as anybody's."""
         return self._runner.leading
+
+    @property
+    def leadership_changed(self) -> trio.Event:
+        """Set, and replaced, when this manager begins or ceases to lead, or sees another lead."""
+        return self._runner.leadership_changed
 
     @property
     def prepared(self) -> bool:
@@ -214,6 +221,28 @@ class Manager:
         await self.wait_leading()
         return await self._proposer.propose(transactions)
 
+    def answer_of(self, request_id: str) -> Applied | None:
+        """Return what a recent request of a client led to, as far as our tables know."""
+        return self._store.answer_of(request_id)
+
+    @contextmanager
+    def while_leading(self) -> Iterator[None]:
+        """Let a block go on for as long as this manager leads; it is cancelled when that ends.
+
+        Raises:
+            NoLeader: it does not lead, or no longer.
+        """
+        if not self.leading:
+            raise NoLeader
+        with trio.CancelScope() as scope:
+            self._led.add(scope)
+            try:
+                yield
+            finally:
+                self._led.discard(scope)
+        if scope.cancelled_caught:
+            raise NoLeader
+
     async def ask_leader(self, method: str, body: bytes, certificate: bytes) -> bytes:
         """Have the leader answer a call of this node; see ``Forwarder.ask``."""
         return await self._forwarder.ask(method, body, certificate)
@@ -247,16 +276,19 @@ class Manager:
             raise ManagerEnded(leaves(failures)) from group
 
     async def _live(self, stay: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
-        with stay:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self._runner.run)
-                nursery.start_soon(self._transport.run, name="raft transport")
-                nursery.start_soon(self._keep_roster, name="roster")
-                nursery.start_soon(self._door.run, name="door")
-                nursery.start_soon(self._follow_settings, name="raft settings")
-                nursery.start_soon(self._lead_terms, name="leader terms")
-                nursery.start_soon(self._end_when_removed, name="removal")
-                task_status.started()
+        try:
+            with stay:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self._runner.run)
+                    nursery.start_soon(self._transport.run, name="raft transport")
+                    nursery.start_soon(self._keep_roster, name="roster")
+                    nursery.start_soon(self._door.run, name="door")
+                    nursery.start_soon(self._follow_settings, name="raft settings")
+                    nursery.start_soon(self._lead_terms, name="leader terms")
+                    nursery.start_soon(self._end_when_removed, name="removal")
+                    task_status.started()
+        finally:
+            self._end_led()
 
     async def _hand_over(self) -> None:
         """Have another manager lead, so that nobody waits for an election."""
@@ -326,7 +358,13 @@ class Manager:
     async def _end_after(self, term: int, scope: trio.CancelScope) -> None:
         while self._runner.led_term == term:
             await self._runner.leadership_changed.wait()
+        self._end_led()
         scope.cancel()
+
+    def _end_led(self) -> None:
+        """Cancel what may go on only while this manager leads."""
+        for led in self._led:
+            led.cancel()
 
     def _components(self) -> dict[str, Callable[[], Awaitable[None]]]:
         components: dict[str, Callable[[], Awaitable[None]]] = {}

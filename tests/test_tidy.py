@@ -61,7 +61,7 @@ swarmctl.core.agent            executor:P step expand runner:T worker:T session:
 swarmctl.core.agent            agent:T disk:T logs:T
 swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T
 swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
-swarmctl.core.api              proxy:T server:T
+swarmctl.core.api              proxy:T server:T forward:T
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E calls members:T forward:T
 swarmctl_docker_exec           *:T

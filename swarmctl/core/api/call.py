@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ..wire.http1 import Fields
     from ..wire.http_server import Reply
+    from .forward import Origin
 
 T = TypeVar("T")
 
@@ -30,11 +31,14 @@ class Call(NamedTuple):
     Attributes:
         params: what the path named.
         version: the API version of the path's prefix, "" without one.
+        origin: where it came in: the node that ``self`` means, and the id that all attempts to have
+            this request answered share.
     """
 
     request: Request
     params: dict[str, str]
     version: str
+    origin: Origin
 
     @property
     def query(self) -> Fields:

@@ -20,6 +20,7 @@ from .write import write
 if TYPE_CHECKING:
     from ..model.objects import NodeRow
     from ..store.view import View
+    from ..wire.http1 import Response
     from ..wire.http_server import Reply
     from .call import Call
     from .server import ApiServer
@@ -38,10 +39,10 @@ async def list_nodes(server: ApiServer, call: Call) -> Reply:
 
 
 async def inspect(server: ApiServer, call: Call) -> Reply:
-    """``GET /nodes/{id}``; ``self`` is this node."""
+    """``GET /nodes/{id}``; ``self`` is the node that was asked."""
     manager = server.manager()
     view = await manager.read()
-    row = query.resolve_node(view, _reference(server, call))
+    row = query.resolve_node(view, _reference(call))
     return json_reply(present_node(row.api, manager.membership.status_of(row)))
 
 
@@ -51,9 +52,9 @@ async def update(server: ApiServer, call: Call) -> Reply:
     version = query.object_version("node", call.query.get("version"))
     spec = call.body(NodeSpec)
     check_node_spec(spec)
-    node_id = query.resolve_node(await manager.read(), _reference(server, call)).api.ID
+    node_id = query.resolve_node(await manager.read(), _reference(call)).api.ID
 
-    def plan(view: View) -> tuple[Transaction, None]:
+    def plan(view: View) -> tuple[Transaction, Response]:
         row = query.resolve_node(view, node_id)
         query.check_sequence(row, version)
         requires: tuple[AtLeast, ...] = ()
@@ -61,10 +62,9 @@ async def update(server: ApiServer, call: Call) -> Reply:
             manager.membership.require_removable(row)
             requires = (AtLeast(index=Index.WISH, key="manager", count=1),)
         changed = replace(row, api=replace(row.api, Spec=spec))
-        return Transaction(changes=(Update(row=changed),), requires=requires), None
+        return Transaction(changes=(Update(row=changed),), requires=requires), EMPTY
 
-    await write(manager, server.new_id, plan)
-    return EMPTY
+    return await write(manager, call, plan)
 
 
 async def remove(server: ApiServer, call: Call) -> Reply:
@@ -74,18 +74,17 @@ async def remove(server: ApiServer, call: Call) -> Reply:
     """
     manager = server.manager()
     force = query.flag(call.query.get("force"))
-    row = query.resolve_node(await manager.read(), _reference(server, call))
+    row = query.resolve_node(await manager.read(), _reference(call))
     node_id = row.api.ID
     if force and row.private.role == "manager":
         await manager.membership.demote(node_id)
 
-    def plan(view: View) -> tuple[Transaction, None]:
+    def plan(view: View) -> tuple[Transaction, Response]:
         row = query.resolve_node(view, node_id)
         _require_removable(row, force=force)
-        return _removal(view, row, server.clock.now()), None
+        return _removal(view, row, server.clock.now()), EMPTY
 
-    await write(manager, server.new_id, plan)
-    return EMPTY
+    return await write(manager, call, plan)
 
 
 def _removal(view: View, row: NodeRow, now_ns: int) -> Transaction:
@@ -123,9 +122,9 @@ def _require_removable(row: NodeRow, *, force: bool) -> None:
         raise FailedPrecondition(f"node {node_id} is not down and can't be removed")
 
 
-def _reference(server: ApiServer, call: Call) -> str:
+def _reference(call: Call) -> str:
     reference = call.params["id"]
-    return server.node.node_id if reference == "self" else reference
+    return call.origin.node_id if reference == "self" else reference
 
 
 HANDLERS = {"list": list_nodes, "inspect": inspect, "update": update, "remove": remove}

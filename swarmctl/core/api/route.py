@@ -1,4 +1,4 @@
-"""Which handler answers a request: the table of routes, and the version prefix before every path.
+"""Which handler answers a request, and on which node: the table of routes, and the version prefix.
 
 A handler is named ``module.function`` and lives in ``api/<module>.py``; the server looks it up. A
 request that no row matches is not ours: the server passes it on to the node's own engine, or
@@ -10,6 +10,7 @@ Facts: docker-api.md sections 2.1 to 2.3. Pure: it sees a method and a decoded p
 from __future__ import annotations
 
 import re
+from enum import Enum
 from typing import NamedTuple
 
 from ..errors import BadRequest
@@ -18,18 +19,30 @@ API_VERSION = "1.50"
 MIN_API_VERSION = "1.24"
 
 
+class By(Enum):
+    """Whose answer it is."""
+
+    NODE = "node"  # the node's that is asked, whatever it is
+    LEADER = "leader"  # the leader's, through any manager
+    EITHER = "either"  # the leader's through a manager, else the node's own
+
+
 class Route(NamedTuple):
     """One row of the table.
 
     Attributes:
         pattern: ``{name}`` takes one segment, ``{name*}`` as many as it can.
-        needs_manager: answered with 503 by a node that is no manager.
     """
 
     method: str
     pattern: str
     handler: str
-    needs_manager: bool = True
+    by: By = By.LEADER
+
+    @property
+    def needs_manager(self) -> bool:
+        """True for what a node that is no manager answers with 503."""
+        return self.by is By.LEADER
 
 
 class Match(NamedTuple):
@@ -47,17 +60,17 @@ class Match(NamedTuple):
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("HEAD", "/_ping", "system.ping", needs_manager=False),
-    Route("GET", "/_ping", "system.ping", needs_manager=False),
-    Route("GET", "/version", "system.version", needs_manager=False),
-    Route("GET", "/info", "system.info", needs_manager=False),
-    Route("GET", "/events", "events.stream", needs_manager=False),
-    Route("GET", "/distribution/{name*}/json", "system.distribution", needs_manager=False),
+    Route("HEAD", "/_ping", "system.ping", By.NODE),
+    Route("GET", "/_ping", "system.ping", By.NODE),
+    Route("GET", "/version", "system.version", By.NODE),
+    Route("GET", "/info", "system.info", By.NODE),
+    Route("GET", "/events", "events.stream", By.NODE),
+    Route("GET", "/distribution/{name*}/json", "system.distribution", By.NODE),
     Route("GET", "/swarm", "swarm.inspect"),
-    Route("POST", "/swarm/init", "swarm.init", needs_manager=False),
-    Route("POST", "/swarm/join", "swarm.join", needs_manager=False),
-    Route("POST", "/swarm/leave", "swarm.leave", needs_manager=False),
-    Route("POST", "/swarm/unlock", "swarm.unlock", needs_manager=False),
+    Route("POST", "/swarm/init", "swarm.init", By.NODE),
+    Route("POST", "/swarm/join", "swarm.join", By.NODE),
+    Route("POST", "/swarm/leave", "swarm.leave", By.NODE),
+    Route("POST", "/swarm/unlock", "swarm.unlock", By.NODE),
     Route("POST", "/swarm/update", "swarm.update"),
     Route("GET", "/swarm/unlockkey", "swarm.unlock_key"),
     Route("GET", "/nodes", "nodes.list"),
@@ -83,13 +96,13 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/configs/{id}", "configs.inspect"),
     Route("POST", "/configs/{id}/update", "configs.update"),
     Route("DELETE", "/configs/{id}", "configs.remove"),
-    Route("GET", "/networks", "networks.list", needs_manager=False),
-    Route("POST", "/networks/create", "networks.create", needs_manager=False),
-    Route("POST", "/networks/prune", "networks.prune", needs_manager=False),
-    Route("GET", "/networks/{id}", "networks.inspect", needs_manager=False),
-    Route("DELETE", "/networks/{id}", "networks.remove", needs_manager=False),
-    Route("POST", "/networks/{id}/connect", "networks.connect", needs_manager=False),
-    Route("POST", "/networks/{id}/disconnect", "networks.disconnect", needs_manager=False),
+    Route("GET", "/networks", "networks.list", By.EITHER),
+    Route("POST", "/networks/create", "networks.create", By.EITHER),
+    Route("POST", "/networks/prune", "networks.prune", By.EITHER),
+    Route("GET", "/networks/{id}", "networks.inspect", By.EITHER),
+    Route("DELETE", "/networks/{id}", "networks.remove", By.EITHER),
+    Route("POST", "/networks/{id}/connect", "networks.connect", By.NODE),
+    Route("POST", "/networks/{id}/disconnect", "networks.disconnect", By.NODE),
 )
 
 

@@ -46,6 +46,7 @@ from .write import write
 if TYPE_CHECKING:
     from ..model.objects import NetworkRow, ServiceStatus
     from ..store.view import View
+    from ..wire.http1 import Response
     from ..wire.http_server import Reply
     from .call import Call
     from .server import ApiServer
@@ -85,7 +86,7 @@ async def create(server: ApiServer, call: Call) -> Reply:
     asked = call.body(ServiceSpec)
     service_id = server.new_id()
 
-    def plan(view: View) -> tuple[Transaction, ServiceSpec]:
+    def plan(view: View) -> tuple[Transaction, Response]:
         named = asked if asked.Name else replace(asked, Name=_random_name(view))
         spec = _fitted(_checked(named), view)
         if view.by_name(Kind.SERVICE, spec.Name) is not None:
@@ -98,10 +99,11 @@ async def create(server: ApiServer, call: Call) -> Reply:
             ),
             private=ServicePrivate(registry_auth=call.request.headers.get("x-registry-auth")),
         )
-        return Transaction(changes=(Create(row=row),), requires=_rests_on(spec)), spec
+        warnings = service_warnings(spec) or None
+        created = json_reply(ServiceCreated(ID=service_id, Warnings=warnings), 201)
+        return Transaction(changes=(Create(row=row),), requires=_rests_on(spec)), created
 
-    warnings = service_warnings(await write(manager, server.new_id, plan))
-    return json_reply(ServiceCreated(ID=service_id, Warnings=warnings or None), 201)
+    return await write(manager, call, plan)
 
 
 async def update(server: ApiServer, call: Call) -> Reply:
@@ -114,7 +116,7 @@ async def update(server: ApiServer, call: Call) -> Reply:
     asked = call.body(ServiceSpec)
     service_id = query.resolve_service(await manager.read(), call.params["id"]).api.ID
 
-    def plan(view: View) -> tuple[Transaction, ServiceSpec]:
+    def plan(view: View) -> tuple[Transaction, Response]:
         row = query.resolve_service(view, service_id)
         query.check_sequence(row, version)
         if rollback:
@@ -122,10 +124,11 @@ async def update(server: ApiServer, call: Call) -> Reply:
         else:
             changed = _updated(call, row, _fitted(_checked(asked), view, own_id=service_id))
         requires = _rests_on(changed.api.Spec, own_id=service_id)
-        return Transaction(changes=(Update(row=changed),), requires=requires), changed.api.Spec
+        warnings = service_warnings(changed.api.Spec) or None
+        updated = json_reply(ServiceUpdated(Warnings=warnings))
+        return Transaction(changes=(Update(row=changed),), requires=requires), updated
 
-    warnings = service_warnings(await write(manager, server.new_id, plan))
-    return json_reply(ServiceUpdated(Warnings=warnings or None))
+    return await write(manager, call, plan)
 
 
 async def remove(server: ApiServer, call: Call) -> Reply:
@@ -133,7 +136,7 @@ async def remove(server: ApiServer, call: Call) -> Reply:
     manager = server.manager()
     service_id = query.resolve_service(await manager.read(), call.params["id"]).api.ID
 
-    def plan(view: View) -> tuple[Transaction, None]:
+    def plan(view: View) -> tuple[Transaction, Response]:
         row = query.resolve_service(view, service_id)
         ref = Ref(Kind.SERVICE, service_id)
         changes: list[Change] = [Delete(ref=ref, version=row.api.Version.Index)]
@@ -141,10 +144,9 @@ async def remove(server: ApiServer, call: Call) -> Reply:
             Advance(task_id=task.api.ID, desired=TaskState.REMOVE)
             for task in view.tasks_of(service_id)[:TASKS_AT_ONCE]
         ]  # the orchestrator sees to those beyond
-        return Transaction(changes=tuple(changes)), None
+        return Transaction(changes=tuple(changes)), EMPTY
 
-    await write(manager, server.new_id, plan)
-    return EMPTY
+    return await write(manager, call, plan)
 
 
 # --- checks --------------------------------------------------------------------------------------

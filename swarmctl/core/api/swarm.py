@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..model.cluster import ClusterPrivate
     from ..model.objects import ClusterRow
     from ..store.view import View
+    from ..wire.http1 import Response
     from ..wire.http_server import Reply
     from .call import Call
     from .server import ApiServer
@@ -78,17 +79,16 @@ async def update(server: ApiServer, call: Call) -> Reply:
     if unlock_key:
         raise FailedPrecondition("the swarm is not locked: there is no unlock key to rotate")
 
-    def plan(view: View) -> tuple[Transaction, None]:
+    def plan(view: View) -> tuple[Transaction, Response]:
         row = _cluster(view)
         query.check_sequence(row, version)
         if (worker or of_managers) and version != row.api.Version.Index:
             raise OutOfSequence  # else a second rotation would retire what the first one printed
         private = _rotated(row.private, worker=worker, manager=of_managers)
         changed = replace(row, api=replace(row.api, Spec=spec), private=private)
-        return Transaction(changes=(Update(row=changed),)), None
+        return Transaction(changes=(Update(row=changed),)), EMPTY
 
-    await write(manager, server.new_id, plan)
-    return EMPTY
+    return await write(manager, call, plan)
 
 
 async def unlock(server: ApiServer, call: Call) -> Reply:

@@ -4,65 +4,83 @@ Laws:
 - What a write rests on is checked again when it is applied, so two writers can never both win.
 - A conflict is not an answer. The handler looks at the tables as they are now, and either finds
   the error that the client should read, or a new transaction to propose. Never for ever.
-- A leader lost in the middle leaves the write's fate unknown: the same transaction is proposed
-  again under the same request id, and gets the first answer if there was one.
+- All that is proposed for one request carries its id, on whichever manager, so at most one of it
+  takes effect. With it goes, as a note, what the client is to be told: whoever proposes for the
+  same request later gets the note of the one that took effect, hence the first answer.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec.structs import replace
 
-from ..errors import LostLeadership, SwarmError, Unavailable
+from ..errors import SwarmError, Unavailable
 from ..model.change import Conflict, ConflictKind
+from ..model.codec import pack, unpack
+from ..wire.http1 import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..manager.manager import Manager
-    from ..model.change import Result, Transaction
+    from ..model.change import Applied, Transaction
     from ..store.view import View
-
-T = TypeVar("T")
+    from .call import Call
 
 LOOKS_MAX = 20
-LOST_LEADERS_MAX = 5
 
 
 async def write(
     manager: Manager,
-    new_id: Callable[[], str],
-    plan: Callable[[View], tuple[Transaction, T]],
-) -> T:
-    """Have a change made, and return what the plan of it gave beside its transaction.
+    call: Call,
+    plan: Callable[[View], tuple[Transaction, Response]],
+    *,
+    part: str = "",
+) -> Response:
+    """Have a change made, and return the answer that goes with it.
 
     Cancelled while waiting, the change may still be made.
 
     Args:
-        new_id: makes request ids.
-        plan: looks at the tables and returns the transaction that makes the change, or raises what
-            the client should hear. Called anew after every conflict.
+        plan: looks at the tables and returns the transaction that makes the change, and what the
+            client is told then; or raises what the client should hear. Called anew after every
+            conflict. No secret belongs into the answer: it is kept.
+        part: names this write among several of one request; the one whose answer is the request's
+            has none.
 
     Raises:
         Unavailable: others were faster ``LOOKS_MAX`` times.
-        NoLeader, LostLeadership: this manager cannot write now.
+        NoLeader: this manager cannot write now; nothing was done.
+        LostLeadership: it stopped leading; whether the change was made is unknown.
         SwarmError: what ``plan`` raises.
     """
+    request_id = call.origin.request_id + (f"/{part}" if part else "")
     for _ in range(LOOKS_MAX):
-        transaction, planned = plan(await manager.read())
-        result = await _propose(manager, replace(transaction, request_id=new_id()))
+        transaction, answer = plan(await manager.read())
+        noted = replace(transaction, request_id=request_id, note=_note_of(answer))
+        (result,) = await manager.propose([noted])
         if not isinstance(result, Conflict):
-            return planned
+            return first_answer(result)
         if result.kind is ConflictKind.INVALID:  # no second look explains it
             raise SwarmError(f"the change contradicts itself: {result.text}")
     raise Unavailable("what is to be changed changes too fast for this request; try again")
 
 
-async def _propose(manager: Manager, transaction: Transaction) -> Result:
-    for _ in range(LOST_LEADERS_MAX):
-        try:
-            return (await manager.propose([transaction]))[0]
-        except LostLeadership:
-            pass  # the next call waits for a leader
-    return (await manager.propose([transaction]))[0]
+class _Note(msgspec.Struct, frozen=True, array_like=True):
+    """An answer as it is kept beside what it tells of."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+def _note_of(answer: Response) -> bytes:
+    return pack(_Note(*answer))
+
+
+def first_answer(applied: Applied) -> Response:
+    """Return what the client is told of a write that took effect."""
+    note = unpack(applied.note, _Note)
+    return Response(note.status, note.headers, note.body)

@@ -47,6 +47,9 @@ RECEIVE_BYTES = 64 * 1024
 LINGER_S = 2.0
 """How long a refused client may finish talking, so that it reads why instead of a reset."""
 
+CLOSE_S = 2.0
+"""How long an answer that is over may take to let go of what it was made from."""
+
 INTERNAL_ERROR = "internal error: the daemon's log says more"
 CROWDED_IDLE_S = 1.0
 """How long a connection may idle while every slot is taken and others wait."""
@@ -81,13 +84,15 @@ class StreamedResponse(NamedTuple):
     ``write(send)`` awaits ``send(chunk)`` per piece and returns at the end. It is cancelled when
     the client goes away; if it raises, the connection is cut so that the client sees a broken
     answer and not a short one. An endless answer may be read as slowly as its client likes; one
-    with an end has ``send_s``, like any whole answer.
+    with an end has ``send_s``, like any whole answer. ``aclose()`` lets go of what the answer is
+    made from; it is awaited once, also when ``write`` never ran.
     """
 
     status: int
     headers: Headers
     write: Callable[[SendChunk], Awaitable[None]]
     endless: bool = True
+    aclose: Callable[[], Awaitable[None]] | None = None
 
 
 class Takeover(NamedTuple):
@@ -237,7 +242,12 @@ class _Server:
             await reply.run(stream, early)
             return False
         if isinstance(reply, StreamedResponse):
-            return await self._stream_answer(stream, codec, reply) and codec.next_cycle()
+            try:
+                return await self._stream_answer(stream, codec, reply) and codec.next_cycle()
+            finally:
+                if reply.aclose is not None:
+                    with trio.move_on_after(CLOSE_S, shield=True):
+                        await reply.aclose()
         data = self._encode(codec, request, reply)
         with trio.fail_after(self._limits.send_s):
             await stream.send_all(data)

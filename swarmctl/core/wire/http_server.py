@@ -335,7 +335,9 @@ class _Server:
                 whole = True
             except trio.TooSlowError:
                 _log.debug("the client was too slow for the answer")
-            except Exception:  # the head is out: all that is left is to break the answer off
+            except SwarmError as error:  # the head is out: all that is left is to break off
+                _log.info("an answer broke off: %s", error)
+            except Exception:
                 if not client_left:  # else it may come in a group, if the handler has a nursery
                     _log.exception("an answer broke off")
             nursery.cancel_scope.cancel(reason="the answer is over")

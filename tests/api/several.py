@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import asynccontextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,8 +33,10 @@ from swarmctl.core.model.base import Time
 from swarmctl.core.model.change import Applied, Change, Create, Entry, Result, Transaction, Update
 from swarmctl.core.model.cluster import SwarmSpec
 from swarmctl.core.model.codec import decode_entry, pack
+from swarmctl.core.model.objects import ClusterRow
 from swarmctl.core.model.request import InitRequest
 from swarmctl.core.node import LocalState
+from swarmctl.core.store.dump import dump, load
 from swarmctl.core.store.store import Store
 from swarmctl.core.store.watch import Watch
 from swarmctl.core.wire.calls import LinkClosed
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     Fate = Callable[["Several", "StandIn", Transaction], Awaitable[Result]]
 
 ELECTION_S = 0.6
+NOW_NS = time.time_ns()
 
 
 class StandIn:
@@ -231,6 +234,7 @@ class Several:
         opened: who opened a link to whom, in order.
         in_flight: entries that are in the leader's log and not agreed on yet.
         truth: what was agreed on.
+        by_snapshot: a new leader gets what it lacks as a snapshot.
     """
 
     def __init__(self, size: int, nursery: trio.Nursery) -> None:
@@ -240,54 +244,19 @@ class Several:
         self._ids = count(1)
         self._log: list[bytes] = []
         self.truth = Store()
+        self.by_snapshot = False
         self.in_flight: list[Transaction] = []
-        self.clock = TrioClock(time.time_ns())
+        self.clock = TrioClock(NOW_NS)
         self.fates: list[Fate] = []
         self.opened: list[tuple[str, str]] = []
         self.leader: StandIn | None = None
-        founded = make_cluster(
-            InitRequest(),
-            SwarmSpec(Name="default"),
-            Membership(listen_addr="10.0.0.1:2377", advertise_addr="10.0.0.1:2377", raft_id=1),
-            cluster_id="cluster",
-            node_id="m1",
-            now_ns=self.clock.now(),
-        )
-        pairs = {"m1": founded.material.pair.cert_pem}
-        cluster_row = founded.founding.changes[0]
-        assert isinstance(cluster_row, Create)
-        private = cluster_row.row.private
-        signer = Signer.from_pem(private.ca_cert.encode(), private.ca_key.encode())  # type: ignore[union-attr]
-        changes: list[Change] = list(founded.founding.changes)
-        for number in range(2, size + 1):
-            pairs[f"m{number}"] = self._certify(signer, f"m{number}")
-            row = new_node_row(
-                f"m{number}",
-                Role.MANAGER,
-                availability="active",
-                public_key="",
-                raft_id=number,
-                manager_addr=f"10.0.0.{number}:2377",
-            )
-            changes.append(Create(row=row))
+        founded = _found(size)
         self.seats = [
             Seat(self, StandIn(self, name, _der(pem)), f"10.0.0.{name[1:]}:2377")
-            for name, pem in pairs.items()
+            for name, pem in founded.certificates.items()
         ]
-        self.commit(Transaction(changes=tuple(changes), now=self.clock.now()))
+        self.commit(Transaction(changes=founded.changes, now=NOW_NS))
         self.elect(0)
-
-    def _certify(self, signer: Signer, node_id: str) -> bytes:
-        _, csr_pem = new_key_and_csr()
-        return sign_node_certificate(
-            signer,
-            csr_pem,
-            node_id=node_id,
-            role=Role.MANAGER,
-            cluster_id="cluster",
-            expiry_ns=90 * DAY_NS,
-            now_ns=self.clock.now(),
-        )
 
     def new_id(self) -> str:
         return f"a{next(self._ids):024d}"
@@ -335,6 +304,8 @@ class Several:
         self.leader = None if number is None else self.seats[number].manager
         if self.leader is not None:
             self.leader.lagging = False
+            if self.by_snapshot:
+                load(self.leader.store, dump(self.truth))
             self.leader.catch_up(self._log)
         for seat in self.seats:
             seat.manager.tell()
@@ -412,6 +383,54 @@ class Several:
         for row in self.services():
             if row.api.Spec.Name == name:
                 self.commit(Transaction(changes=(Update(row=row),), now=int(Time(1))))
+
+
+class _Founded(NamedTuple):
+    changes: tuple[Change, ...]
+    certificates: dict[str, bytes]
+
+
+@cache
+def _found(size: int) -> _Founded:
+    """Return the rows of a new cluster, and its managers' certificates."""
+    address = "10.0.0.1:2377"
+    first = make_cluster(
+        InitRequest(),
+        SwarmSpec(Name="default"),
+        Membership(listen_addr=address, advertise_addr=address, raft_id=1),
+        cluster_id="cluster",
+        node_id="m1",
+        now_ns=NOW_NS,
+    )
+    certificates = {"m1": first.material.pair.cert_pem}
+    (cluster,) = [
+        change.row
+        for change in first.founding.changes
+        if isinstance(change, Create) and isinstance(change.row, ClusterRow)
+    ]
+    signer = Signer.from_pem(cluster.private.ca_cert.encode(), cluster.private.ca_key.encode())
+    changes: list[Change] = list(first.founding.changes)
+    for number in range(2, size + 1):
+        _, csr_pem = new_key_and_csr()
+        certificates[f"m{number}"] = sign_node_certificate(
+            signer,
+            csr_pem,
+            node_id=f"m{number}",
+            role=Role.MANAGER,
+            cluster_id="cluster",
+            expiry_ns=90 * DAY_NS,
+            now_ns=NOW_NS,
+        )
+        row = new_node_row(
+            f"m{number}",
+            Role.MANAGER,
+            availability="active",
+            public_key="",
+            raft_id=number,
+            manager_addr=f"10.0.0.{number}:2377",
+        )
+        changes.append(Create(row=row))
+    return _Founded(tuple(changes), certificates)
 
 
 def _der(pem: bytes) -> bytes:

@@ -26,14 +26,15 @@ from swarmctl.core.clock import TrioClock
 from swarmctl.core.errors import LostLeadership, NoLeader
 from swarmctl.core.founding import make_cluster
 from swarmctl.core.manager.door import Door
+from swarmctl.core.manager.forward import LEADER_WAIT_S
 from swarmctl.core.manager.leader import Alarms
-from swarmctl.core.manager.manager import LEADER_WAIT_S, Manager
+from swarmctl.core.manager.manager import Manager
 from swarmctl.core.membership import Membership
 from swarmctl.core.model.base import Time
 from swarmctl.core.model.change import Applied, Change, Create, Entry, Result, Transaction, Update
 from swarmctl.core.model.cluster import SwarmSpec
 from swarmctl.core.model.codec import decode_entry, pack
-from swarmctl.core.model.objects import ClusterRow
+from swarmctl.core.model.objects import ClusterRow, ManagerStatus
 from swarmctl.core.model.request import InitRequest
 from swarmctl.core.node import LocalState
 from swarmctl.core.store.dump import dump, load
@@ -48,7 +49,7 @@ from tests.shells.memory_network import MemoryListener
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from swarmctl.core.model.objects import ServiceRow
+    from swarmctl.core.model.objects import NodeRow, ServiceRow
     from swarmctl.core.store.view import View
     from swarmctl.core.wire.link import Link
 
@@ -71,6 +72,7 @@ class StandIn:
         self.store = Store()
         self.watch = Watch()
         self.alarms = Alarms()
+        self.membership = SimpleNamespace(status_of=self.status_of, waiting=())
         self.dispatcher = SimpleNamespace(warning="", connected=lambda _node_id: None)
         self.leadership_changed = trio.Event()
         self.dead = False
@@ -84,9 +86,9 @@ class StandIn:
     def leading(self) -> bool:
         return self._managers.leader is self
 
-    def raft_status(self) -> SimpleNamespace:
-        leader = self._managers.leader
-        return SimpleNamespace(leader=int(leader.node_id[1:]) if leader is not None else 0)
+    def status_of(self, row: NodeRow) -> ManagerStatus | None:
+        leads = self._managers.leader is not None and self._managers.leader.node_id == row.api.ID
+        return ManagerStatus(Leader=leads, Reachability="reachable", Addr=row.private.manager_addr)
 
     def answer_of(self, request_id: str) -> Applied | None:
         return self.store.answer_of(request_id)
@@ -213,7 +215,14 @@ class Seat:
             managers.clock,
             managers.new_id,
         )
-        self.door = Door(manager.view, manager.watch, calls={}, streams=self.node.manager_streams)
+        self.door = Door(
+            manager.view,
+            manager.watch,
+            calls={},
+            streams=self.node.manager_streams,
+            messages={},
+            removed=tuple,
+        )
 
     def client(self) -> Client:
         return Client(self.listener)

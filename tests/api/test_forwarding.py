@@ -13,7 +13,7 @@ from swarmctl.core.api import server
 from swarmctl.core.api.forward import Origin, forward
 from swarmctl.core.api.route import ROUTES, By
 from swarmctl.core.errors import NoLeader
-from swarmctl.core.manager.manager import LEADER_WAIT_S
+from swarmctl.core.manager.forward import LEADER_WAIT_S
 from swarmctl.core.model.change import Create, Transaction
 from swarmctl.core.model.objects import Service, ServiceRow
 from swarmctl.core.model.spec import ServiceSpec

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from ..errors import LostLeadership, NoLeader, NotManager, SwarmError, Unimplemented
-from ..manager.manager import LEADER_WAIT_S
+from ..manager.forward import LEADER_WAIT_S
 from ..node import LocalState
 from ..together import run_until_first
 from ..wire.calls import LinkClosed

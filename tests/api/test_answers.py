@@ -338,6 +338,10 @@ async def test_references_versions_and_filters_that_are_refused(tmp_path: Path) 
             ),
             ("DELETE", f"/nodes/{node}?force=1"): (
                 400,
+                PRECONDITION + "attempting to demote the last manager of the swarm",
+            ),
+            ("DELETE", f"/nodes/{node}"): (
+                400,
                 PRECONDITION + f"node {node} is a cluster manager and is a member of the raft "
                 "cluster. It must be demoted to worker before removal",
             ),

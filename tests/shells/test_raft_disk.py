@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from swarmctl.core.errors import StorageFailed
-from swarmctl.core.raft.disk import WrongKey, open_disk
+from swarmctl.core.raft.database import WrongKey
+from swarmctl.core.raft.disk import open_disk
 from swarmctl.core.raft.message import (
     LOCAL_APPEND,
     ConfState,

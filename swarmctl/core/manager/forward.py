@@ -50,8 +50,11 @@ class Leader:
         return not self._runner.leading and self._runner.leader not in (NOBODY, self._own())
 
     def address(self) -> str:
-        """Return where another manager leads, as far as this one knows; else empty."""
-        return self._addresses().get(self._runner.leader, "") if self.is_elsewhere() else ""
+        """Return where another manager leads, if this one is in touch with it; else empty."""
+        leader = self._runner.leader
+        if not self.is_elsewhere() or self._transport.link_to(leader) is None:
+            return ""
+        return self._addresses().get(leader, "")
 
     async def link(self) -> Link:
         """Return the link to the manager that leads, waiting for an election to end.

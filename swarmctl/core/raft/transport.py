@@ -186,14 +186,16 @@ class Transport:
                 pause_s = REDIAL_FIRST_S
                 await self._carry(peer, link)
             except SwarmError as error:
-                log.info("no link to manager %s: %s", peer.address, error)
+                if str(error) != peer.trouble:
+                    log.info("no link to manager %s: %s", peer.address, error)
+                peer.trouble = str(error)
                 if isinstance(error, LinkClosed) and isinstance(error.reason, MemberRemoved):
                     self._removed()
             await trio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311 - jitter
             pause_s = min(2 * pause_s, REDIAL_MAX_S)
 
     async def _carry(self, peer: _Peer, link: Link) -> None:
-        peer.link = link
+        peer.link, peer.trouble = link, ""
         self._tell_links()
         try:
             await link.run(Methods(messages={RAFT: self.take_message}))
@@ -300,12 +302,14 @@ class _Peer:
 
     Attributes:
         snapshot: what it is being sent, if anything.
+        trouble: why there is no link, as it was last said.
     """
 
     def __init__(self, member: int, address: str) -> None:
         self.member = member
         self.address = address
         self.link: Link | None = None
+        self.trouble = ""
         self.snapshot: Message | None = None
         self.wake = trio.Event()
         self.scope = trio.CancelScope()

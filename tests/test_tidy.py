@@ -50,8 +50,8 @@ swarmctl.core.raft             tracker state election leading following reads or
 swarmctl.core.raft             seal:E disk:T transport:T runner:T database:T waiting:T
 swarmctl.core.wire             frame calls tls http1 link:T stream:T connect:T http_server:T
 swarmctl.core.wire             unix_listener:T address:E
-swarmctl.core.ca               keys x509 chain token issue rotation calls keyfiles:E server:T
-swarmctl.core.ca               credentials:T renew:T
+swarmctl.core.ca               keys x509 roots chain token issue rotation calls keyfiles:E server:T
+swarmctl.core.ca               signing settings cfssl returning external:T credentials:T renew:T
 swarmctl.core.orchestrator     decide slots replicated global_ jobs restart rollout reaper enforcer
 swarmctl.core.allocator        decide ports
 swarmctl.core.scheduler        decide filters resources explain
@@ -126,7 +126,10 @@ ABOVE_CORE = ("swarmctl.plugins", "swarmctl.cli", "swarmctl.daemon", "swarmctl.c
 # trio is not here: the letters of TREE decide about it.
 LIBRARIES = {
     "click": ("swarmctl.cli",),
-    "cryptography": ("swarmctl.core.ca.keys", "swarmctl.core.ca.x509", "swarmctl.core.raft.seal"),
+    "cryptography": (
+        *("swarmctl.core.ca.keys", "swarmctl.core.ca.x509", "swarmctl.core.ca.roots"),
+        "swarmctl.core.raft.seal",
+    ),
     "docker": ("swarmctl_docker_exec",),
     "exceptiongroup": ("swarmctl", "swarmctl_docker_exec", "swarmctl_podman_exec"),
     "h11": ("swarmctl.core.wire.http1",),

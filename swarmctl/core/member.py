@@ -11,6 +11,7 @@ It must not know the API, nor how a node comes to be a member.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -21,6 +22,7 @@ from .agent.agent import Agent
 from .agent.executor import NodeIdentity
 from .ca import credentials as identity
 from .ca.x509 import Role
+from .errors import CertificateRefused
 from .managership import Managership
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 SETTLE_S = 5.0
 """A manager's agent begins with its own manager, unless that takes too long."""
+
+
+log = logging.getLogger(__name__)
 
 
 class MemberSettings(NamedTuple):
@@ -99,6 +104,7 @@ class Member:
         self.leaving = False
         self._renew_asked = trio.Event()
         self._keeping = trio.Lock()
+        self._renewal_answered = 0
 
     @property
     def manager(self) -> Manager | None:
@@ -193,7 +199,22 @@ class Member:
         managers = tuple(peer.addr for peer in news.managers)
         if managers and managers != self.membership.managers:
             await self._keep(msgspec.structs.replace(self.membership, managers=managers))
-        if news.renew or news.role != self.credentials.role.value:
+        if news.root_ca:
+            await self._trust(news.root_ca.encode())
+        asked = news.renew and news.renew_asked != self._renewal_answered
+        if asked or news.role != self.credentials.role.value:
+            self._renewal_answered = news.renew_asked
+            self._renew_asked.set()
+
+    async def _trust(self, root_pem: bytes) -> None:
+        """Trust the roots that a manager tells of."""
+        settings = self._settings
+        try:
+            await identity.trust(
+                self.credentials, settings.state_dir, root_pem, settings.clock.now()
+            )
+        except CertificateRefused as error:
+            log.warning("the new root CA does not vouch for this node yet: %s", error)
             self._renew_asked.set()
 
 

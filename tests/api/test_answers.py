@@ -391,8 +391,12 @@ async def test_nodes_and_settings_that_are_refused(tmp_path: Path) -> None:
                 (400, INVALID + "minimum certificate expiry time is: 1h0m0s"),
             ),
             (
-                {"CAConfig": {"ForceRotate": 1}},
-                (501, UNIMPLEMENTED + "rotating the root CA is not available in this release"),
+                {"CAConfig": {"SigningCAKey": "k"}},
+                (
+                    400,
+                    INVALID + "if a signing CA key is provided, the signing CA cert must also be "
+                    "provided",
+                ),
             ),
         ):
             spec = {**cluster["Spec"], **change}

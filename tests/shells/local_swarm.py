@@ -17,9 +17,11 @@ from swarmctl.core.node import LocalNode, NodeSettings
 from swarmctl.plugins.null_exec import NullExecutor, NullWorld
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
+    from swarmctl.core.clock import Clock
+    from swarmctl.core.manager.reconcile import Reconciler
     from swarmctl.core.model.cluster import ClusterPrivate
 
 PATIENCE_S = 60.0
@@ -44,10 +46,18 @@ class Machine:
         self.world = NullWorld(SystemClock())
 
     @asynccontextmanager
-    async def daemon(self) -> AsyncIterator[LocalNode]:
-        """Run this host's node for the length of the block."""
+    async def daemon(
+        self, *, work: Sequence[Reconciler] = (), clock: Clock | None = None
+    ) -> AsyncIterator[LocalNode]:
+        """Run this host's node for the length of the block.
+
+        Args:
+            work: what it does while it leads.
+            clock: its wall clock; by default the true one.
+        """
         settings = NodeSettings(state_dir=str(self.state_dir), hostname=self.state_dir.name)
-        node = LocalNode(settings, NullExecutor(self.world), (), SystemClock(), new_id)
+        executor = NullExecutor(self.world)
+        node = LocalNode(settings, executor, work, clock or SystemClock(), new_id)
         async with trio.open_nursery() as nursery:
             await nursery.start(node.run)
             yield node

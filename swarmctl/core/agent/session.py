@@ -196,6 +196,7 @@ class Session:
 
     async def _serve(self, link: Link, address: str) -> None:
         """Register over a link, and live the session until it ends, which raises why."""
+        changed = self._credentials.changed
         register = await self._describe()
         async with link.open_stream(SESSION_METHOD) as stream:
             welcome = await self._register(stream, register)
@@ -206,7 +207,7 @@ class Session:
             await run_until_first(
                 partial(self._listen, stream),
                 partial(self._beat, stream),
-                partial(self._describe_changes, stream, register),
+                partial(self._describe_changes, stream, register, changed),
                 partial(self._reporter.run, partial(_send, stream)),
             )
 
@@ -251,9 +252,13 @@ class Session:
                 await self._retimed.wait()  # a shorter period counts from now, not from the next
             await _send(stream, Heartbeat())
 
-    async def _describe_changes(self, stream: LinkStream, told: Register) -> None:
+    async def _describe_changes(
+        self, stream: LinkStream, told: Register, changed: trio.Event
+    ) -> None:
         while True:
-            await trio.sleep(DESCRIBE_EVERY_S if told.can_run else BACK_OFF_MAX_S)
+            with trio.move_on_after(DESCRIBE_EVERY_S if told.can_run else BACK_OFF_MAX_S):
+                await changed.wait()  # which CA our certificate is from is told at once
+            changed = self._credentials.changed
             now = await self._describe()
             if now != told:
                 told = now

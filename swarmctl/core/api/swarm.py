@@ -7,8 +7,21 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from ..ca import settings
+from ..ca.cfssl import ExternalCAFailed, cross_sign_request
 from ..ca.issue import fresh_tokens, retire
-from ..errors import FailedPrecondition, NotLocked, OutOfSequence, Unimplemented
+from ..ca.roots import root_request
+from ..ca.signing import externals_of
+from ..ca.x509 import create_root
+from ..errors import (
+    CertificateRefused,
+    FailedPrecondition,
+    InvalidArgument,
+    NotLocked,
+    OutOfSequence,
+    SwarmError,
+    Unimplemented,
+)
 from ..model.change import Transaction, Update
 from ..model.cluster import JoinTokens, SwarmSpec
 from ..model.defaults import merge_init_spec
@@ -23,7 +36,8 @@ from .present import present_swarm
 from .write import write
 
 if TYPE_CHECKING:
-    from ..model.cluster import ClusterPrivate
+    from ..manager.manager import Manager
+    from ..model.cluster import CAConfig, ClusterPrivate
     from ..model.objects import ClusterRow
     from ..store.view import View
     from ..wire.http1 import Response
@@ -43,6 +57,7 @@ async def init(server: ApiServer, call: Call) -> Reply:
     spec = merge_init_spec(request.Spec, autolock=request.AutoLockManagers)
     check_swarm_spec(spec)
     check_swarm_available(spec)
+    settings.check_founding(spec.CAConfig)
     return json_reply(await server.node.init(request, spec))
 
 
@@ -78,17 +93,69 @@ async def update(server: ApiServer, call: Call) -> Reply:
     check_swarm_available(spec)
     if unlock_key:
         raise FailedPrecondition("the swarm is not locked: there is no unlock key to rotate")
+    row = _cluster(await manager.read())
+    query.check_sequence(row, version)
+    change = settings.judge(row, spec.CAConfig, server.clock.now())
+    new_root = await _ask_outside(manager, change, spec.CAConfig, server.clock.now())
 
     def plan(view: View) -> tuple[Transaction, Response]:
-        row = _cluster(view)
+        row, now_ns = _cluster(view), server.clock.now()
         query.check_sequence(row, version)
         if (worker or of_managers) and version != row.api.Version.Index:
             raise OutOfSequence  # else a second rotation would retire what the first one printed
+        if settings.judge(row, spec.CAConfig, now_ns) != change:
+            raise OutOfSequence  # a rotation ended meanwhile: the wish means another thing now
         private = _rotated(row.private, worker=worker, manager=of_managers)
-        changed = replace(row, api=replace(row.api, Spec=spec), private=private)
+        row = replace(row, private=private)
+        changed = settings.changed(row, spec, change, new_root, now_ns)
         return Transaction(changes=(Update(row=changed),)), EMPTY
 
     return await write(manager, call, plan)
+
+
+async def _ask_outside(
+    manager: Manager, change: settings.Change, config: CAConfig, now_ns: int
+) -> settings.NewRoot | None:
+    """Ask the external CAs what has to be asked before the settings can be changed.
+
+    Returns:
+        The root to come, if the settings ask for one.
+
+    Raises:
+        InvalidArgument: an external CA is needed and not there.
+        SwarmError: the present root's external CA did not vouch for the new root.
+    """
+    current, external = change.base[0], manager.ca.external
+    for word, cert in change.reachable:
+        among = externals_of(config, cert, current)
+        try:
+            await external.first_reachable(among, cert)
+        except ExternalCAFailed as error:
+            raise InvalidArgument(
+                "there must be at least one valid, reachable external CA corresponding to the "
+                f"{word} CA certificate ({error})"
+            ) from error
+    if change.move is not settings.Move.ROTATE:
+        return None
+    cert, key = settings.new_root_of(change, create_root(now_ns))
+    cross_signed = b""
+    if change.outside:
+        request = cross_sign_request(root_request(cert.encode(), key.encode()))
+        among = externals_of(config, current, current)
+        try:
+            answer = await external.sign(among, request, current)
+            cross_signed = settings.accept_cross_signed(answer, cert, current)
+        except (ExternalCAFailed, CertificateRefused) as error:
+            raise SwarmError(
+                f"unable to generate a cross-signed certificate for root rotation: {error}"
+            ) from error
+    return settings.NewRoot(
+        cert=cert,
+        key=key,
+        worker_secret=secrets.token_bytes(SECRET_BYTES),
+        manager_secret=secrets.token_bytes(SECRET_BYTES),
+        cross_signed=cross_signed,
+    )
 
 
 async def unlock(server: ApiServer, call: Call) -> Reply:

@@ -21,16 +21,19 @@ class RootAnswer(PrivateStruct, frozen=True, kw_only=True):
 
 
 class IssueRequest(PrivateStruct, frozen=True, kw_only=True):
-    """A newcomer's request. ``token`` is secret.
+    """A newcomer's request, or that of a member with an expired certificate. ``token`` is secret.
 
     Attributes:
         csr_pem: carries the newcomer's key; nothing else in it counts.
         availability: the node's first availability, "" for active.
+        old_chain_pem, proof: what a member comes back with (``returning.py``).
     """
 
     csr_pem: bytes
     token: str
     availability: str = ""
+    old_chain_pem: bytes = b""
+    proof: bytes = b""
 
 
 class RenewRequest(PrivateStruct, frozen=True, kw_only=True):

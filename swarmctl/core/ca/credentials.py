@@ -10,12 +10,20 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import CertificateRefused, InvalidArgument, NoLeader, SwarmError, Unavailable
+from ..errors import (
+    CertificateRefused,
+    InvalidArgument,
+    NoLeader,
+    SwarmError,
+    Unavailable,
+    UnknownAuthority,
+)
 from ..model.codec import pack, unpack
 from ..wire.connect import dial, present_identity
 from ..wire.tls import client_context, server_context, unverified_client_context
@@ -30,8 +38,9 @@ from .calls import (
     RootAnswer,
 )
 from .chain import renewal_time, tls_info, verify_chain
+from .returning import returning_request
 from .token import parse_token, require_root
-from .x509 import Role, new_key_and_csr
+from .x509 import Role, identity_of, new_key_and_csr
 
 if TYPE_CHECKING:
     import ssl
@@ -45,7 +54,7 @@ if TYPE_CHECKING:
 
 MANAGER_NAME = Role.MANAGER.unit
 JOIN_TIMEOUT_S = 20.0
-RENEW_TIMEOUT_S = 10.0
+RENEW_TIMEOUT_S = 20.0  # external CAs may be asked meanwhile, five seconds each
 RETRY_FIRST_S = 5.0
 RETRY_MAX_S = 3600.0
 DOUBLINGS_MAX = 16
@@ -68,6 +77,11 @@ class Material:
 class Credentials:
     """This node's identity as it is now.
 
+    Attributes:
+        changed: set when the certificate or the trusted roots are others; a new one waits then.
+        changing: held by whoever writes them to the disk and then here.
+        told_root: the roots that a manager last said are to be trusted.
+
     Raises:
         CertificateRefused: at construction, when the certificate does not fit the roots or is past
             its end; the text says which.
@@ -75,6 +89,8 @@ class Credentials:
 
     def __init__(self, material: Material, now_ns: int) -> None:
         self.changed = trio.Event()
+        self.changing = trio.Lock()
+        self.told_root = material.root_pem
         self._set(material, now_ns)
 
     def replace(self, material: Material, now_ns: int) -> None:
@@ -144,9 +160,40 @@ async def join(addresses: Sequence[str], token: str, availability: str, now_ns: 
         InvalidJoinToken: it is no token, not of the swarm that answers, or rotated away.
         Unreachable: none of the addresses answered; the text names the last and why.
     """
-    parsed = parse_token(token)
     key_pem, csr_pem = new_key_and_csr()
     request = IssueRequest(csr_pem=csr_pem, token=token, availability=availability)
+    return await _enter(addresses, request, key_pem, now_ns)
+
+
+async def come_back(
+    addresses: Sequence[str], token: str, expired: Material, now_ns: int
+) -> Material:
+    """Get a new certificate for a node whose own has expired, as the same node.
+
+    Args:
+        token: a join token of the node's role.
+        expired: what the node has.
+
+    Raises:
+        InvalidJoinToken, Unreachable: as ``join``.
+        PermissionDenied: the node is no member any more, or this is an old copy of its state.
+        CertificateRefused: what was signed is not for this node, or the clock here is wrong.
+    """
+    key_pem, csr_pem = new_key_and_csr()
+    pair = expired.pair
+    request = returning_request(
+        csr_pem, token, old_chain_pem=pair.cert_pem, old_key_pem=pair.key_pem
+    )
+    material = await _enter(addresses, request, key_pem, now_ns)
+    _require_same_node(material.pair.cert_pem, pair.cert_pem)
+    return material
+
+
+async def _enter(
+    addresses: Sequence[str], request: IssueRequest, key_pem: bytes, now_ns: int
+) -> Material:
+    """Make a request by token at the first manager that answers."""
+    parsed = parse_token(request.token)
     failure: SwarmError = InvalidArgument("at least 1 RemoteAddr is required to join")
     for address in addresses:
         host, port = split_address(address)
@@ -271,14 +318,57 @@ async def renew(
         except (SwarmError, trio.TooSlowError) as error:
             failure = error if isinstance(error, SwarmError) else Unavailable(f"{address} is slow")
             continue
-        material = Material(answer.root_pem, keyfiles.KeyPair(answer.cert_pem, key_pem))
-        renewed = verify_chain(answer.cert_pem, answer.root_pem, now_ns=now_ns)
-        if (renewed.cluster_id, renewed.node_id) != (credentials.cluster_id, credentials.node_id):
-            raise CertificateRefused(f"{address} signed a certificate of another node")
-        await trio.to_thread.run_sync(store, state_dir, material)
-        credentials.replace(material, now_ns)
+        _require_same_node(answer.cert_pem, credentials.material.pair.cert_pem)
+        async with credentials.changing:
+            roots = (credentials.told_root, credentials.material.root_pem, answer.root_pem)
+            root_pem = _first_vouching(roots, answer.cert_pem, now_ns)
+            material = Material(root_pem, keyfiles.KeyPair(answer.cert_pem, key_pem))
+            await trio.to_thread.run_sync(store, state_dir, material)
+            credentials.replace(material, now_ns)
         return
     raise failure
+
+
+async def trust(credentials: Credentials, state_dir: Path, root_pem: bytes, now_ns: int) -> None:
+    """Trust other roots from now on, if they still vouch for this node's own certificate.
+
+    Raises:
+        CertificateRefused: they do not; nothing changed, and the next renewal tries them again.
+        StorageFailed: the disk refused; nothing changed.
+    """
+    async with credentials.changing:
+        credentials.told_root = root_pem
+        material = Material(root_pem, credentials.material.pair)
+        if material == credentials.material:
+            return
+        verify_chain(material.pair.cert_pem, root_pem, now_ns=now_ns)
+        await trio.to_thread.run_sync(keyfiles.save_root, state_dir, root_pem)
+        credentials.replace(material, now_ns)
+        log.info("this node trusts another root CA now")
+
+
+def _first_vouching(roots: Sequence[bytes], chain_pem: bytes, now_ns: int) -> bytes:
+    """Return the first roots that a chain leads to.
+
+    What the leader says to everybody counts before what came with a certificate, which may have
+    been overtaken.
+
+    Raises:
+        CertificateRefused: none does.
+    """
+    *earlier, last = roots
+    for root_pem in earlier:
+        with suppress(UnknownAuthority):
+            verify_chain(chain_pem, root_pem, now_ns=now_ns)
+            return root_pem
+    verify_chain(chain_pem, last, now_ns=now_ns)
+    return last
+
+
+def _require_same_node(new_chain_pem: bytes, old_chain_pem: bytes) -> None:
+    new, old = identity_of(new_chain_pem), identity_of(old_chain_pem)
+    if (new.cluster_id, new.node_id) != (old.cluster_id, old.node_id):
+        raise CertificateRefused("the manager signed a certificate of another node")
 
 
 # --- on disk -------------------------------------------------------------------------------------
@@ -287,11 +377,20 @@ async def renew(
 def store(state_dir: Path, material: Material) -> None:
     """Write the identity; blocking.
 
+    At every moment the roots on the disk vouch for the certificate there: while the certificate
+    changes, both the old roots and the new ones are.
+
     Raises:
         StorageFailed: the disk refused; what was there before still is.
     """
-    keyfiles.save_root(state_dir, material.root_pem)
+    old_root_pem = keyfiles.read_root(state_dir)
+    if old_root_pem not in (None, material.root_pem):
+        keyfiles.save_root(state_dir, material.root_pem + old_root_pem)
+    elif old_root_pem is None:
+        keyfiles.save_root(state_dir, material.root_pem)
     keyfiles.save_pair(state_dir, material.pair)
+    if old_root_pem not in (None, material.root_pem):
+        keyfiles.save_root(state_dir, material.root_pem)
 
 
 def load(state_dir: Path) -> Material:

@@ -65,6 +65,15 @@ def admit(presented: str, *, worker: str, manager: str, retired: Collection[str]
     )
 
 
+def require_role(node_id: str, of_token: Role, of_node: Role) -> None:
+    """Raise InvalidJoinToken unless a member comes back with a token of its own role."""
+    if of_token is not of_node:
+        raise InvalidJoinToken(
+            f"node {node_id} is a {of_node.value} and this is the token of a {of_token.value}: "
+            f"`swarmctl join-token {of_node.value}` on a manager prints the right one"
+        )
+
+
 def fresh_tokens(
     root_pem: bytes, *, worker_secret: bytes, manager_secret: bytes
 ) -> tuple[str, str]:

@@ -126,6 +126,15 @@ def load(state_dir: Path) -> StoredIdentity:
     return StoredIdentity(root_pem, KeyPair(cert_pem, key_pem))
 
 
+def read_root(state_dir: Path) -> bytes | None:
+    """Return the trusted roots as they lie on the disk, None if there are none.
+
+    Raises:
+        IdentityBroken, StorageFailed: the file cannot be read.
+    """
+    return _read(state_dir / DIRECTORY / ROOT_FILE)
+
+
 def save_root(state_dir: Path, root_pem: bytes) -> None:
     """Replace the trusted roots.
 

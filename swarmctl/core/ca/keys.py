@@ -16,9 +16,9 @@ from typing import cast
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from ..errors import CertificateMalformed, InvalidCSR
+from ..errors import CertificateMalformed, CertificateRefused, InvalidCSR
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
@@ -68,6 +68,33 @@ def load_key(pem: bytes) -> PrivateKey:
     return key
 
 
+def sign(pem: bytes, data: bytes) -> bytes:
+    """Sign ``data`` with a private key.
+
+    Raises:
+        CertificateMalformed: the key cannot be read.
+    """
+    key = load_key(pem)
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(data, padding.PKCS1v15(), hash_for(key))
+    return key.sign(data, ec.ECDSA(hash_for(key)))
+
+
+def require_signed(public_key: bytes, data: bytes, signature: bytes) -> None:
+    """Raise CertificateRefused unless the key (DER) made ``signature`` over ``data``."""
+    try:
+        key = serialization.load_der_public_key(public_key)
+        if isinstance(key, rsa.RSAPublicKey):
+            key.verify(signature, data, padding.PKCS1v15(), hash_for(key))
+            return
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, data, ec.ECDSA(hash_for(key)))
+            return
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
+        raise CertificateRefused("its key did not sign the request") from error
+    raise CertificateRefused("its key is neither ECDSA nor RSA")
+
+
 def key_pem(key: PrivateKey) -> bytes:
     """A private key as PKCS#8, not encrypted."""
     return key.private_bytes(
@@ -97,9 +124,9 @@ def weakness(key: object) -> str | None:
     return "its key is neither ECDSA nor RSA"
 
 
-def hash_for(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512:
+def hash_for(key: PrivateKey | PublicKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512:
     """The hash that matches a signing key's strength."""
-    if isinstance(key, ec.EllipticCurvePrivateKey):
+    if isinstance(key, (ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey)):
         if isinstance(key.curve, ec.SECP384R1):
             return hashes.SHA384()
         if isinstance(key.curve, ec.SECP521R1):

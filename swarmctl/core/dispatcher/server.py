@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec.structs import replace
 
+from ..ca.rotation import shall_renew
 from ..ca.x509 import identity_of
 from ..errors import (
     LeaderElsewhere,
@@ -362,6 +363,8 @@ class Dispatcher:
             managers=manager_peers(self._view),
             root_ca=cluster.private.ca_cert if cluster is not None else "",
             role=row.private.role,
+            renew=cluster is not None and shall_renew(row, cluster),
+            renew_asked=row.private.renew_asked,
         )
 
     def _hang_up(self, node_id: str) -> None:

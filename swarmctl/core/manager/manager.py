@@ -126,9 +126,9 @@ class Manager:
             proposer=self._proposer,
             dial=credentials.dial,
         )
-        ca = CAServer(self.view, self._proposer, clock, new_id)
+        self.ca = CAServer(self.view, self._proposer, clock, new_id, credentials)
         self._forwarder = Forwarder(
-            self.leader, self._runner, {**ca.handlers(), **self.membership.handlers()}
+            self.leader, self._runner, {**self.ca.handlers(), **self.membership.handlers()}
         )
         self.dispatcher = Dispatcher(
             view=self.view,
@@ -141,7 +141,7 @@ class Manager:
         self._door = Door(
             self.view,
             self.watch,
-            calls={**self._forwarder.calls(), **ca.calls()},
+            calls={**self._forwarder.calls(), **self.ca.calls()},
             streams={
                 SESSION_METHOD: self.dispatcher.serve_session,
                 SNAPSHOT: self._transport.serve_snapshot,

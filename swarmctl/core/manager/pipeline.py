@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..allocator import decide as allocator
+from ..ca import rotation
 from ..orchestrator import decide as orchestrator
 from ..orchestrator import enforcer, reaper
 from ..scheduler.decide import Scheduling
@@ -27,4 +28,5 @@ def reconcilers(scheduler: Scheduler) -> tuple[Reconciler, ...]:
         Reconciler(name=enforcer.NAME, keys=enforcer.keys, decide=enforcer.decide),
         Reconciler(name="allocator", keys=allocator.keys, decide=allocator.decide),
         Reconciler(name="scheduler", keys=scheduling.keys, decide=scheduling.decide),
+        Reconciler(name=rotation.NAME, keys=rotation.keys, decide=rotation.decide),
     )

@@ -114,17 +114,35 @@ class Swarm(ClusterInfo, frozen=True, kw_only=True):
     JoinTokens: JoinTokens = msgspec.field(default_factory=lambda: JoinTokens())
 
 
+class RootRotation(PrivateStruct, frozen=True, kw_only=True):
+    """A change of the swarm's root CA that is under way. Nodes trust the present root to its end.
+
+    Attributes:
+        ca_cert, ca_key: the root to come, in PEM; no key when an external CA holds it.
+        cross_signed: the coming root's name and key, certified by the present root.
+        worker_token, manager_token: the join tokens from its end on.
+    """
+
+    ca_cert: str = ""
+    ca_key: str = ""
+    cross_signed: str = ""
+    worker_token: str = ""
+    manager_token: str = ""
+
+
 class ClusterPrivate(PrivateStruct, frozen=True, kw_only=True):
     """What the cluster's row holds beyond the API; most of it is secret.
 
     Attributes:
         format_level: the lowest format level among the managers.
-        ca_cert, ca_key: the root CA in PEM.
+        ca_cert, ca_key: the root CA that nodes trust, in PEM; no key when an external CA holds it.
+        intermediates: certificates that lead from this root up to earlier ones, newest first; they
+            go with every node certificate, for nodes that were away when the root changed.
+        rotation: a change of root under way.
         worker_token, manager_token: the join tokens, whole.
         retired_tokens: one-way fingerprints of tokens that were rotated away.
         unlock_key: key encryption key with autolock on, else empty.
         removed_nodes: ids that may never come back, with their certificates' expiry.
-        signing_ca_cert, signing_ca_key: a user's own CA of ``CAConfig``, taken out of the spec.
         spec_index: log index at which the spec last changed.
     """
 
@@ -136,6 +154,6 @@ class ClusterPrivate(PrivateStruct, frozen=True, kw_only=True):
     retired_tokens: tuple[str, ...] = ()
     unlock_key: bytes = b""
     removed_nodes: dict[str, int] = msgspec.field(default_factory=dict)
-    signing_ca_cert: str = ""
-    signing_ca_key: str = ""
+    intermediates: str = ""
+    rotation: RootRotation | None = None
     spec_index: int = 0

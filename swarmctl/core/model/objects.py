@@ -196,7 +196,11 @@ class NodePrivate(PrivateStruct, frozen=True, kw_only=True):
         role: the role its certificates are issued for; follows ``Spec.Role``.
         raft_id: its number among the managers, 0 for a worker.
         manager_addr: where it listens as a manager, "" for a worker.
-        public_key: sha256 fingerprint of its present certificate's key, in hex.
+        public_key: sha256 fingerprint of its newest certificate's key, in hex.
+        previous_key: the same of the key it proved to hold when it asked for that certificate; its
+            only one, should the answer have been lost.
+        renew_issuer, renew_asked: which CA it was last asked to have a certificate of (a name made
+            by ``ca/rotation.py``), and when, nanoseconds.
         status_since: when ``Status.State`` last changed, nanoseconds as the leader stamped it.
         grace_until: until when silence is expected (a restart it announced), nanoseconds.
         can_run: False while its executor's engine does not answer.
@@ -207,6 +211,9 @@ class NodePrivate(PrivateStruct, frozen=True, kw_only=True):
     raft_id: int = 0
     manager_addr: str = ""
     public_key: str = ""
+    previous_key: str = ""
+    renew_issuer: str = ""
+    renew_asked: int = 0
     status_since: int = 0
     grace_until: int = 0
     can_run: bool = True

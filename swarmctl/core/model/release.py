@@ -50,10 +50,6 @@ def check_swarm_available(spec: SwarmSpec) -> None:
     """
     if spec.EncryptionConfig.AutoLockManagers:
         raise Unimplemented("autolock is not available in this release")
-    if spec.CAConfig.ExternalCAs:
-        raise Unimplemented("external CAs are not available in this release")
-    if spec.CAConfig.SigningCACert or spec.CAConfig.SigningCAKey or spec.CAConfig.ForceRotate:
-        raise Unimplemented("rotating the root CA is not available in this release")
 
 
 def service_warnings(spec: ServiceSpec) -> tuple[str, ...]:

@@ -100,6 +100,7 @@ class NodeNews(PrivateStruct, frozen=True, kw_only=True):
         root_ca: the trusted root certificates in PEM.
         role: the role its certificate should have.
         renew: ask for a new certificate now, whatever its age.
+        renew_asked: when that was asked last, so that asking again is news.
     """
 
     heartbeat_ns: int
@@ -107,6 +108,7 @@ class NodeNews(PrivateStruct, frozen=True, kw_only=True):
     root_ca: str = ""
     role: str = "worker"
     renew: bool = False
+    renew_asked: int = 0
 
 
 class Welcome(PrivateStruct, frozen=True, kw_only=True, tag="welcome"):

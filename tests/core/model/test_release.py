@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swarmctl.core.errors import Unimplemented
-from swarmctl.core.model.cluster import CAConfig, EncryptionConfig, ExternalCA, SwarmSpec
+from swarmctl.core.model.cluster import EncryptionConfig, SwarmSpec
 from swarmctl.core.model.defaults import (
     DEFAULT_SWARM_SPEC,
     insert_defaults,
@@ -52,9 +52,6 @@ def test_cluster_volumes_are_refused() -> None:
     "spec",
     [
         SwarmSpec(EncryptionConfig=EncryptionConfig(AutoLockManagers=True)),
-        SwarmSpec(CAConfig=CAConfig(ExternalCAs=(ExternalCA(URL="https://ca"),))),
-        SwarmSpec(CAConfig=CAConfig(SigningCAKey="k")),
-        SwarmSpec(CAConfig=CAConfig(ForceRotate=1)),
     ],
 )
 def test_promises_that_would_not_be_kept_are_refused(spec: SwarmSpec) -> None:

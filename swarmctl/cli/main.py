@@ -13,6 +13,7 @@ from swarmctl import __version__
 from .command import Group, Lazy
 
 COMMANDS = {
+    "ca": Lazy("swarmctl.cli.ca:ca", "Display and rotate the root CA"),
     "completion": Lazy("swarmctl.cli.completion:completion", "Print a shell's completion script"),
     "daemon": Lazy("swarmctl.cli.daemon:daemon", "Run the daemon in the foreground"),
     "info": Lazy("swarmctl.cli.info:info", "Display information on this node and its swarm"),
@@ -24,6 +25,7 @@ COMMANDS = {
     "plugin": Lazy("swarmctl.cli.nouns:plugin", "Show what the daemon is made of"),
     "service": Lazy("swarmctl.cli.nouns:service", "Manage Swarm services"),
     "task": Lazy("swarmctl.cli.nouns:task", "Look at single tasks"),
+    "update": Lazy("swarmctl.cli.update:update", "Update the swarm"),
     "version": Lazy("swarmctl.cli.version:version", "Show the swarmctl version information"),
 }
 

@@ -6,16 +6,16 @@ request and a sentence on what to do next, as Docker's are.
 
 from __future__ import annotations
 
-import csv
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .api import path_to
 from .command import ONE, Failure, command
-from .flags import BOOL, DURATION, INT, LIST, TEXT, UINT, Flag, Kind
+from .flags import BOOL, LIST, TEXT, UINT, Flag
 from .launch import DAEMON_FLAGS, ensure_daemon, stop_if_started, token_of
+from .swarm_spec import SPEC_FLAGS, merge_flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,39 +29,6 @@ POLL_S = 0.1
 _AVAILABILITIES = ("active", "pause", "drain")
 
 
-def parse_external_ca(text: str) -> Json:
-    """Return an external CA from ``protocol=cfssl,url=https://...[,cacert=FILE][,key=value]``.
-
-    Raises:
-        ValueError: in Docker's words.
-    """
-    found: dict[str, Any] = {"Protocol": "", "URL": "", "Options": {}, "CACert": ""}
-    for field in next(csv.reader([text])):
-        key, equals, value = field.partition("=")
-        if not equals:
-            raise ValueError(f"invalid field '{field}' must be a key=value pair")
-        if key.lower() == "protocol":
-            if value.lower() != "cfssl":
-                raise ValueError(f"unrecognized external CA protocol {value}")
-            found["Protocol"] = "cfssl"
-        elif key.lower() == "url":
-            found["URL"] = value
-        elif key.lower() == "cacert":
-            try:
-                with open(value, encoding="ascii") as file:  # noqa: PTH123 - no pathlib for this
-                    found["CACert"] = file.read()
-            except (OSError, UnicodeError) as error:
-                raise ValueError(f"unable to read CA cert for external CA: {error}") from None
-        else:
-            found["Options"][key] = value
-    if not found["Protocol"]:
-        raise ValueError("the external-ca option needs a protocol= parameter")
-    if not found["URL"]:
-        raise ValueError("the external-ca option needs a url= parameter")
-    return found
-
-
-_EXTERNAL_CA = Kind("external-ca", parse_external_ca, many=True)
 _MEMBER_FLAGS = (
     *DAEMON_FLAGS,
     Flag("advertise-addr", TEXT, 'Advertised address (format: "<ip|interface>[:port]")'),
@@ -94,16 +61,11 @@ _MEMBER_FLAGS = (
     "Initialize a swarm",
     *_MEMBER_FLAGS,
     Flag("autolock", BOOL, "Enable manager autolocking (requiring an unlock key to start)"),
-    Flag("cert-expiry", DURATION, "Validity period for node certificates", default="2160h0m0s"),
+    *SPEC_FLAGS,
     Flag("data-path-port", UINT, "Port number to use for data path traffic (1024 - 49151)"),
     Flag("default-addr-pool", LIST, "Default address pool in CIDR format"),
     Flag("default-addr-pool-mask-length", UINT, "Subnet mask length of the pool", default="24"),
-    Flag("dispatcher-heartbeat", DURATION, "Dispatcher heartbeat period", default="2s"),
-    Flag("external-ca", _EXTERNAL_CA, "Specifications of certificate signing endpoints"),
     Flag("force-new-cluster", BOOL, "Force create a new cluster from current state"),
-    Flag("max-snapshots", UINT, "Number of additional Raft snapshots to retain"),
-    Flag("snapshot-interval", UINT, "Log entries between Raft snapshots", default="10000"),
-    Flag("task-history-limit", INT, "Task history retention limit", default="5"),
     text="Starts the daemon first when none answers.",
 )
 def init(call: Invocation) -> None:
@@ -133,9 +95,7 @@ def init_request(call: Invocation) -> Json:
         "TaskDefaults": {},
         "EncryptionConfig": {"AutoLockManagers": given.is_set("autolock")},
     }
-    for flag, part, key in _SPEC_FIELDS:
-        if flag in given:
-            spec[part][key] = given.value(flag)
+    merge_flags(spec, given)
     return {
         "ListenAddr": given.text("listen-addr", DEFAULT_LISTEN_ADDR),
         "AdvertiseAddr": given.text("advertise-addr"),
@@ -150,16 +110,6 @@ def init_request(call: Invocation) -> Json:
         ],
         "SubnetSize": given.number("default-addr-pool-mask-length", 24),
     }
-
-
-_SPEC_FIELDS = (
-    ("cert-expiry", "CAConfig", "NodeCertExpiry"),
-    ("external-ca", "CAConfig", "ExternalCAs"),
-    ("dispatcher-heartbeat", "Dispatcher", "HeartbeatPeriod"),
-    ("max-snapshots", "Raft", "KeepOldSnapshots"),
-    ("snapshot-interval", "Raft", "SnapshotInterval"),
-    ("task-history-limit", "Orchestration", "TaskHistoryRetentionLimit"),
-)
 
 
 def _availability(call: Invocation) -> str:

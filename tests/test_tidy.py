@@ -41,6 +41,7 @@ swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T
 swarmctl.core                  errors ids clock:T node:T member:T founding:E membership:E
 swarmctl.core                  together:T statedir:E managership:T refusals nodeport:T
+swarmctl.core                  comeback:T reissue:E leftovers:T
 swarmctl.core.model            base spec objects cluster task change request session codec
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
 swarmctl.core.model            template validate_cluster crosscheck release

@@ -19,11 +19,13 @@ import trio
 
 from .ca import credentials as identity
 from .ca.x509 import Role
+from .comeback import Comeback
 from .errors import (
     BadRequest,
     IdentityMissing,
     SwarmError,
 )
+from .leftovers import remove_tasks
 from .manager import state as manager_state
 from .member import Member, MemberSettings
 from .membership import Membership
@@ -126,6 +128,7 @@ class LocalNode:
         self._member: Member | None = None
         self._arrived = trio.Event()
         self._error = ""
+        self._comeback = Comeback(self._state_dir, clock)
 
     # --- what the API asks ---
 
@@ -141,7 +144,8 @@ class LocalNode:
     @property
     def error(self) -> str:
         """What keeps this node from taking part in its swarm, in a sentence; else empty."""
-        return self._member.error if self._member is not None else self._error
+        member = self._member
+        return self._error if member is None else self._comeback.text_of(member) or member.error
 
     @property
     def node_id(self) -> str:
@@ -262,13 +266,16 @@ class LocalNode:
         return credentials.node_id
 
     async def join(self, request: JoinRequest) -> None:
-        """Become a node of an existing swarm.
+        """Become a node of an existing swarm, or come back to it with an expired certificate.
 
         Raises:
             AlreadyInSwarm: leave first.
-            InvalidJoinToken, Unreachable: this node is in no swarm, as before.
+            InvalidJoinToken, Unreachable: this node is in no swarm, or out of touch, as before.
         """
         async with self._changing:
+            if self._comeback.is_needed(self._member):
+                await self._come_back(request)
+                return
             self._require_inactive()
             if not request.RemoteAddrs:
                 raise BadRequest("at least 1 RemoteAddr is required to join")
@@ -311,6 +318,18 @@ class LocalNode:
         listeners = await open_port(membership.listen_addr)
         return msgspec.structs.replace(membership, advertise_addr=advertise), listeners
 
+    async def _come_back(self, request: JoinRequest) -> None:
+        """Take up the stay again that an expired certificate ended, or keeps out of touch."""
+        member = self._member
+        await self._comeback.renew(request, member)
+        if member is not None:
+            return
+        self._error = ""
+        await self._resume()
+        if self._member is None:
+            raise SwarmError(self._error)
+        await _begun_or_over(self._member)
+
     async def leave(self, *, force: bool) -> None:
         """Leave the swarm: stop and remove this node's tasks, forget everything.
 
@@ -325,7 +344,7 @@ class LocalNode:
                     raise NotInSwarm
                 if not force:
                     raise BrokenStay(self._error)
-                await self._remove_tasks_of(await self._read_identity())
+                await remove_tasks(self.executor, await self._read_identity())
                 await self._forget()
                 return
             if member.is_manager and not member.failure:
@@ -335,7 +354,7 @@ class LocalNode:
                 if member.agent is not None:
                     await member.agent.leave()
                 else:
-                    await self._remove_tasks_of(member.node)
+                    await remove_tasks(self.executor, member.node)
             if member.ended.is_set():
                 await self._forget()
                 return
@@ -371,28 +390,11 @@ class LocalNode:
             log.warning("tasks of the swarm that this node leaves may run on: %s", error)
             return None
 
-    async def _remove_tasks_of(self, node: NodeIdentity | None) -> None:
-        """Remove the tasks of a stay that failed: no agent minds them, but they run on."""
-        if node is None:
-            return
-        try:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self.executor.run, node)
-                known = await self.executor.known_tasks()
-                async with trio.open_nursery() as removals:
-                    for task_id in known:
-                        removals.start_soon(self.executor.remove_leftover, task_id)
-                nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            failures, others = group.split(SwarmError)
-            if others is not None:
-                raise
-            log.warning("tasks of the swarm that this node leaves may run on: %s", failures)
-
     async def _forget(self) -> None:
         await trio.to_thread.run_sync(self._state_dir.forget)
         self._member = None
         self._error = ""
+        self._comeback.forget()
 
     # --- living it ---
 
@@ -410,7 +412,7 @@ class LocalNode:
         """Take up the stay that the state directory holds, if it holds one."""
         try:
             membership, material = await trio.to_thread.run_sync(self._state_dir.load)
-            credentials = identity.Credentials(material, self._clock.now())
+            credentials = await self._comeback.certified(membership, material)
             listeners: Sequence[trio.SocketListener] = ()
             if credentials.role is Role.MANAGER:
                 listeners = await open_port(membership.listen_addr)

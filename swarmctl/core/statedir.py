@@ -18,6 +18,7 @@ from .ca.x509 import identity_of
 from .founding import make_cluster
 from .manager import state as manager_state
 from .member import owner_of
+from .reissue import reissue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,6 +105,15 @@ class StateDirectory:
             self.forget()
             raise
 
+    def store_again(self, membership: Membership, material: Material) -> None:
+        """Write a new certificate of the same node, and its place; the rest of its stay remains.
+
+        Raises:
+            StorageFailed: the disk refused; what was there before still is.
+        """
+        member_file.store(self.path, membership)
+        identity.store(self.path, material)
+
     def _write(self, membership: Membership, material: Material) -> None:
         self._bind_machine()
         member_file.store(self.path, membership)
@@ -119,6 +129,23 @@ class StateDirectory:
         material = identity.load(self.path)
         self._bind_machine()
         return member_file.load(self.path), material
+
+    def reissue(self, membership: Membership, expired: Material) -> Material:
+        """Replace a manager's expired certificate by a short one that it signs itself.
+
+        Raises:
+            CertificateRefused: its tables do not allow that. StorageFailed: nor does the disk.
+        """
+        known = identity_of(expired.pair.cert_pem)
+        material = reissue(
+            self.path,
+            expired,
+            owner=owner_of(known.cluster_id, known.node_id),
+            raft_id=membership.raft_id,
+            now_ns=self._clock.now(),
+        )
+        identity.store(self.path, material)
+        return material
 
     def whose(self, hostname: str) -> NodeIdentity:
         """Return who this node is, by its certificate alone, though the rest may be damaged.

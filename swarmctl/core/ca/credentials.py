@@ -124,6 +124,10 @@ class Credentials:
     def role(self) -> Role:
         return self.identity.role
 
+    def has_expired(self, now_ns: int) -> bool:
+        """True if the certificate is past its end."""
+        return now_ns > self.identity.not_after_ns
+
     def server_context(self) -> ssl.SSLContext:
         """TLS settings for accepting other nodes."""
         return self._server
@@ -327,6 +331,18 @@ async def renew(
             credentials.replace(material, now_ns)
         return
     raise failure
+
+
+async def take(credentials: Credentials, state_dir: Path, material: Material, now_ns: int) -> None:
+    """Store another certificate of this node and use it.
+
+    Raises:
+        CertificateRefused, StorageFailed: it cannot be used, or not be kept; nothing changed.
+    """
+    async with credentials.changing:
+        verify_chain(material.pair.cert_pem, material.root_pem, now_ns=now_ns)
+        await trio.to_thread.run_sync(store, state_dir, material)
+        credentials.replace(material, now_ns)
 
 
 async def trust(credentials: Credentials, state_dir: Path, root_pem: bytes, now_ns: int) -> None:

@@ -57,8 +57,13 @@ def issuer_of(private: ClusterPrivate) -> Issuer:
     return Issuer(rotation.ca_cert, rotation.ca_key, links)
 
 
-def sign_here(cluster: ClusterRow, request: NodeRequest, now_ns: int) -> bytes | None:
+def sign_here(
+    cluster: ClusterRow, request: NodeRequest, now_ns: int, *, expiry_ns: int | None = None
+) -> bytes | None:
     """Sign with the key in the tables; None if it is not there.
+
+    Args:
+        expiry_ns: how long it lasts; by default what the cluster's settings say.
 
     Raises:
         InvalidCSR, CertificateExpired: see ``x509.sign_node_certificate``.
@@ -72,7 +77,7 @@ def sign_here(cluster: ClusterRow, request: NodeRequest, now_ns: int) -> bytes |
         node_id=request.node_id,
         role=request.role,
         cluster_id=cluster.api.ID,
-        expiry_ns=node_expiry_ns(cluster.api.Spec.CAConfig.NodeCertExpiry),
+        expiry_ns=expiry_ns or node_expiry_ns(cluster.api.Spec.CAConfig.NodeCertExpiry),
         now_ns=now_ns,
     )
 

@@ -37,7 +37,13 @@ def free_port() -> int:
 
 
 class Machine:
-    """One host: a state directory, an engine, and at most one daemon at a time."""
+    """One host: a state directory, an engine, and at most one daemon at a time.
+
+    Attributes:
+        work: what its node does while it leads.
+    """
+
+    work: Sequence[Reconciler] = ()
 
     def __init__(self, state_dir: Path, port: int | None = None) -> None:
         self.state_dir = state_dir
@@ -46,18 +52,15 @@ class Machine:
         self.world = NullWorld(SystemClock())
 
     @asynccontextmanager
-    async def daemon(
-        self, *, work: Sequence[Reconciler] = (), clock: Clock | None = None
-    ) -> AsyncIterator[LocalNode]:
+    async def daemon(self, *, clock: Clock | None = None) -> AsyncIterator[LocalNode]:
         """Run this host's node for the length of the block.
 
         Args:
-            work: what it does while it leads.
             clock: its wall clock; by default the true one.
         """
         settings = NodeSettings(state_dir=str(self.state_dir), hostname=self.state_dir.name)
         executor = NullExecutor(self.world)
-        node = LocalNode(settings, executor, work, clock or SystemClock(), new_id)
+        node = LocalNode(settings, executor, self.work, clock or SystemClock(), new_id)
         async with trio.open_nursery() as nursery:
             await nursery.start(node.run)
             yield node

@@ -18,9 +18,10 @@ from swarmctl.core.refusals import CannotResign, LastManager
 from .local_swarm import SPEC, Machine, private_of, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from swarmctl.core.manager.reconcile import Reconciler
     from swarmctl.core.model.objects import NodeRow
     from swarmctl.core.node import LocalNode
 
@@ -32,10 +33,18 @@ class Managers:
         nodes: the running daemons, by machine.
     """
 
-    def __init__(self, tmp_path: Path, count: int, nursery: trio.Nursery) -> None:
-        """Daemons are tasks of ``nursery``."""
+    def __init__(
+        self,
+        tmp_path: Path,
+        count: int,
+        nursery: trio.Nursery,
+        work: Sequence[Reconciler] = (),
+    ) -> None:
+        """Daemons are tasks of ``nursery``; ``work`` is what a leader does."""
         self._nursery = nursery
         self.machines = [Machine(tmp_path / f"m{number}") for number in range(count)]
+        for machine in self.machines:
+            machine.work = work
         self.nodes: dict[int, LocalNode] = {}
         self._scopes: dict[int, tuple[trio.CancelScope, trio.Event]] = {}
 
@@ -141,9 +150,11 @@ class Managers:
 
 
 @asynccontextmanager
-async def managers(tmp_path: Path, count: int, *, machines: int = 0) -> AsyncIterator[Managers]:
+async def managers(
+    tmp_path: Path, count: int, *, machines: int = 0, work: Sequence[Reconciler] = ()
+) -> AsyncIterator[Managers]:
     async with trio.open_nursery() as nursery:
-        swarm = Managers(tmp_path, machines or count, nursery)
+        swarm = Managers(tmp_path, machines or count, nursery, work)
         await swarm.found(count)
         yield swarm
         nursery.cancel_scope.cancel()

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 WORK = (Reconciler(name=rotation.NAME, keys=rotation.keys, decide=rotation.decide),)
 
 
+def watchful(state_dir: Path) -> Machine:
+    """Return a host whose node minds rotations while it leads."""
+    made = Machine(state_dir)
+    made.work = WORK
+    return made
+
+
 def cluster_of(node: LocalNode) -> ClusterRow:
     assert node.manager is not None
     row = node.manager.view.cluster()
@@ -73,9 +80,9 @@ def root_on_disk(machine: Machine) -> str:
 async def test_a_rotation_reaches_every_node_and_waits_for_the_stopped(tmp_path: Path) -> None:
     """Nodes in session renew at once and go on working; a stopped one holds the rotation up, and
     its return under its own id ends it: new root everywhere, on disk too, and new tokens."""
-    boss, here, away = (Machine(tmp_path / name) for name in ("boss", "here", "away"))
+    boss, here, away = (watchful(tmp_path / name) for name in ("boss", "here", "away"))
     async with AsyncExitStack() as stack:
-        manager = await stack.enter_async_context(boss.daemon(work=WORK))
+        manager = await stack.enter_async_context(boss.daemon())
         await boss.init(manager)
         token = private_of(manager).worker_token
         worker = await stack.enter_async_context(here.daemon())
@@ -107,8 +114,8 @@ async def test_a_rotation_reaches_every_node_and_waits_for_the_stopped(tmp_path:
 
 async def test_removing_the_missing_node_ends_a_rotation(tmp_path: Path) -> None:
     """A node that never comes back is removed, and the rotation is over."""
-    boss, away = Machine(tmp_path / "boss"), Machine(tmp_path / "away")
-    async with boss.daemon(work=WORK) as manager:
+    boss, away = watchful(tmp_path / "boss"), Machine(tmp_path / "away")
+    async with boss.daemon() as manager:
         await boss.init(manager)
         async with away.daemon() as other:
             await away.join(other, boss.address, private_of(manager).worker_token)
@@ -145,7 +152,8 @@ async def test_a_node_that_misses_the_end_comes_back_all_the_same(tmp_path: Path
                     SystemClock().now(),
                 )
             await until(lambda: behind(manager) == [])
-    async with boss.daemon(work=WORK) as manager:
+    boss.work = WORK
+    async with boss.daemon() as manager:
         await until(lambda: manager.manager is not None and manager.manager.leading)
         await until(lambda: private_of(manager).rotation is None)
         await until(lambda: root_on_disk(boss) != old_root)
@@ -164,8 +172,8 @@ async def test_a_node_that_misses_the_end_comes_back_all_the_same(tmp_path: Path
 async def test_rotations_in_a_row_end_in_the_last(tmp_path: Path) -> None:
     """Three wishes, one after the other without waiting: the last root is the one that stays, and
     every certificate on a disk is vouched for by the root beside it."""
-    boss, here = Machine(tmp_path / "boss"), Machine(tmp_path / "here")
-    async with boss.daemon(work=WORK) as manager, here.daemon() as worker:
+    boss, here = watchful(tmp_path / "boss"), Machine(tmp_path / "here")
+    async with boss.daemon() as manager, here.daemon() as worker:
         await boss.init(manager)
         await here.join(worker, boss.address, private_of(manager).worker_token)
         for _ in range(3):

@@ -9,13 +9,17 @@ import pytest
 import trio
 from msgspec.structs import replace
 
-from swarmctl.core.errors import FailedPrecondition, SwarmError
+from swarmctl.core import membership as member_file
+from swarmctl.core.ca.credentials import call_once
+from swarmctl.core.errors import FailedPrecondition, PermissionDenied, SwarmError, WrongRole
+from swarmctl.core.manager.calls import FORWARD, JOIN, RESIGN, JoinManagers
 from swarmctl.core.model.change import Applied, Change, Transaction, Update
+from swarmctl.core.model.codec import pack
 from swarmctl.core.model.request import InitRequest
 from swarmctl.core.node import LocalState
 from swarmctl.core.refusals import CannotResign, LastManager
 
-from .local_swarm import SPEC, Machine, private_of, until
+from .local_swarm import SPEC, Machine, free_port, private_of, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -307,3 +311,48 @@ async def test_the_last_two_managers_cannot_both_be_demoted(tmp_path: Path) -> N
         assert manager is not None
         with pytest.raises(FailedPrecondition, match="demote the last manager"):
             manager.membership.require_removable(swarm.row(0))
+
+
+async def test_a_worker_may_not_speak_for_managers(tmp_path: Path) -> None:
+    """Consensus, forwarded calls and a member number are for holders of a manager's certificate."""
+    async with managers(tmp_path, 1, machines=2) as swarm:
+        worker = await swarm.join(1, manager=False)
+        member = worker._member
+        assert member is not None
+        for method in (FORWARD, JOIN, RESIGN):
+            link = await member.credentials.dial(swarm.leader().advertise_addr)
+            with pytest.raises(WrongRole, match="shows a worker's certificate"):
+                await call_once(link, method, b"")
+
+
+async def test_a_node_that_is_not_wanted_as_a_manager_gets_no_number(tmp_path: Path) -> None:
+    """A manager's certificate alone opens nothing: the wish in the tables decides."""
+    async with managers(tmp_path, 2) as swarm:
+        other = 1 - swarm.number_of_leader()
+        member = swarm.nodes[other]._member
+        assert member is not None
+        await swarm.wish(other, "worker")
+        await until(lambda: swarm.voters() == 1)
+        link = await member.credentials.dial(swarm.leader().advertise_addr)
+        request = pack(JoinManagers(addr="127.0.0.1:1"))
+        with pytest.raises((PermissionDenied, WrongRole)):
+            await call_once(link, JOIN, request)
+
+
+async def test_a_manager_that_moved_is_found_again(tmp_path: Path) -> None:
+    """Identity is the certificate: a manager on another port keeps its number."""
+    async with managers(tmp_path, 3) as swarm:
+        moved = (swarm.number_of_leader() + 1) % 3
+        number = swarm.row(moved).private.raft_id
+        await swarm.stop(moved)
+        address = f"127.0.0.1:{free_port()}"
+        place = member_file.load(swarm.machines[moved].state_dir)
+        member_file.store(
+            swarm.machines[moved].state_dir,
+            replace(place, listen_addr=address, advertise_addr=address),
+        )
+        await swarm.start(moved)
+        await until(lambda: swarm.row(moved).private.manager_addr == address)
+        assert swarm.row(moved).private.raft_id == number
+        await swarm.name_cluster("found")
+        await until(lambda: swarm.has(moved, "found"))

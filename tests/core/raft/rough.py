@@ -1,4 +1,4 @@
-"""A cluster on a network that can be bad, in rounds: what course exercises and fuzzers are played on.
+"""A cluster on a network that can be bad, in rounds: course exercises and fuzzers play on it.
 
 Every round each member ticks once and what is due is delivered. `Rough` checks all the while that
 no term has two leaders and that nobody applies at an index what another has not applied there.

@@ -136,7 +136,7 @@ def test_rejoin() -> None:
 
 
 def test_backup() -> None:
-    """Backup: long contradicting logs on both sides of a partition are brought into line quickly."""
+    """Backup: long contradicting logs on both sides of a partition soon agree."""
     net = Rough(5)
     net.one(b"start", 5)
     first = net.wait_leader()
@@ -178,8 +178,7 @@ def test_persist_one() -> None:
 def test_persist_two() -> None:
     """Persist2: of five, changing pairs are down and all five crash together; nothing is lost."""
     net = Rough(5)
-    index = 0
-    for _ in range(4):
+    for index in range(4):
         net.one(b"a %d" % index, 5)
         leader = net.wait_leader()
         ring = [(leader + step - 1) % 5 + 1 for step in range(5)]
@@ -189,7 +188,6 @@ def test_persist_two() -> None:
         net.restart(ring[1], ring[2], ring[3])
         net.one(b"c %d" % index, 3)
         net.restart(ring[0], ring[4])
-        index += 1
     net.one(b"end", 5)
 
 

@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -31,13 +32,25 @@ if TYPE_CHECKING:
 
     from tests.mutants.faults import Fault
 
-JUDGES = (
-    "tests/datadriven/test_raft_oracle.py",
-    "tests/core/raft",
-    "tests/datadriven/test_raft_transcripts.py",
-    "tests/sim/test_raft_sim.py",
-)
-"""In the order in which they are asked: the cheapest first."""
+REPO = Path(__file__).resolve().parents[2]
+
+SLOW = ("confchange", "course_scenarios", "fuzzy_scenarios", "log", "quorum", "two_forms")
+"""Tests of the core that take longer than the rest of its directory."""
+
+
+def judges() -> list[str]:
+    """The test files, in the order in which they are asked: the cheapest first."""
+    core = sorted(
+        (REPO / "tests/core/raft").glob("test_*.py"),
+        key=lambda path: (path.stem.removeprefix("test_") in SLOW, path.stem),
+    )
+    return [
+        "tests/datadriven/test_raft_oracle.py",
+        "tests/datadriven/test_raft_transcripts.py",
+        *(str(path.relative_to(REPO)) for path in core),
+        "tests/sim/test_raft_sim.py",
+    ]
+
 
 TEST_LIMIT_S = 30.0
 """One test; the slowest takes a tenth of it."""
@@ -58,9 +71,7 @@ class Verdict:
     seconds: float
 
 
-def judge_all(
-    faults: Sequence[Fault | None], *, jobs: int, limit_s: float, judges: Sequence[str] = JUDGES
-) -> Iterator[Verdict]:
+def judge_all(faults: Sequence[Fault | None], *, jobs: int, limit_s: float) -> Iterator[Verdict]:
     """Judge each fault (None: the core as it is) in a child of its own, ``jobs`` at a time.
 
     Yields:
@@ -74,7 +85,7 @@ def judge_all(
         while shown < len(faults):
             while waiting and len(running) < jobs:
                 position, fault = waiting.pop(0)
-                running[position] = _Run(fault, limit_s, judges)
+                running[position] = _Run(fault, limit_s)
             for position, run in list(running.items()):
                 if (verdict := run.poll(0.02)) is not None:
                     done[position] = verdict
@@ -90,11 +101,11 @@ def judge_all(
 class _Run:
     """One child and the pipe from it."""
 
-    def __init__(self, fault: Fault | None, limit_s: float, judges: Sequence[str]) -> None:
+    def __init__(self, fault: Fault | None, limit_s: float) -> None:
         self._fault = fault
         self._limit_s = limit_s
         self._pipe, child_end = _FORK.Pipe(duplex=False)
-        self._process = _FORK.Process(target=_child, args=(fault, judges, child_end))
+        self._process = _FORK.Process(target=_child, args=(fault, child_end))
         self._started = time.monotonic()
         self._process.start()
         child_end.close()
@@ -119,7 +130,8 @@ class _Run:
         self._pipe.close()
 
 
-def _child(fault: Fault | None, judges: Sequence[str], pipe: Connection) -> None:
+def _child(fault: Fault | None, pipe: Connection) -> None:
+    os.chdir(REPO)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - descriptors, not paths
         os.dup2(nowhere.fileno(), 1)
@@ -129,7 +141,7 @@ def _child(fault: Fault | None, judges: Sequence[str], pipe: Connection) -> None
     watcher = _Watcher()
     # No rewritten asserts: hypothesis has been imported already, and nobody reads the reasons.
     options = ["-x", "-q", "--assert=plain", "--tb=line", "-p", "no:cacheprovider"]
-    code = pytest.main([*options, *judges], [watcher])
+    code = pytest.main([*options, *judges()], [watcher])
     if watcher.killer is None and code != pytest.ExitCode.OK:
         watcher.killer, watcher.why = "the collection", f"pytest ended with {code!r}"
     pipe.send((watcher.killer, watcher.why))

@@ -10,6 +10,8 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from swarmctl.core.raft.config import RaftConfig
 from swarmctl.core.raft.errors import ProposalDropped
 from swarmctl.core.raft.message import (
@@ -96,7 +98,10 @@ class Host:
         self._boot(node)
 
     def _boot(self, node: int) -> None:
-        self.raft = Raft(node, self.storage, self.config, random.Random(node))
+        start = MemoryStorage.snapshot(self.storage)
+        applied = max(self.config.applied, start.index if start else 0)
+        config = msgspec.structs.replace(self.config, applied=applied)
+        self.raft = Raft(node, self.storage, config, random.Random(node))
         self.storage.raft = self.raft
 
     def restart(self) -> None:

@@ -9,6 +9,8 @@ import pytest
 from swarmctl.core.raft.election import TRANSFER
 from swarmctl.core.raft.errors import SafetyViolation
 from swarmctl.core.raft.message import (
+    LOCAL_APPEND,
+    LOCAL_APPLY,
     Entry,
     EntryKind,
     Message,
@@ -263,6 +265,27 @@ def test_no_campaign_with_a_committed_change_to_apply() -> None:
     host.raft.campaign()
     assert host.raft.role is Role.FOLLOWER
     host.run()
+    host.raft.campaign()
+    assert host.raft.role is Role.CANDIDATE
+
+
+def test_no_campaign_with_a_change_that_is_being_applied() -> None:
+    """Handed out is not applied: until the state machine answers, the old quorum is counted."""
+    host = Host(async_storage=True, **PLAIN)
+    new = (Entry(1, 1, EntryKind.CONF_CHANGE, encode_conf_change(change("v4"))),)
+    host.raft.step(Message(MessageKind.APPEND, 1, 2, 1, entries=new, commit=1))
+    (order,) = (each for each in host.raft.ready().messages if each.to == LOCAL_APPEND)
+    host.storage.append(order.entries)
+    for answer in order.responses:
+        if answer.to == 1:
+            host.raft.step(answer)
+    ready = host.raft.ready()
+    assert ready.committed_entries == new
+    host.raft.campaign()
+    assert host.raft.role is Role.FOLLOWER
+    (order,) = (each for each in ready.messages if each.to == LOCAL_APPLY)
+    host.raft.apply_conf_change(change("v4"), 1)
+    host.raft.step(*order.responses)
     host.raft.campaign()
     assert host.raft.role is Role.CANDIDATE
 

@@ -178,6 +178,17 @@ def test_a_snapshot_replaces_everything() -> None:
     assert log.pending_snapshot is None
 
 
+def test_installing_a_snapshot_drops_the_unstable_tail() -> None:
+    """What was still to be written belongs to the log that is gone: nothing of it is written."""
+    log = log_with(1, 1, 1, 1, stable=2)
+    log.restore(Snapshot(9, 4))
+    assert not log.has_unstable_entries
+    assert not log.has_entries_to_write
+    assert log.entries_to_write() == ()
+    log.append(entries(4, start=10))
+    assert log.entries_to_write() == entries(4, start=10)
+
+
 def test_membership_changes_are_found_page_by_page() -> None:
     """A committed membership change that is not applied is seen, however far behind."""
     some = tuple(Entry(1, index, data=b"x" * 50) for index in range(1, 8))

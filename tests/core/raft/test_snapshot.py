@@ -196,6 +196,21 @@ def test_a_snapshot_with_us_in_any_part_is_for_us(members: ConfState) -> None:
     assert host.raft.status().applied == 9
 
 
+@pytest.mark.parametrize(("log_term", "index", "reject"), [(4, 99, True), (5, 9, False)])
+def test_after_a_snapshot_votes_are_measured_by_its_last_entry(
+    log_term: int, index: int, reject: bool
+) -> None:
+    """Installing it makes its term the last of our log, for votes that we give and ask for."""
+    host = Host(1, log=(1, 1), **PLAIN)
+    members = ConfState((1, 2, 3))
+    host.receive(Message(SNAPSHOT, 1, 2, 5, snapshot=Snapshot(9, 5, members)))
+    (answer,) = host.receive(Message(MessageKind.VOTE, 1, 3, 6, log_term=log_term, index=index))
+    assert answer.reject is reject
+    host.raft.campaign()
+    asked = [each for each in host.run() if each.kind is MessageKind.VOTE]
+    assert {(each.log_term, each.index) for each in asked} == {(5, 9)}
+
+
 def test_a_candidate_that_gets_a_snapshot_follows_its_sender() -> None:
     """Whoever sends one leads the term."""
     host = Host(2, (1, 2, 3), **PLAIN)

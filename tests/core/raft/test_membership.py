@@ -16,6 +16,7 @@ from swarmctl.core.raft.message import (
     MessageKind,
     Role,
     Transition,
+    encode_conf_change,
 )
 from tests.core.raft.cluster import PLAIN, Cluster, Host, change
 
@@ -132,6 +133,32 @@ def test_one_change_at_a_time() -> None:
     host.raft.propose_membership(change("v4"))
     kinds = [entry.kind for entry in host.raft.log.entries(2, 2**63)]
     assert kinds == [EntryKind.CONF_CHANGE, EntryKind.NORMAL]
+
+
+def test_a_change_behind_others_in_one_proposal_is_waited_for() -> None:
+    """One change at a time: it is under way until its own entry is applied, not its neighbours'."""
+    cluster = Cluster.of(2, **PLAIN)
+    cluster.elect(1)
+    host = cluster[1]
+    before = host.raft.log.last_index
+    batch = (
+        Entry(data=b"a"),
+        Entry(data=b"b"),
+        Entry(kind=EntryKind.CONF_CHANGE, data=encode_conf_change(change("l8"))),
+    )
+    host.raft.propose_entries(batch)
+    host.run()
+    for acknowledged, kind in (
+        (1, EntryKind.NORMAL),
+        (2, EntryKind.NORMAL),
+        (4, EntryKind.CONF_CHANGE),  # 4 is what the first attempt has become
+    ):
+        index = before + acknowledged
+        host.receive(Message(MessageKind.APPEND_RESPONSE, 1, 2, host.raft.term, index=index))
+        assert host.raft.log.applied == index
+        host.raft.propose_membership(change("l9"))
+        (*_, last) = host.raft.log.entries(index, 2**63)
+        assert last.kind is kind
 
 
 def test_a_new_leader_assumes_a_change_in_what_it_inherits() -> None:

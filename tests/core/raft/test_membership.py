@@ -135,6 +135,19 @@ def test_one_change_at_a_time() -> None:
     assert kinds == [EntryKind.CONF_CHANGE, EntryKind.NORMAL]
 
 
+def test_the_neighbours_of_a_refused_change_stay() -> None:
+    """One change at a time: only the change gives way to an empty entry, in its place."""
+    cluster = Cluster.of(2, **PLAIN)
+    cluster.elect(1)
+    leader = cluster.raft(1)
+    leader.propose_membership(change("v3"))
+    before = leader.log.last_index
+    refused = Entry(kind=EntryKind.CONF_CHANGE, data=encode_conf_change(change("v4")))
+    leader.propose_entries((Entry(data=b"a"), refused, Entry(data=b"b")))
+    added = leader.log.entries(before + 1, 2**63)
+    assert [(entry.kind, entry.data) for entry in added] == [(0, b"a"), (0, b""), (0, b"b")]
+
+
 def test_a_change_behind_others_in_one_proposal_is_waited_for() -> None:
     """One change at a time: it is under way until its own entry is applied, not its neighbours'."""
     cluster = Cluster.of(2, **PLAIN)

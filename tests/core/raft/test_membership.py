@@ -135,6 +135,19 @@ def test_one_change_at_a_time() -> None:
     assert kinds == [EntryKind.CONF_CHANGE, EntryKind.NORMAL]
 
 
+def test_no_change_is_fit_before_the_leader_has_committed_in_its_term() -> None:
+    """One change at a time: all that is inherited is applied, and still nothing is of its term."""
+    host = Host(1, (1, 2), log=(1, 1), commit=2, **PLAIN)
+    host.raft.campaign()
+    host.run()
+    host.receive(Message(MessageKind.VOTE_RESPONSE, 1, 2, term=2))
+    assert host.raft.log.applied == 2
+    with pytest.raises(ConfChangeRefused, match="not committed anything in its term"):
+        host.raft.check_membership(change("l3"))
+    host.receive(Message(MessageKind.APPEND_RESPONSE, 1, 2, 2, index=3))
+    host.raft.check_membership(change("l3"))
+
+
 def test_the_neighbours_of_a_refused_change_stay() -> None:
     """One change at a time: only the change gives way to an empty entry, in its place."""
     cluster = Cluster.of(2, **PLAIN)

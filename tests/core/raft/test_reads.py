@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swarmctl.core.raft.message import Entry, Message, MessageKind, ReadState, Role
+from swarmctl.core.raft.message import Entry, Message, MessageKind, ReadState, Role, Transition
 from tests.core.raft.cluster import PLAIN, Cluster, Host, change
 
 HEARTBEAT_RESPONSE = MessageKind.HEARTBEAT_RESPONSE
@@ -122,6 +122,21 @@ def test_a_removed_leader_is_not_alone() -> None:
     cluster.raft(1).read_index(b"ctx")
     cluster.settle()
     assert cluster[1].reads == []
+
+
+def test_alone_in_one_half_is_not_alone() -> None:
+    """A leader that is the whole incoming half asks the outgoing one before it answers."""
+    cluster = Cluster.of(3, **PLAIN)
+    cluster.elect(1)
+    cluster.change(1, change("r2", "r3", transition=Transition.JOINT_EXPLICIT))
+    assert cluster.raft(1).status().membership.voters == (1,)
+    cluster.cut(2, 3)
+    cluster.raft(1).read_index(b"r")
+    cluster.settle()
+    assert cluster[1].reads == []
+    cluster.heal()
+    cluster.tick(1)
+    assert [read.context for read in cluster[1].reads] == [b"r"]
 
 
 def test_learners_do_not_confirm() -> None:

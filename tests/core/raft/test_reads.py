@@ -124,6 +124,39 @@ def test_a_removed_leader_is_not_alone() -> None:
     assert cluster[1].reads == []
 
 
+def test_one_read_after_the_other_is_confirmed() -> None:
+    """Positions run on through a leadership: those of later reads are not those of earlier ones."""
+    cluster = Cluster.of(3, **PLAIN)
+    cluster.elect(1)
+    for number in range(4):
+        cluster.raft(1).read_index(b"%d" % number)
+        cluster.settle()
+        assert len(cluster[1].reads) == number + 1
+
+
+def test_a_late_answer_takes_nothing_back() -> None:
+    """Who has confirmed the second read has confirmed it, even if its first answer comes last."""
+    host = Host(1, range(1, 6), **PLAIN)
+    cluster = Cluster(host, *(Host(node, range(1, 6), **PLAIN) for node in range(2, 6)))
+    cluster.elect(1)
+    asked: list[Message] = []
+    for context in (b"first", b"second"):
+        host.raft.read_index(context)
+        asked += host.run()
+    answers = {
+        (node, place): Message(
+            HEARTBEAT_RESPONSE, 1, node, host.raft.term, context=asked[place * 4].context
+        )
+        for node in (2, 3)
+        for place in (0, 1)
+    }
+    host.receive(answers[2, 1])
+    host.receive(answers[2, 0])
+    assert host.reads == []
+    host.receive(answers[3, 1])
+    assert [read.context for read in host.reads] == [b"first", b"second"]
+
+
 def test_alone_in_one_half_is_not_alone() -> None:
     """A leader that is the whole incoming half asks the outgoing one before it answers."""
     cluster = Cluster.of(3, **PLAIN)

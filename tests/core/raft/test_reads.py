@@ -124,6 +124,31 @@ def test_a_removed_leader_is_not_alone() -> None:
     assert cluster[1].reads == []
 
 
+def test_with_check_quorum_others_are_asked_too() -> None:
+    """That a leader would step down in time is a matter of clocks; reads do not rest on it."""
+    cluster = Cluster.of(3, pre_vote=True, check_quorum=True, heartbeat_ticks=1)
+    cluster.elect(1)
+    cluster.cut(1)
+    cluster.raft(1).read_index(b"r")
+    cluster.settle()
+    assert cluster[1].reads == []
+
+
+def test_each_read_is_answered_at_its_own_index() -> None:
+    """Two that are confirmed together had come before and after a write: the second must see it."""
+    cluster = Cluster.of(3, **PLAIN)
+    cluster.elect(1)
+    cluster.lose(MessageKind.HEARTBEAT)
+    cluster.raft(1).read_index(b"before")
+    cluster.settle()
+    cluster.propose(1, b"x")
+    cluster.raft(1).read_index(b"after")
+    cluster.settle()
+    cluster.heal()
+    cluster.tick(1)
+    assert cluster[1].reads == [ReadState(1, b"before"), ReadState(2, b"after")]
+
+
 def test_one_read_after_the_other_is_confirmed() -> None:
     """Positions run on through a leadership: those of later reads are not those of earlier ones."""
     cluster = Cluster.of(3, **PLAIN)

@@ -71,8 +71,13 @@ class Verdict:
     seconds: float
 
 
-def judge_all(faults: Sequence[Fault | None], *, jobs: int, limit_s: float) -> Iterator[Verdict]:
+def judge_all(
+    faults: Sequence[Fault | None], *, jobs: int, limit_s: float, files: Sequence[str] = ()
+) -> Iterator[Verdict]:
     """Judge each fault (None: the core as it is) in a child of its own, ``jobs`` at a time.
+
+    Args:
+        files: the tests to judge by, instead of all `judges`.
 
     Yields:
         Verdicts in the order of ``faults``.
@@ -85,7 +90,7 @@ def judge_all(faults: Sequence[Fault | None], *, jobs: int, limit_s: float) -> I
         while shown < len(faults):
             while waiting and len(running) < jobs:
                 position, fault = waiting.pop(0)
-                running[position] = _Run(fault, limit_s)
+                running[position] = _Run(fault, limit_s, files or judges())
             for position, run in list(running.items()):
                 if (verdict := run.poll(0.02)) is not None:
                     done[position] = verdict
@@ -101,11 +106,11 @@ def judge_all(faults: Sequence[Fault | None], *, jobs: int, limit_s: float) -> I
 class _Run:
     """One child and the pipe from it."""
 
-    def __init__(self, fault: Fault | None, limit_s: float) -> None:
+    def __init__(self, fault: Fault | None, limit_s: float, files: Sequence[str]) -> None:
         self._fault = fault
         self._limit_s = limit_s
         self._pipe, child_end = _FORK.Pipe(duplex=False)
-        self._process = _FORK.Process(target=_child, args=(fault, child_end))
+        self._process = _FORK.Process(target=_child, args=(fault, files, child_end))
         self._started = time.monotonic()
         self._process.start()
         child_end.close()
@@ -130,7 +135,7 @@ class _Run:
         self._pipe.close()
 
 
-def _child(fault: Fault | None, pipe: Connection) -> None:
+def _child(fault: Fault | None, files: Sequence[str], pipe: Connection) -> None:
     os.chdir(REPO)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - descriptors, not paths
@@ -141,7 +146,7 @@ def _child(fault: Fault | None, pipe: Connection) -> None:
     watcher = _Watcher()
     # No rewritten asserts: hypothesis has been imported already, and nobody reads the reasons.
     options = ["-x", "-q", "--assert=plain", "--tb=line", "-p", "no:cacheprovider"]
-    code = pytest.main([*options, *judges()], [watcher])
+    code = pytest.main([*options, *files], [watcher])
     if watcher.killer is None and code != pytest.ExitCode.OK:
         watcher.killer, watcher.why = "the collection", f"pytest ended with {code!r}"
     pipe.send((watcher.killer, watcher.why))

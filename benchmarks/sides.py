@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.cluster import Cluster
+from benchmarks.managers import ManagerHost, Managers
 from tests.e2e.lab import IMAGE, Engine, Host, Lab, run_container
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Side:
         open: a context manager with a Cluster whose hosts are in no swarm yet.
         kill_manager: SIGKILL to the first host's manager process.
         restart_manager: start it again; returns when it answers.
+        managers: a context manager with a swarm in which the lab's first so many hosts are
+            managers and the others workers.
     """
 
     name: str
@@ -44,6 +47,22 @@ class Side:
     open: Callable[[Lab], AbstractContextManager[Cluster]]
     kill_manager: Callable[[Host], None]
     restart_manager: Callable[[Host], None]
+    managers: Callable[[Lab, int], AbstractContextManager[Managers]]
+
+
+@contextmanager
+def _managers(lab: Lab, count: int, start: Callable[[Host], ManagerHost]) -> Iterator[Managers]:
+    """Make a swarm on all hosts, and whatever has befallen it since, leave the hosts clean."""
+    try:
+        with ThreadPoolExecutor() as pool:
+            hosts = list(pool.map(start, lab.hosts))
+        managers = Managers(hosts[:count])
+        managers.make()
+        for worker in hosts[count:]:
+            managers.join(worker, role="Worker")
+        yield managers
+    finally:
+        lab.clean()
 
 
 # --- Docker Swarm ---------------------------------------------------------------------------
@@ -61,12 +80,17 @@ def _open_swarm(lab: Lab) -> Iterator[Cluster]:
         lab.clean()
 
 
+def _swarm_manager(host: Host) -> ManagerHost:
+    return ManagerHost(host, _engine(host), _engine(host).start)
+
+
 SWARM = Side(
     name="Swarm",
     missing=lambda _lab: None,
     open=_open_swarm,
     kill_manager=lambda host: _engine(host).kill(),
     restart_manager=lambda host: _engine(host).start(),
+    managers=lambda lab, count: _managers(lab, count, _swarm_manager),
 )
 
 
@@ -110,12 +134,17 @@ def _restart_daemon(host: Host) -> None:
     host.start_daemon()
 
 
+def _swarmctl_manager(host: Host) -> ManagerHost:
+    return ManagerHost(host, host.start_daemon(), host.start_daemon)
+
+
 SWARMCTL = Side(
     name="swarmctl",
     missing=_swarmctl_missing,
     open=_open_swarmctl,
     kill_manager=_kill_daemon,
     restart_manager=_restart_daemon,
+    managers=lambda lab, count: _managers(lab, count, _swarmctl_manager),
 )
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cluster import SERVICE_LABEL, TASK_LABEL, Cluster
+from benchmarks.managers import ManagerHost, Managers
 from tests.e2e.lab import IMAGE, ApiError, eventually
 
 if TYPE_CHECKING:
@@ -201,6 +202,24 @@ def swarm_on(hosts: Sequence[Host], *daemon_args: str) -> Iterator[Swarm]:
         yield swarm
     finally:
         swarm.close()
+
+
+@contextmanager
+def managers_on(hosts: Sequence[Host], *daemon_args: str) -> Iterator[Managers]:
+    """Start the hosts' daemons and make a swarm in which all of them are managers.
+
+    The lab's fixture, or its end, ends the daemons and removes what they leave.
+    """
+
+    def manager(host: Host) -> ManagerHost:
+        return ManagerHost(
+            host, host.start_daemon(*daemon_args), lambda: host.start_daemon(*daemon_args)
+        )
+
+    with ThreadPoolExecutor() as pool:
+        managers = Managers(list(pool.map(manager, hosts)))
+    managers.make()
+    yield managers
 
 
 def service_spec(

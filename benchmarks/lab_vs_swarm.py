@@ -38,7 +38,10 @@ def main() -> int:
     if missing:
         print(f"cannot measure here: {missing}", file=sys.stderr)
         return 2
-    machine = _machine_line(options.rounds, options.managers)
+    machine = machine_line(
+        f"{options.rounds} rounds, {options.managers} manager(s) and "
+        f"{_HOSTS - options.managers} worker(s) on {_HOSTS} hosts"
+    )
     figures = Figures()
     with Lab(_HOSTS) as lab:
         lab.start_engines()
@@ -110,13 +113,12 @@ def _create_step(size: int) -> str:
     return f"create -> {size} running"
 
 
-def _machine_line(rounds: int, managers: int) -> str:
+def machine_line(what: str) -> str:
     """What the figures were taken on; asked before the run, whose own load it must not count."""
     load = os.getloadavg()[0]
     busy = " (BUSY: take no figure from this run)" if load > _QUIET_LOAD else ""
     return (
-        f"{rounds} rounds, {managers} manager(s) and {_HOSTS - managers} worker(s) on {_HOSTS} "
-        f"hosts, {os.cpu_count()} CPUs, kernel {os.uname().release}, load before {load:.1f}{busy}"
+        f"{what}, {os.cpu_count()} CPUs, kernel {os.uname().release}, load before {load:.1f}{busy}"
     )
 
 

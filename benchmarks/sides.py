@@ -7,6 +7,7 @@ the other.
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from benchmarks.managers import ManagerHost, Managers
 from tests.e2e.lab import IMAGE, Engine, Host, Lab, run_container
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 # How many starts an engine is given at once. On two CPUs and three engines 2 and 4 were alike and
 # the fastest, 1 and 8 some 15 % slower.
@@ -40,6 +41,7 @@ class Side:
         restart_manager: start it again; returns when it answers.
         managers: a context manager with a swarm in which the lab's first so many hosts are
             managers and the others workers.
+        elected: what a manager logs when it begins to lead.
     """
 
     name: str
@@ -48,6 +50,11 @@ class Side:
     kill_manager: Callable[[Host], None]
     restart_manager: Callable[[Host], None]
     managers: Callable[[Lab, int], AbstractContextManager[Managers]]
+    elected: re.Pattern[str]
+
+    def elections(self, hosts: Sequence[ManagerHost]) -> int:
+        """How often one of these managers has begun to lead since its log was begun."""
+        return sum(len(self.elected.findall(host.log)) for host in hosts)
 
 
 @contextmanager
@@ -91,6 +98,7 @@ SWARM = Side(
     kill_manager=lambda host: _engine(host).kill(),
     restart_manager=lambda host: _engine(host).start(),
     managers=lambda lab, count: _managers(lab, count, _swarm_manager),
+    elected=re.compile(r"became leader at term \d+"),
 )
 
 
@@ -145,6 +153,7 @@ SWARMCTL = Side(
     kill_manager=_kill_daemon,
     restart_manager=_restart_daemon,
     managers=lambda lab, count: _managers(lab, count, _swarmctl_manager),
+    elected=re.compile(r"this manager leads, in term \d+"),
 )
 
 

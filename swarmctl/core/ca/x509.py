@@ -24,6 +24,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from itertools import pairwise
 from typing import cast
 
@@ -54,6 +55,7 @@ DAY_NS = 24 * HOUR_NS
 ROOT_LIFE_NS = 20 * 365 * DAY_NS  # swarmkit ca/certificates.go RootCAExpiration: 630,720,000 s
 BACKDATE_NS = HOUR_NS  # clocks of nodes differ; swarmkit ca/certificates.go CertBackdate
 
+IDENTITIES_MAX = 4_096  # kept: a door asks for every message, and reading costs more than the rest
 MAX_CHAIN = 8  # certificates in one presented chain, or one trusted bundle
 
 _NAME = re.compile(r"[0-9A-Za-z.-]{1,64}")  # fits PrintableString, CN's 64 and a DNS name
@@ -298,6 +300,7 @@ def cross_sign(signer: Signer, new_root_pem: bytes, *, now_ns: int) -> bytes:
 # --- reading --------------------------------------------------------------------------------------
 
 
+@lru_cache(IDENTITIES_MAX)
 def identity_of(certificate: bytes) -> Identity:
     """Read who a node certificate (DER, or PEM with the leaf first) claims to be.
 

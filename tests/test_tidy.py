@@ -41,14 +41,15 @@ swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T
 swarmctl.core                  errors ids clock:T node:T member:T founding:E membership:E
 swarmctl.core                  together:T statedir:E managership:T refusals nodeport:T
-swarmctl.core                  comeback:T reissue:E leftovers:T
+swarmctl.core                  comeback:T reissue:E leftovers:T nodestate
 swarmctl.core.model            base spec objects cluster task change request session codec
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
 swarmctl.core.model            template validate_cluster crosscheck release
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
-swarmctl.core.raft             seal:E disk:T transport:T runner:T database:T waiting:T
+swarmctl.core.raft             seal:E disk:T transport:T runner:T waiting:T
+swarmctl.core.raft             keys:E database:E space:E wal rollback
 swarmctl.core.wire             frame calls tls http1 link:T stream:T connect:T http_server:T
 swarmctl.core.wire             unix_listener:T address:E
 swarmctl.core.ca               keys x509 roots chain token issue rotation calls keyfiles:E server:T
@@ -62,9 +63,10 @@ swarmctl.core.agent            executor:P step expand runner:T worker:T session:
 swarmctl.core.agent            agent:T disk:T logs:T
 swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T
 swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
-swarmctl.core.api              proxy:T server:T forward:T
+swarmctl.core.api              proxy:T server:T backup:T forward:T
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E calls members:T forward:T
+swarmctl.core.manager          lock:T backup:E
 swarmctl_docker_exec           *:T
 swarmctl_podman_exec           *:T
 """
@@ -173,12 +175,11 @@ CLOCK = Ban(
 FSYNC = Ban(
     (
         *(
-            "swarmctl.core.raft.disk",
             "swarmctl.core.raft.database",
             "swarmctl.core.agent.disk",
             "swarmctl.core.ca.keyfiles",
         ),
-        *("swarmctl.core.manager.state", "swarmctl.core.membership", KEEPER),
+        *("swarmctl.core.manager.state", "swarmctl.core.membership", "swarmctl.cli.backup", KEEPER),
     ),
     "the loop may not wait for a disk; write through a module that owns a writer thread",
 )

@@ -101,6 +101,34 @@ class Api:
                 raise _refusal(status, path, b"".join(chunks))
             yield headers.get("content-type"), chunks
 
+    @contextmanager
+    def download(self, path: str, body: Json) -> Iterator[Iterator[bytes]]:
+        """Yield the pieces of what ``POST path`` answers.
+
+        Raises:
+            DaemonError, ClientError: as :meth:`get`; the latter also out of the iterator.
+        """
+        data = msgspec.json.encode(body)
+        with self._client.stream("POST", path, None, data) as (status, _, chunks):
+            if status >= 400:
+                raise _refusal(status, path, b"".join(chunks))
+            yield chunks
+
+    def upload(
+        self,
+        path: str,
+        body: bytes,
+        query: Mapping[str, str],
+        headers: tuple[tuple[str, str], ...],
+    ) -> Any:
+        """Return what ``POST path`` answers to bytes.
+
+        Raises:
+            DaemonError, ClientError: as :meth:`get`.
+        """
+        headers = (("Content-Type", "application/octet-stream"), *headers)
+        return self._call("POST", path, query, body, headers)
+
     def ping(self) -> bool:
         """Does a daemon answer?
 

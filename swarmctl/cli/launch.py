@@ -39,6 +39,8 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.02
 LOG_LINES = 15
+_NOT_THE_DAEMONS = ("SWARMCTL_TOKEN", "SWARMCTL_PASSPHRASE")
+"""Secrets of one command, which a daemon that it starts must not inherit."""
 
 SYSTEMD_RUNS = Path("/run/systemd/system")
 UNIT = Path("/etc/systemd/system/swarmctl.service")
@@ -128,7 +130,7 @@ def _start_detached(call: Invocation, state_dir: Path) -> Started:
             start_of_log = output.tell()
             process = subprocess.Popen(
                 [*daemon_command(call), "--detached"],
-                env={k: v for k, v in os.environ.items() if k != "SWARMCTL_TOKEN"},
+                env={k: v for k, v in os.environ.items() if k not in _NOT_THE_DAEMONS},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -211,7 +213,7 @@ def unit_text(command: Sequence[str], environment: dict[str, str]) -> str:
     kept = {
         name: value
         for name, value in sorted(environment.items())
-        if name.startswith("SWARMCTL_") and name not in ("SWARMCTL_TOKEN", "SWARMCTL_HOST")
+        if name.startswith("SWARMCTL_") and name not in (*_NOT_THE_DAEMONS, "SWARMCTL_HOST")
     }
     settings = "".join(f"Environment={_unit_word(f'{k}={v}')}\n" for k, v in kept.items())
     return f"""{UNIT_MARK}

@@ -13,6 +13,9 @@ from swarmctl import __version__
 from .command import Group, Lazy
 
 COMMANDS = {
+    "backup": Lazy(
+        "swarmctl.cli.backup:backup", "Write everything that the swarm knows to an encrypted file"
+    ),
     "ca": Lazy("swarmctl.cli.ca:ca", "Display and rotate the root CA"),
     "completion": Lazy("swarmctl.cli.completion:completion", "Print a shell's completion script"),
     "daemon": Lazy("swarmctl.cli.daemon:daemon", "Run the daemon in the foreground"),
@@ -23,8 +26,11 @@ COMMANDS = {
     "leave": Lazy("swarmctl.cli.swarm:leave", "Leave the swarm"),
     "node": Lazy("swarmctl.cli.nouns:node", "Manage Swarm nodes"),
     "plugin": Lazy("swarmctl.cli.nouns:plugin", "Show what the daemon is made of"),
+    "restore": Lazy("swarmctl.cli.backup:restore", "Make a swarm of one manager out of a backup"),
     "service": Lazy("swarmctl.cli.nouns:service", "Manage Swarm services"),
     "task": Lazy("swarmctl.cli.nouns:task", "Look at single tasks"),
+    "unlock": Lazy("swarmctl.cli.unlock:unlock", "Unlock swarm"),
+    "unlock-key": Lazy("swarmctl.cli.unlock:unlock_key", "Manage the unlock key"),
     "update": Lazy("swarmctl.cli.update:update", "Update the swarm"),
     "version": Lazy("swarmctl.cli.version:version", "Show the swarmctl version information"),
 }

@@ -16,6 +16,7 @@ from .command import ONE, Failure, command
 from .flags import BOOL, LIST, TEXT, UINT, Flag
 from .launch import DAEMON_FLAGS, ensure_daemon, stop_if_started, token_of
 from .swarm_spec import SPEC_FLAGS, merge_flags
+from .unlock import tell_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,6 +128,8 @@ def _tell_founded(call: Invocation, node_id: str) -> None:
         "To add a manager to this swarm, run 'swarmctl join-token manager' and follow the "
         "instructions.\n"
     )
+    if call.given.is_set("autolock"):
+        tell_key(call.api.get("/swarm/unlockkey")["UnlockKey"])
 
 
 def _tell_join(token: str, address: str, role: str) -> None:

@@ -21,9 +21,8 @@ from .wire.address import parse_remote
 if TYPE_CHECKING:
     from .clock import Clock
     from .member import Member
-    from .membership import Membership
     from .model.request import JoinRequest
-    from .statedir import StateDirectory
+    from .statedir import StateDirectory, Stay
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +33,13 @@ class Comeback:
     def __init__(self, state_dir: StateDirectory, clock: Clock) -> None:
         self._state_dir = state_dir
         self._clock = clock
-        self._stopped: tuple[Membership, identity.Material] | None = None
+        self._stopped: Stay | None = None
 
     def forget(self) -> None:
         """The stay is over: there is nothing to come back to."""
         self._stopped = None
 
-    async def certified(
-        self, membership: Membership, material: identity.Material
-    ) -> identity.Credentials:
+    async def certified(self, stay: Stay) -> identity.Credentials:
         """Return the identity of a stay that was read from the disk.
 
         Raises:
@@ -50,18 +47,18 @@ class Comeback:
         """
         self._stopped = None
         try:
-            return identity.Credentials(material, self._clock.now())
+            return stay.credentials(self._clock.now())
         except CertificateExpired as error:
             why = str(error)
-        if membership.raft_id:
+        if stay.membership.raft_id:
             try:
-                fresh = await trio.to_thread.run_sync(self._state_dir.reissue, membership, material)
+                fresh = await trio.to_thread.run_sync(self._state_dir.reissue, stay)
                 log.warning("%s; this manager has signed itself one for an hour", why)
-                return identity.Credentials(fresh, self._clock.now())
+                return fresh.credentials(self._clock.now())
             except SwarmError as error:
                 why = f"{why}. This manager cannot sign itself another: {error}"
-        self._stopped = (membership, material)
-        raise CertificateExpired(_text(material, why))
+        self._stopped = stay
+        raise CertificateExpired(_text(stay.material, why))
 
     def is_needed(self, member: Member | None) -> bool:
         """True if a join of this node means to come back with another certificate."""
@@ -85,19 +82,22 @@ class Comeback:
         if not request.RemoteAddrs:
             raise BadRequest("at least 1 RemoteAddr is required to join")
         managers = tuple(parse_remote(address) for address in request.RemoteAddrs)
+        stopped = self._stopped
         if member is not None:
             expired = member.credentials.material
         else:
-            assert self._stopped is not None
-            known, expired = self._stopped
+            assert stopped is not None
+            expired = stopped.material
         now_ns = self._clock.now()
         material = await identity.come_back(managers, request.JoinToken, expired, now_ns)
         if member is not None:
             await identity.take(member.credentials, self._state_dir.path, material, now_ns)
             return
-        again = tuple(dict.fromkeys((*managers, *known.managers)))
-        membership = msgspec.structs.replace(known, managers=again)
-        await trio.to_thread.run_sync(self._state_dir.store_again, membership, material)
+        assert stopped is not None
+        again = tuple(dict.fromkeys((*managers, *stopped.membership.managers)))
+        membership = msgspec.structs.replace(stopped.membership, managers=again)
+        stay = stopped._replace(membership=membership, material=material)
+        await trio.to_thread.run_sync(self._state_dir.store_again, stay)
 
 
 def _text(material: identity.Material, why: str) -> str:

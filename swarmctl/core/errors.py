@@ -216,8 +216,25 @@ class InvalidJoinToken(InvalidArgument):
     """The join token is mistyped, rotated, or of another swarm."""
 
 
-class InvalidUnlockKey(InvalidArgument):
-    """The unlock key is mistyped, or does not open this manager."""
+class InvalidUnlockKey(SwarmError):
+    """The unlock key is mistyped, or does not open this manager (Docker's text and status)."""
+
+    status = 401
+
+    def __init__(self, text: str = "invalid key provided") -> None:
+        super().__init__(f"swarm could not be unlocked: {text}")
+
+
+class ManagerLocked(SwarmError):
+    """This manager's state needs the unlock key before anything can be done with it."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Swarm is encrypted and needs to be unlocked before it can be used. Please use "
+            '"docker swarm unlock" to unlock it.'
+        )
 
 
 class IdentityMissing(SwarmError):

@@ -9,20 +9,26 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
+
 from .ca.chain import tls_info
 from .ca.credentials import Material
 from .ca.issue import fresh_tokens, node_expiry_ns
 from .ca.keyfiles import KeyPair
 from .ca.server import new_node_row
+from .ca.token import UNLOCK_KEY_BYTES
 from .ca.x509 import Role, Signer, create_root, identity_of, new_key_and_csr, sign_node_certificate
-from .model.change import Create, Transaction
+from .errors import FailedPrecondition
+from .model.change import Create, Transaction, Update
 from .model.cluster import ClusterInfo, ClusterPrivate, TLSInfo
 from .model.objects import ClusterRow
 
 if TYPE_CHECKING:
     from .membership import Membership
     from .model.cluster import SwarmSpec
+    from .model.objects import NodeRow
     from .model.request import InitRequest
+    from .store.store import Store
 
 SECRET_BYTES = 16
 DEFAULT_POOL = ("10.0.0.0/8",)
@@ -36,6 +42,7 @@ class NewCluster(NamedTuple):
     node_id: str
     founding: Transaction
     material: Material
+    unlock_key: bytes = b""
 
 
 def make_cluster(
@@ -78,6 +85,7 @@ def make_cluster(
         worker_secret=secrets.token_bytes(SECRET_BYTES),
         manager_secret=secrets.token_bytes(SECRET_BYTES),
     )
+    unlock_key = new_unlock_key() if spec.EncryptionConfig.AutoLockManagers else b""
     cluster = ClusterRow(
         api=ClusterInfo(
             ID=cluster_id,
@@ -96,8 +104,68 @@ def make_cluster(
             ca_key=root.key_pem.decode("ascii"),
             worker_token=worker_token,
             manager_token=manager_token,
+            unlock_key=unlock_key,
         ),
     )
     founding = Transaction(changes=(Create(row=cluster), Create(row=node)), now=now_ns)
     material = Material(root.cert_pem, KeyPair(chain, key_pem))
-    return NewCluster(cluster_id, node_id, founding, material)
+    return NewCluster(cluster_id, node_id, founding, material, unlock_key)
+
+
+def restore_cluster(
+    store: Store, membership: Membership, *, node_id: str, now_ns: int
+) -> NewCluster:
+    """Give a cluster out of a backup this node as its only manager.
+
+    The managers of then become workers of the tables: they are told so when they come back, and
+    none of them has a vote.
+
+    Raises:
+        FailedPrecondition: the backup has no CA key, so nobody can be certified.
+    """
+    cluster = store.view.cluster()
+    assert cluster is not None  # the backup was checked
+    private = cluster.private
+    if not private.ca_key:
+        raise FailedPrecondition(
+            "the backup does not hold the key of the swarm's CA, which an external CA has: this "
+            "node cannot be certified from it"
+        )
+    root_pem = private.ca_cert.encode("ascii")
+    key_pem, csr_pem = new_key_and_csr()
+    chain = sign_node_certificate(
+        Signer.from_pem(root_pem, private.ca_key.encode("ascii")),
+        csr_pem,
+        node_id=node_id,
+        role=Role.MANAGER,
+        cluster_id=cluster.api.ID,
+        expiry_ns=node_expiry_ns(cluster.api.Spec.CAConfig.NodeCertExpiry),
+        now_ns=now_ns,
+    )
+    node = new_node_row(
+        node_id,
+        Role.MANAGER,
+        availability="active",
+        public_key=identity_of(chain).key_fingerprint,
+        raft_id=membership.raft_id,
+        manager_addr=membership.advertise_addr,
+    )
+    former = tuple(
+        Update(row=_demoted(row)) for row in store.view.nodes() if row.private.role != "worker"
+    )
+    founding = Transaction(changes=(*former, Create(row=node)), now=now_ns)
+    material = Material(root_pem, KeyPair(chain, key_pem))
+    return NewCluster(cluster.api.ID, node_id, founding, material, private.unlock_key)
+
+
+def _demoted(row: NodeRow) -> NodeRow:
+    return replace(
+        row,
+        api=replace(row.api, Spec=replace(row.api.Spec, Role=Role.WORKER.value)),
+        private=replace(row.private, role=Role.WORKER.value, raft_id=0, manager_addr=""),
+    )
+
+
+def new_unlock_key() -> bytes:
+    """Return a fresh key encryption key for a cluster whose managers start locked."""
+    return secrets.token_bytes(UNLOCK_KEY_BYTES)

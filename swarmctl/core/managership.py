@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec.structs import replace
 
+from .ca import keyfiles
 from .ca.credentials import call_once
 from .ca.x509 import Role
 from .errors import FailedPrecondition, SwarmError, Unavailable
@@ -62,6 +63,7 @@ class Managership:
         open_port: opens the node port at ``host:port``.
         listeners: the port, where it is open already.
         streams: what this node offers other managers while it is one, by method.
+        renew: asks for another certificate of this node.
 
     Attributes:
         manager: while this node is one.
@@ -84,7 +86,9 @@ class Managership:
         reconcilers: Sequence[Reconciler],
         clock: Clock,
         new_id: Callable[[], str],
+        renew: Callable[[], None],
     ) -> None:
+        self._renew = renew
         self._state_dir = state_dir
         self._credentials = credentials
         self._place = place
@@ -200,7 +204,10 @@ class Managership:
         try:
             opened = await trio.to_thread.run_sync(
                 lambda: manager_state.open_state(
-                    self._state_dir, owner=self._owner(), raft_id=place.raft_id
+                    self._state_dir,
+                    owner=self._owner(),
+                    raft_id=place.raft_id,
+                    unlock_key=self._credentials.unlock_key,
                 )
             )
         except SwarmError as error:
@@ -213,6 +220,7 @@ class Managership:
             self._new_id,
             told=dict(place.peers),
             streams=self._streams,
+            renew=self._renew,
         )
         self.manager = manager
         await run_until_first(manager.run, partial(self._arrive, manager))
@@ -277,5 +285,17 @@ class Managership:
         """Forget the member number and its database: they never come back."""
         place = self._place()
         if place.raft_id:
+            await self._open_tls_key()
             await trio.to_thread.run_sync(manager_state.forget, self._state_dir)
             await self._keep(replace(place, raft_id=0, peers=()))
+
+    async def _open_tls_key(self) -> None:
+        """Decrypt the node's key on the disk, before what opens it goes with the database."""
+        credentials = self._credentials
+        async with credentials.changing:
+            passphrase, credentials.passphrase = credentials.passphrase, b""
+            credentials.unlock_key = None
+            if passphrase:
+                await trio.to_thread.run_sync(
+                    lambda: keyfiles.reseal_key(self._state_dir, before=passphrase, after=b"")
+                )

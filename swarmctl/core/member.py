@@ -12,6 +12,7 @@ It must not know the API, nor how a node comes to be a member.
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -22,8 +23,10 @@ from .agent.agent import Agent
 from .agent.executor import NodeIdentity
 from .ca import credentials as identity
 from .ca.x509 import Role
-from .errors import CertificateRefused
+from .errors import CertificateRefused, SwarmError
 from .managership import Managership
+from .refusals import CannotResign, LastManager
+from .together import run_until_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from .model.session import NodeNews
     from .wire.link import StreamMethod
 
+FORCED_RESIGN_S = 3.0
 SETTLE_S = 5.0
 """A manager's agent begins with its own manager, unless that takes too long."""
 
@@ -95,6 +99,7 @@ class Member:
             reconcilers=settings.reconcilers,
             clock=settings.clock,
             new_id=settings.new_id,
+            renew=lambda: self._renew_asked.set(),
         )
         self.agent: Agent | None = None
         self.ready = trio.Event()
@@ -166,6 +171,30 @@ class Member:
             await nursery.start(self.agent.run)
             nursery.start_soon(self._renew, name="ca renewal")
             self.ready.set()
+
+    async def wait_begun(self) -> None:
+        """Sleep until the stay has begun, or is over."""
+        await run_until_first(self.ready.wait, self.ended.wait)
+
+    async def resign(self, *, force: bool) -> None:
+        """Leave the managers first, if they can do without this one.
+
+        Raises:
+            LastManager, FailedPrecondition: they cannot, and ``force`` was not given.
+            SwarmError: whether they can is unknown, and ``force`` was not given.
+        """
+        manager = self.manager
+        if manager is not None and manager.alone:
+            if not force:
+                raise LastManager
+            return
+        try:
+            with trio.move_on_after(FORCED_RESIGN_S if force else math.inf):
+                await self.managership.resign()
+        except SwarmError as error:
+            if not force:
+                raise CannotResign(error) from error
+            log.warning("leaving although the managers may need this one: %s", error)
 
     def dial_order(self) -> tuple[str, ...]:
         """Return the managers to dial; a manager begins with itself."""

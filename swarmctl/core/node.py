@@ -7,10 +7,9 @@ state directory whole or as it was. Containers outlive this process; only ``leav
 from __future__ import annotations
 
 import logging
-import math
 import socket
 import sys
-from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,8 @@ from .comeback import Comeback
 from .errors import (
     BadRequest,
     IdentityMissing,
+    ManagerLocked,
+    NotLocked,
     SwarmError,
 )
 from .leftovers import remove_tasks
@@ -30,16 +31,16 @@ from .manager import state as manager_state
 from .member import Member, MemberSettings
 from .membership import Membership
 from .nodeport import NodePort, close_port, open_port
+from .nodestate import LocalState, NodeSettings
 from .refusals import (
     AlreadyInSwarm,
     BrokenStay,
-    CannotResign,
     JoinGoesOn,
-    LastManager,
+    LockedStay,
     NotInSwarm,
 )
-from .statedir import StateDirectory
-from .together import leaves, run_until_first
+from .statedir import StateDirectory, Stay
+from .together import leaves
 from .wire.address import parse_remote
 from .wire.stream import again
 
@@ -50,45 +51,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .agent.agent import Agent
-    from .agent.executor import Executor, NodeIdentity
+    from .agent.executor import Executor
     from .clock import Clock
+    from .manager.backup import Head
     from .manager.manager import Manager
     from .manager.reconcile import Reconciler
     from .model.cluster import SwarmSpec
     from .model.request import InitRequest, JoinRequest
+    from .store.store import Store
     from .wire.link import StreamMethod
 
 STOP_TASKS_S = 60.0
 JOIN_S = 20.0
-FORCED_RESIGN_S = 3.0
+
+__all__ = ["LocalNode", "LocalState", "NodeSettings"]
 
 log = logging.getLogger(__name__)
-
-
-class LocalState(str, Enum):
-    """The API's ``LocalNodeState``."""
-
-    INACTIVE = "inactive"
-    PENDING = "pending"
-    ACTIVE = "active"
-    ERROR = "error"
-    LOCKED = "locked"
-
-
-class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the daemon tells this node.
-
-    Attributes:
-        state_dir: absolute; private to the daemon's user.
-        listen_addr, advertise_addr: used when a request names none.
-        hostname: "" for the system's.
-    """
-
-    state_dir: str
-    listen_addr: str = ""
-    advertise_addr: str = ""
-    hostname: str = ""
-    accept_moved_state: bool = False
 
 
 class LocalNode:
@@ -129,12 +107,15 @@ class LocalNode:
         self._arrived = trio.Event()
         self._error = ""
         self._comeback = Comeback(self._state_dir, clock)
+        self._locked = False
 
     # --- what the API asks ---
 
     @property
     def state(self) -> LocalState:
         """Whether this node is in a swarm, and how it goes."""
+        if self._locked:
+            return LocalState.LOCKED
         if self._member is None:
             return LocalState.ERROR if self._error else LocalState.INACTIVE
         if self._member.broken:
@@ -204,31 +185,50 @@ class LocalNode:
         async with self._changing:
             if request.ForceNewCluster and self._member is not None and self.is_manager:
                 return await self._found_anew(self._member, request)
-            self._require_inactive()
-            listen, advertise = self._port.addresses(request.ListenAddr, request.AdvertiseAddr)
-            listeners = await open_port(listen)
-            raft_id = manager_state.new_raft_id()
-            membership = Membership(
-                listen_addr=listen,
-                advertise_addr=advertise,
-                raft_id=raft_id,
-                managers=(advertise,),
-                data_path_addr=request.DataPathAddr,
-                data_path_port=request.DataPathPort or 4789,
+            return await self._found(
+                request, partial(self._state_dir.found, request, spec), request.DataPathPort
             )
-            try:
-                material = await trio.to_thread.run_sync(
-                    self._state_dir.found, request, spec, membership
-                )
-                credentials = identity.Credentials(material, self._clock.now())
-            except BaseException:
-                close_port(listeners)
-                raise
-            member = self._stay(membership, credentials, listeners)
-            await self._enter(member)
-            assert member.manager is not None
-            await member.manager.wait_leading()
-            return credentials.node_id
+
+    async def restore(self, request: InitRequest, head: Head, store: Store) -> str:
+        """Found the swarm of a backup anew, with this node as its only manager; return its id.
+
+        Args:
+            request: its addresses count.
+
+        Raises:
+            AlreadyInSwarm: leave first.
+            BadRequest, FailedPrecondition, StorageFailed: this node is in no swarm, as before.
+        """
+        async with self._changing:
+            cluster = store.view.cluster()
+            port = cluster.api.DataPathPort if cluster is not None else 0
+            return await self._found(request, partial(self._state_dir.restore, head, store), port)
+
+    async def _found(
+        self, request: InitRequest, found: Callable[[Membership], Stay], data_path_port: int
+    ) -> str:
+        self.require_inactive()
+        listen, advertise = self._port.addresses(request.ListenAddr, request.AdvertiseAddr)
+        listeners = await open_port(listen)
+        membership = Membership(
+            listen_addr=listen,
+            advertise_addr=advertise,
+            raft_id=manager_state.new_raft_id(),
+            managers=(advertise,),
+            data_path_addr=request.DataPathAddr,
+            data_path_port=data_path_port or 4789,
+        )
+        try:
+            stay = await trio.to_thread.run_sync(found, membership)
+            credentials = stay.credentials(self._clock.now())
+        except BaseException:
+            close_port(listeners)
+            raise
+        member = self._stay(membership, credentials, listeners)
+        await self._enter(member)
+        assert member.manager is not None
+        await member.manager.wait_leading()
+        return credentials.node_id
 
     async def _found_anew(self, member: Member, request: InitRequest) -> str:
         """Go on as the only manager of the cluster that this node is a manager of.
@@ -241,19 +241,22 @@ class LocalNode:
         listen, advertise = place.listen_addr, place.advertise_addr
         if request.ListenAddr or request.AdvertiseAddr:
             listen, advertise = self._port.addresses(request.ListenAddr, request.AdvertiseAddr)
-        new_raft_id = manager_state.new_raft_id()
         membership = msgspec.structs.replace(
             place,
             listen_addr=listen,
             advertise_addr=advertise,
-            raft_id=new_raft_id,
+            raft_id=manager_state.new_raft_id(),
             managers=(advertise,),
             peers=(),
         )
         failure: SwarmError | None = None
         try:
             await trio.to_thread.run_sync(
-                self._state_dir.found_anew, place, membership, credentials.identity
+                self._state_dir.found_anew,
+                place,
+                membership,
+                credentials.identity,
+                credentials.unlock_key,
             )
         except SwarmError as error:
             failure, membership = error, place
@@ -276,7 +279,7 @@ class LocalNode:
             if self._comeback.is_needed(self._member):
                 await self._come_back(request)
                 return
-            self._require_inactive()
+            self.require_inactive()
             if not request.RemoteAddrs:
                 raise BadRequest("at least 1 RemoteAddr is required to join")
             managers = tuple(parse_remote(address) for address in request.RemoteAddrs)
@@ -328,7 +331,24 @@ class LocalNode:
         await self._resume()
         if self._member is None:
             raise SwarmError(self._error)
-        await _begun_or_over(self._member)
+        await self._member.wait_begun()
+
+    async def unlock(self, unlock_key: bytes) -> None:
+        """Take up the stay of a locked manager.
+
+        Raises:
+            NotInSwarm, NotLocked: there is nothing to unlock.
+            InvalidUnlockKey: the key does not open it; it is locked as before.
+        """
+        async with self._changing:
+            if self.state is LocalState.INACTIVE:
+                raise NotInSwarm
+            if not self._locked:
+                raise NotLocked
+            self._member = member = await self._take_up(unlock_key)
+            self._locked = False
+            self._arrived.set()
+            await member.wait_begun()
 
     async def leave(self, *, force: bool) -> None:
         """Leave the swarm: stop and remove this node's tasks, forget everything.
@@ -340,17 +360,22 @@ class LocalNode:
         async with self._changing:
             member = self._member
             if member is None:
-                if not self._error:
+                if self._locked and not force:
+                    raise LockedStay
+                if not self._error and not self._locked:
                     raise NotInSwarm
                 if not force:
                     raise BrokenStay(self._error)
-                await remove_tasks(self.executor, await self._read_identity())
+                await remove_tasks(
+                    self.executor,
+                    await trio.to_thread.run_sync(self._state_dir.whose, self.hostname),
+                )
                 await self._forget()
                 return
             if member.is_manager and not member.failure:
-                await self._resign(member, force=force)
+                await member.resign(force=force)
             with trio.move_on_after(STOP_TASKS_S):
-                await _begun_or_over(member)  # a daemon that has just started has tasks to adopt
+                await member.wait_begun()  # a daemon that has just started has tasks to adopt
                 if member.agent is not None:
                     await member.agent.leave()
                 else:
@@ -362,39 +387,12 @@ class LocalNode:
             member.scope.cancel()
             await member.ended.wait()
 
-    async def _resign(self, member: Member, *, force: bool) -> None:
-        """Leave the managers first, if they can do without this one.
-
-        Raises:
-            LastManager, FailedPrecondition: they cannot, and ``force`` was not given.
-            SwarmError: whether they can is unknown, and ``force`` was not given.
-        """
-        manager = member.manager
-        if manager is not None and manager.alone:
-            if not force:
-                raise LastManager
-            return
-        try:
-            with trio.move_on_after(FORCED_RESIGN_S if force else math.inf):
-                await member.managership.resign()
-        except SwarmError as error:
-            if not force:
-                raise CannotResign(error) from error
-            log.warning("leaving although the managers may need this one: %s", error)
-
-    async def _read_identity(self) -> NodeIdentity | None:
-        """Return who this node is by what is left of its state, if that can be read."""
-        try:
-            return await trio.to_thread.run_sync(self._state_dir.whose, self.hostname)
-        except SwarmError as error:
-            log.warning("tasks of the swarm that this node leaves may run on: %s", error)
-            return None
-
     async def _forget(self) -> None:
         await trio.to_thread.run_sync(self._state_dir.forget)
         self._member = None
         self._error = ""
         self._comeback.forget()
+        self._locked = False
 
     # --- living it ---
 
@@ -411,20 +409,26 @@ class LocalNode:
     async def _resume(self) -> None:
         """Take up the stay that the state directory holds, if it holds one."""
         try:
-            membership, material = await trio.to_thread.run_sync(self._state_dir.load)
-            credentials = await self._comeback.certified(membership, material)
-            listeners: Sequence[trio.SocketListener] = ()
-            if credentials.role is Role.MANAGER:
-                listeners = await open_port(membership.listen_addr)
+            self._member = await self._take_up()
         except IdentityMissing as error:
             log.info("in no swarm: %s", error)
-            return
+        except ManagerLocked:
+            self._locked = True
+            log.warning("this manager is locked: `swarmctl unlock` lets it go on")
         except SwarmError as error:
             self._error = str(error)
             log.error("this node cannot take part in its swarm: %s", error)  # noqa: TRY400
-            return
-        self._member = self._stay(membership, credentials, listeners)
-        self._arrived.set()
+        else:
+            self._arrived.set()
+
+    async def _take_up(self, unlock_key: bytes | None = None) -> Member:
+        """Return the stay that the state directory holds, with a manager's port open."""
+        stay = await trio.to_thread.run_sync(self._state_dir.load, unlock_key)
+        credentials = await self._comeback.certified(stay)
+        listeners: Sequence[trio.SocketListener] = ()
+        if credentials.role is Role.MANAGER:
+            listeners = await open_port(stay.membership.listen_addr)
+        return self._stay(stay.membership, credentials, listeners)
 
     async def _enter(self, member: Member) -> None:
         """Begin a stay, and wait until it has begun.
@@ -435,7 +439,7 @@ class LocalNode:
         self._error = ""
         self._member = member
         self._arrived.set()
-        await _begun_or_over(member)
+        await member.wait_begun()
         if member.failure:
             await self._forget()
             raise SwarmError(member.failure)
@@ -484,11 +488,7 @@ class LocalNode:
         )
         return Member(settings, membership, credentials, listeners)
 
-    def _require_inactive(self) -> None:
-        if self._member is not None or self._error:
+    def require_inactive(self) -> None:
+        """Raise AlreadyInSwarm unless this node is in no swarm."""
+        if self._member is not None or self._error or self._locked:
             raise AlreadyInSwarm
-
-
-async def _begun_or_over(member: Member) -> None:
-    """Wait until a stay has begun, or failed to."""
-    await run_until_first(member.ready.wait, member.ended.wait)

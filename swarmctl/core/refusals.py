@@ -32,6 +32,16 @@ class BrokenStay(NotManager):
         )
 
 
+class LockedStay(NotManager):
+    """leave without force on a locked manager."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this "
+            "message."
+        )
+
+
 class LastManager(NotManager):
     """leave without force on a manager whose leaving ends the swarm."""
 

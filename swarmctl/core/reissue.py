@@ -29,13 +29,20 @@ if TYPE_CHECKING:
 
 
 def reissue(
-    state_dir: Path, expired: Material, *, owner: str, raft_id: int, now_ns: int
+    state_dir: Path,
+    expired: Material,
+    *,
+    owner: str,
+    raft_id: int,
+    now_ns: int,
+    unlock_key: bytes | None = None,
 ) -> Material:
     """Return a certificate for an hour, for the manager whose state this is.
 
     Args:
         expired: what it has.
         owner, raft_id: of its database.
+        unlock_key: opens that, if it is locked.
 
     Raises:
         CertificateExpired: its tables do not allow that; the text says why.
@@ -43,7 +50,7 @@ def reissue(
         CertificateRefused: the roots on the disk are not those of the tables.
     """
     who = identity_of(expired.pair.cert_pem)
-    view = _tables(state_dir, owner, raft_id)
+    view = _tables(state_dir, owner, raft_id, unlock_key)
     cluster, row = view.cluster(), view.node(who.node_id)
     if cluster is None or row is None or Role(row.private.role) is not Role.MANAGER:
         raise CertificateExpired("by its own tables this node is no manager of the swarm")
@@ -56,12 +63,12 @@ def reissue(
     return Material(expired.root_pem, KeyPair(chain, key_pem))
 
 
-def _tables(state_dir: Path, owner: str, raft_id: int) -> View:
+def _tables(state_dir: Path, owner: str, raft_id: int, unlock_key: bytes | None) -> View:
     """Read the tables as this manager's log makes them; what it did not see committed counts too.
 
     They are looked at and thrown away; consensus starts from the disk, as ever.
     """
-    opened = open_state(state_dir, owner=owner, raft_id=raft_id)
+    opened = open_state(state_dir, owner=owner, raft_id=raft_id, unlock_key=unlock_key)
     try:
         store, log = opened.store, opened.disk.log
         for entry in log.entries(store.index + 1, log.last_index() + 1, NO_LIMIT):

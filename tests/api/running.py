@@ -123,7 +123,7 @@ async def running_api(
         clock,
         new_id,
     )
-    (folder / "state").mkdir(mode=0o700)
+    (folder / "state").mkdir(mode=0o700, exist_ok=True)
     api = ApiServer(node, [PluginLine("spread", "1", 1)], "9.9", clock, new_id)
     async with (
         trio.open_nursery() as nursery,

@@ -10,6 +10,7 @@ from msgspec import inspect
 from msgspec.structs import replace
 
 from swarmctl.core.api.route import ROUTES
+from swarmctl.core.ca.token import UNLOCK_KEY_BYTES
 from swarmctl.core.model.change import Applied, Create, Transaction, Update
 from swarmctl.core.model.codec import encode_json
 from swarmctl.core.model.objects import (
@@ -60,8 +61,13 @@ async def _mark_everything(api: RunningApi) -> list[Row]:
     cluster = api.manager.view.cluster()
     assert cluster is not None
     marked = filled(type(cluster.private), text=MARKER, number=NUMBER)
-    # What the API shows on purpose: the join tokens, to whoever may ask for them.
-    marked = replace(marked, worker_token="SWMTKN-worker", manager_token="SWMTKN-manager")
+    # What the API shows on purpose, to whoever may ask for it: the join tokens, the unlock key.
+    marked = replace(
+        marked,
+        worker_token="SWMTKN-worker",
+        manager_token="SWMTKN-manager",
+        unlock_key=b"u" * UNLOCK_KEY_BYTES,
+    )
     rows = [_marked(kind) for kind in get_args(Row) if kind is not ClusterRow]
     # A manager's address is for everybody.
     rows = [

@@ -26,6 +26,7 @@ class MemoryDisk:
     Attributes:
         delay_s: how long a write takes.
         broken: the next write fails.
+        complaint: why no change should be accepted; as a real disk says it.
         chunks: of the newest snapshot.
         saved: every snapshot kept, by index.
     """
@@ -36,6 +37,7 @@ class MemoryDisk:
         self.saved: list[int] = []
         self.delay_s = 0.0
         self.broken = False
+        self.complaint = ""
         self._jobs, self._next = trio.open_memory_channel[
             "tuple[Message, Callable[[Message], None]] | Callable[[], None]"
         ](10_000)

@@ -17,13 +17,8 @@ from swarmctl.core.model.change import Create, Delete, Kind, Ref
 from swarmctl.core.model.objects import Config, ConfigRow, ConfigSpec
 from swarmctl.core.model.request import InitRequest, JoinRequest
 from swarmctl.core.model.task import TaskState
-from swarmctl.core.node import (
-    AlreadyInSwarm,
-    BrokenStay,
-    LastManager,
-    LocalState,
-    NotInSwarm,
-)
+from swarmctl.core.node import LocalState
+from swarmctl.core.refusals import AlreadyInSwarm, BrokenStay, LastManager, NotInSwarm
 from swarmctl.core.wire.connect import Unreachable
 
 from .local_swarm import SPEC, Machine, private_of, state_of, until, write

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from swarmctl.core.errors import StorageFailed
-from swarmctl.core.raft.database import WrongKey
+from swarmctl.core.raft.database import Damaged, WrongKey
 from swarmctl.core.raft.disk import open_disk
 from swarmctl.core.raft.message import (
     LOCAL_APPEND,
@@ -21,7 +21,6 @@ from swarmctl.core.raft.message import (
     MessageKind,
     Snapshot,
 )
-from swarmctl.core.raft.seal import CannotOpen
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -175,7 +174,7 @@ async def test_another_key_or_another_nodes_database_is_refused(tmp_path: Path) 
     await write(tmp_path, append(entries(2, 2), term=2, commit=1))
     with pytest.raises(WrongKey, match="this key does not open it"):
         opened(tmp_path, key=b"x" * 32)
-    with pytest.raises(CannotOpen, match="does not open"):
+    with pytest.raises(Damaged, match="does not open"):
         opened(tmp_path, owner="cluster/other")
 
 
@@ -187,7 +186,7 @@ async def test_a_moved_record_does_not_open(tmp_path: Path) -> None:
         connection.execute("UPDATE log SET record = ? WHERE idx = 2", (records[3],))
         connection.execute("UPDATE log SET record = ? WHERE idx = 3", (records[2],))
     connection.close()
-    with pytest.raises(CannotOpen, match="record 2 of log does not open"):
+    with pytest.raises(Damaged, match="record 2 of log does not open"):
         opened(tmp_path)
 
 
@@ -207,7 +206,7 @@ async def test_a_committed_entry_that_is_gone_is_refused(tmp_path: Path) -> None
     with sqlite3.connect(tmp_path / "raft.db") as connection:
         connection.execute("DELETE FROM log WHERE idx > 6")
     connection.close()
-    with pytest.raises(StorageFailed, match="ends at 6, yet 9 was committed"):
+    with pytest.raises(StorageFailed, match="ends at 6, yet 9 was written last"):
         opened(tmp_path)
 
 

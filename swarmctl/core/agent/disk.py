@@ -30,6 +30,7 @@ DIRECTORY = "worker"
 DATABASE = "tasks.db"
 DAMAGED = "tasks.db.damaged"
 GROUP_MAX = 1_000
+FULL_PAUSE_S = 1.0
 LOCKED_S = 1.0  # another daemon does not go away while we wait longer
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class TaskTable:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._jobs: queue.SimpleQueue[_Job | _Word] = queue.SimpleQueue()
+        self._ending = threading.Event()
 
     def put(self, assigned: AssignedTask, status: TaskStatus) -> None:
         """Remember a task."""
@@ -109,6 +111,7 @@ class TaskTable:
         try:
             await ended.wait()
         finally:
+            self._ending.set()
             self._jobs.put(_Word.END)
             with trio.CancelScope(shield=True):  # the thread ends after what is queued
                 await ended.wait()
@@ -126,8 +129,27 @@ class TaskTable:
                     break
                 job = self._jobs.get()
             if group:
-                self._write(group)
+                self._write_when_there_is_room(group)
             if isinstance(job, _Word):
+                return
+
+    def _write_when_there_is_room(self, group: list[_Job]) -> None:
+        """Write a group; on a full disk again and again, for the tasks run on without it.
+
+        At the end it is given up: the manager gives the tasks again, the executor knows them.
+        """
+        while True:
+            try:
+                self._write(group)
+            except sqlite3.OperationalError as error:
+                if "full" not in str(error):
+                    raise
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                log.error("the table of tasks is not written: the disk is full")  # noqa: TRY400
+                if self._ending.wait(FULL_PAUSE_S):
+                    return
+            else:
                 return
 
     def _write(self, group: list[_Job]) -> None:

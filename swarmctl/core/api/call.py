@@ -33,12 +33,14 @@ class Call(NamedTuple):
         version: the API version of the path's prefix, "" without one.
         origin: where it came in: the node that ``self`` means, and the id that all attempts to have
             this request answered share.
+        receive_body: gives the body piece by piece, for the routes that read it themselves.
     """
 
     request: Request
     params: dict[str, str]
     version: str
     origin: Origin
+    receive_body: Callable[[], Awaitable[bytes]] | None = None
 
     @property
     def query(self) -> Fields:

@@ -73,6 +73,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/swarm/unlock", "swarm.unlock", By.NODE),
     Route("POST", "/swarm/update", "swarm.update"),
     Route("GET", "/swarm/unlockkey", "swarm.unlock_key"),
+    Route("POST", "/swarm/backup", "backup.make"),
+    Route("POST", "/swarm/restore", "backup.restore", By.NODE),
     Route("GET", "/nodes", "nodes.list"),
     Route("GET", "/nodes/{id}", "nodes.inspect"),
     Route("POST", "/nodes/{id}/update", "nodes.update"),

@@ -24,17 +24,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from ..errors import LostLeadership, NoLeader, NotManager, SwarmError, Unimplemented
+from ..errors import (
+    LostLeadership,
+    ManagerLocked,
+    NoLeader,
+    NotManager,
+    SwarmError,
+    Unimplemented,
+)
 from ..manager.forward import LEADER_WAIT_S
 from ..node import LocalState
 from ..together import run_until_first
 from ..wire.calls import LinkClosed
 from ..wire.http1 import error_response
 from ..wire.http_server import StreamedResponse, serve_http
-from . import configs, logs, networks, nodes, secrets, services, swarm, system, tasks
+from . import backup, configs, logs, networks, nodes, secrets, services, swarm, system, tasks
 from .call import Call
 from .forward import METHOD, SAFE_METHODS, Origin, forward, serve_forwarded
-from .route import API_VERSION, By, find_route
+from .route import API_VERSION, By, find_route, split_version
 from .write import first_answer
 
 if TYPE_CHECKING:
@@ -109,6 +116,7 @@ class ApiServer:
         await serve_http(
             listeners,
             self._answer,
+            streams_body=_reads_its_body,
             common_headers=(
                 ("Api-Version", API_VERSION),
                 ("Docker-Experimental", "false"),
@@ -128,6 +136,8 @@ class ApiServer:
         manager = self.node.manager
         if manager is not None:
             return manager
+        if self.node.state is LocalState.LOCKED:
+            raise ManagerLocked
         if self.node.state is LocalState.INACTIVE:
             raise NotManager(NO_SWARM)
         if self.node.state is LocalState.ERROR:
@@ -142,7 +152,7 @@ class ApiServer:
             return error_response(404, "page not found")
         request_id = "" if request.method in SAFE_METHODS else self.new_id()
         origin = Origin(self.node.node_id, request_id, connection.peer)
-        call = Call(request, match.params, match.version, origin)
+        call = Call(request, match.params, match.version, origin, connection.receive_body)
         by = match.route.by
         if by is By.NODE or (by is By.EITHER and self.node.manager is None):
             return await self._handle(match, call)
@@ -258,8 +268,13 @@ async def _wait_led_elsewhere(manager: Manager, link: Link) -> None:
         await changed.wait()
 
 
+def _reads_its_body(request: Request) -> bool:
+    """True for uploads that are larger than a request should be."""
+    return request.method == "POST" and split_version(request.path)[1] == "/swarm/restore"
+
+
 HANDLERS: dict[str, Callable[[ApiServer, Call], Awaitable[Reply]]] = {
     f"{module.__name__.rpartition('.')[2]}.{name}": handler
-    for module in (system, swarm, nodes, services, tasks, logs, secrets, configs, networks)
+    for module in (system, swarm, backup, nodes, services, tasks, logs, secrets, configs, networks)
     for name, handler in module.HANDLERS.items()
 }

@@ -12,6 +12,7 @@ from ..ca.cfssl import ExternalCAFailed, cross_sign_request
 from ..ca.issue import fresh_tokens, retire
 from ..ca.roots import root_request
 from ..ca.signing import externals_of
+from ..ca.token import UNLOCK_KEY_BYTES, UnlockKey, parse_unlock_key
 from ..ca.x509 import create_root
 from ..errors import (
     CertificateRefused,
@@ -25,7 +26,6 @@ from ..errors import (
 from ..model.change import Transaction, Update
 from ..model.cluster import JoinTokens, SwarmSpec
 from ..model.defaults import merge_init_spec
-from ..model.release import check_swarm_available
 from ..model.request import InitRequest, JoinRequest, UnlockRequest
 from ..model.validate_cluster import check_init_request, check_swarm_spec
 from ..node import LocalState
@@ -56,7 +56,6 @@ async def init(server: ApiServer, call: Call) -> Reply:
         raise Unimplemented("force-new-cluster is not available in this release")
     spec = merge_init_spec(request.Spec, autolock=request.AutoLockManagers)
     check_swarm_spec(spec)
-    check_swarm_available(spec)
     settings.check_founding(spec.CAConfig)
     return json_reply(await server.node.init(request, spec))
 
@@ -90,8 +89,7 @@ async def update(server: ApiServer, call: Call) -> Reply:
     )
     spec = merge_init_spec(call.body(SwarmSpec))  # here too a zero means the default
     check_swarm_spec(spec)
-    check_swarm_available(spec)
-    if unlock_key:
+    if unlock_key and not spec.EncryptionConfig.AutoLockManagers:
         raise FailedPrecondition("the swarm is not locked: there is no unlock key to rotate")
     row = _cluster(await manager.read())
     query.check_sequence(row, version)
@@ -101,11 +99,13 @@ async def update(server: ApiServer, call: Call) -> Reply:
     def plan(view: View) -> tuple[Transaction, Response]:
         row, now_ns = _cluster(view), server.clock.now()
         query.check_sequence(row, version)
-        if (worker or of_managers) and version != row.api.Version.Index:
+        if (worker or of_managers or unlock_key) and version != row.api.Version.Index:
             raise OutOfSequence  # else a second rotation would retire what the first one printed
         if settings.judge(row, spec.CAConfig, now_ns) != change:
             raise OutOfSequence  # a rotation ended meanwhile: the wish means another thing now
         private = _rotated(row.private, worker=worker, manager=of_managers)
+        autolock = spec.EncryptionConfig.AutoLockManagers
+        private = _locked(private, autolock=autolock, rotate=unlock_key)
         row = replace(row, private=private)
         changed = settings.changed(row, spec, change, new_root, now_ns)
         return Transaction(changes=(Update(row=changed),)), EMPTY
@@ -159,21 +159,34 @@ async def _ask_outside(
 
 
 async def unlock(server: ApiServer, call: Call) -> Reply:
-    """``POST /swarm/unlock``: refused, since no swarm is locked in this release.
+    """``POST /swarm/unlock``: answers once this manager has begun again.
 
     Raises:
-        NotInSwarm: there is none here. NotLocked: it needs no key.
+        NotInSwarm, NotLocked: there is nothing to unlock.
+        InvalidUnlockKey: it stays locked.
     """
-    call.body(UnlockRequest)
+    request = call.body(UnlockRequest)
     if server.node.state is LocalState.INACTIVE:
         raise NotInSwarm
-    raise NotLocked
+    if server.node.state is not LocalState.LOCKED:
+        raise NotLocked
+    await server.node.unlock(parse_unlock_key(request.UnlockKey).key)
+    return EMPTY
 
 
 async def unlock_key(server: ApiServer, _call: Call) -> Reply:
     """``GET /swarm/unlockkey``: empty while autolock is off."""
-    await server.manager().read()
-    return json_reply(UnlockRequest(UnlockKey=""))
+    key = _cluster(await server.manager().read()).private.unlock_key
+    return json_reply(UnlockRequest(UnlockKey=UnlockKey(key).reveal() if key else ""))
+
+
+def _locked(private: ClusterPrivate, *, autolock: bool, rotate: bool) -> ClusterPrivate:
+    """Return the private half with the unlock key that the settings ask for."""
+    if not autolock:
+        return replace(private, unlock_key=b"")
+    if rotate or not private.unlock_key:
+        return replace(private, unlock_key=secrets.token_bytes(UNLOCK_KEY_BYTES))
+    return private
 
 
 def _rotated(private: ClusterPrivate, *, worker: bool, manager: bool) -> ClusterPrivate:

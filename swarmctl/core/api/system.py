@@ -172,6 +172,8 @@ def _swarm_info(server: ApiServer) -> dict[str, object]:
     warnings = [*manager.alarms.texts.values()]
     if count == 2:
         warnings.append(TWO_MANAGERS)
+    if manager.disk_complaint:
+        warnings.append(f"WARNING: {manager.disk_complaint}")
     if manager.dispatcher.warning:
         warnings.append(f"WARNING: {manager.dispatcher.warning}")
     shown.update(

@@ -81,6 +81,8 @@ class Credentials:
         changed: set when the certificate or the trusted roots are others; a new one waits then.
         changing: held by whoever writes them to the disk and then here.
         told_root: the roots that a manager last said are to be trusted.
+        passphrase: encrypts the key on the disk while this is a locked manager; else empty.
+        unlock_key: opens that manager's database; None while it is not locked.
 
     Raises:
         CertificateRefused: at construction, when the certificate does not fit the roots or is past
@@ -91,6 +93,8 @@ class Credentials:
         self.changed = trio.Event()
         self.changing = trio.Lock()
         self.told_root = material.root_pem
+        self.passphrase = b""
+        self.unlock_key: bytes | None = None
         self._set(material, now_ns)
 
     def replace(self, material: Material, now_ns: int) -> None:
@@ -127,6 +131,14 @@ class Credentials:
     def has_expired(self, now_ns: int) -> bool:
         """True if the certificate is past its end."""
         return now_ns > self.identity.not_after_ns
+
+    def passphrase_of(self, material: Material) -> bytes:
+        """Return what encrypts a certificate's key on the disk.
+
+        A worker's is never encrypted: it has no database that would keep what opens it.
+        """
+        role = identity_of(material.pair.cert_pem).role
+        return self.passphrase if role is Role.MANAGER else b""
 
     def server_context(self) -> ssl.SSLContext:
         """TLS settings for accepting other nodes."""
@@ -327,7 +339,8 @@ async def renew(
             roots = (credentials.told_root, credentials.material.root_pem, answer.root_pem)
             root_pem = _first_vouching(roots, answer.cert_pem, now_ns)
             material = Material(root_pem, keyfiles.KeyPair(answer.cert_pem, key_pem))
-            await trio.to_thread.run_sync(store, state_dir, material)
+            passphrase = credentials.passphrase_of(material)
+            await trio.to_thread.run_sync(store, state_dir, material, passphrase)
             credentials.replace(material, now_ns)
         return
     raise failure
@@ -341,7 +354,8 @@ async def take(credentials: Credentials, state_dir: Path, material: Material, no
     """
     async with credentials.changing:
         verify_chain(material.pair.cert_pem, material.root_pem, now_ns=now_ns)
-        await trio.to_thread.run_sync(store, state_dir, material)
+        passphrase = credentials.passphrase_of(material)
+        await trio.to_thread.run_sync(store, state_dir, material, passphrase)
         credentials.replace(material, now_ns)
 
 
@@ -390,11 +404,14 @@ def _require_same_node(new_chain_pem: bytes, old_chain_pem: bytes) -> None:
 # --- on disk -------------------------------------------------------------------------------------
 
 
-def store(state_dir: Path, material: Material) -> None:
+def store(state_dir: Path, material: Material, passphrase: bytes = b"") -> None:
     """Write the identity; blocking.
 
     At every moment the roots on the disk vouch for the certificate there: while the certificate
     changes, both the old roots and the new ones are.
+
+    Args:
+        passphrase: encrypts the key on the disk of a locked manager.
 
     Raises:
         StorageFailed: the disk refused; what was there before still is.
@@ -404,18 +421,21 @@ def store(state_dir: Path, material: Material) -> None:
         keyfiles.save_root(state_dir, material.root_pem + old_root_pem)
     elif old_root_pem is None:
         keyfiles.save_root(state_dir, material.root_pem)
-    keyfiles.save_pair(state_dir, material.pair)
+    keyfiles.save_pair(state_dir, material.pair, passphrase=passphrase)
     if old_root_pem not in (None, material.root_pem):
         keyfiles.save_root(state_dir, material.root_pem)
 
 
-def load(state_dir: Path) -> Material:
+def load(state_dir: Path, passphrase: bytes = b"") -> Material:
     """Read the identity; blocking.
+
+    Args:
+        passphrase: of the key, on a locked manager.
 
     Raises:
         IdentityMissing, IdentityBroken: see ``keyfiles.load``.
     """
-    stored = keyfiles.load(state_dir)
+    stored = keyfiles.load(state_dir, passphrase=passphrase)
     return Material(stored.root_pem, stored.pair)
 
 

@@ -44,6 +44,7 @@ from ..errors import (
     StorageFailed,
 )
 from .chain import require_roots
+from .keys import ENCRYPTED, open_key_pem, seal_key_pem
 from .x509 import require_pair
 
 DIRECTORY = "certificates"
@@ -95,8 +96,34 @@ class Binding(enum.Enum):
 # --- the identity ---------------------------------------------------------------------------------
 
 
-def load(state_dir: Path) -> StoredIdentity:
+def is_there(state_dir: Path) -> bool:
+    """Return whether a node's key lies here: without one the node is in no swarm."""
+    return (state_dir / DIRECTORY / KEY_FILE).exists()
+
+
+def is_sealed(state_dir: Path) -> bool:
+    """Return whether the key on the disk is encrypted."""
+    return ENCRYPTED in (_read(state_dir / DIRECTORY / KEY_FILE) or b"")
+
+
+def load_certificate(state_dir: Path) -> bytes:
+    """Read the certificate chain alone; the key may be locked.
+
+    Raises:
+        IdentityMissing: there is none.
+    """
+    path = state_dir / DIRECTORY / CERT_FILE
+    found = _read(path) or _read(path.with_name(NEXT_CERT_FILE))
+    if found is None:
+        raise IdentityMissing(f"{path} is missing")
+    return found
+
+
+def load(state_dir: Path, *, passphrase: bytes = b"") -> StoredIdentity:
     """Read root, certificate and key, finishing a replacement that a crash interrupted.
+
+    Args:
+        passphrase: of the key, if that is encrypted.
 
     Raises:
         IdentityMissing: nothing there, or not all of it; the text names what is missing.
@@ -118,6 +145,7 @@ def load(state_dir: Path) -> StoredIdentity:
             "restore it, or join the swarm anew"
         )
     _require_private(directory / KEY_FILE)
+    key_pem = _opened(directory / KEY_FILE, key_pem, passphrase)
     try:
         require_roots(root_pem)
     except CertificateMalformed as error:
@@ -147,8 +175,29 @@ def save_root(state_dir: Path, root_pem: bytes) -> None:
     _write(directory / ROOT_FILE, root_pem, _PUBLIC)
 
 
-def save_pair(state_dir: Path, pair: KeyPair) -> None:
+def reseal_key(state_dir: Path, *, before: bytes, after: bytes) -> None:
+    """Encrypt the key on the disk with another passphrase, or with none; the old file goes as one.
+
+    Args:
+        before: what opens it, if it is encrypted.
+        after: empty for an unencrypted file.
+
+    Raises:
+        IdentityBroken: ``before`` does not open it.
+        StorageFailed: the disk refused; the key is as it was.
+    """
+    path = state_dir / DIRECTORY / KEY_FILE
+    found = _read(path)
+    if found is None:
+        raise IdentityMissing(f"{path} is missing")
+    _write(path, seal_key_pem(_opened(path, found, before), after), _SECRET)
+
+
+def save_pair(state_dir: Path, pair: KeyPair, *, passphrase: bytes = b"") -> None:
     """Replace certificate and key as one: after a crash at any step, ``load`` gives one pair whole.
+
+    Args:
+        passphrase: encrypts the key, and opens the one before; empty for neither.
 
     Raises:
         CertificateMalformed: the key is not the certificate's; nothing was changed.
@@ -156,9 +205,9 @@ def save_pair(state_dir: Path, pair: KeyPair) -> None:
     """
     require_pair(pair.cert_pem, pair.key_pem)
     directory = _make_directory(state_dir)
-    _finish_interrupted(directory)
+    _finish_interrupted(directory, passphrase)
     _write(directory / NEXT_CERT_FILE, pair.cert_pem, _PUBLIC)
-    _write(directory / KEY_FILE, pair.key_pem, _SECRET)
+    _write(directory / KEY_FILE, seal_key_pem(pair.key_pem, passphrase), _SECRET)
     _rename(directory / NEXT_CERT_FILE, directory / CERT_FILE)
 
 
@@ -201,13 +250,21 @@ def _settle(directory: Path, cert: bytes | None, following: bytes | None, key: b
     ) from problem
 
 
-def _finish_interrupted(directory: Path) -> None:
+def _opened(path: Path, key_pem: bytes, passphrase: bytes) -> bytes:
+    try:
+        return open_key_pem(key_pem, passphrase)
+    except CertificateMalformed as error:
+        raise IdentityBroken(f"{path} cannot be used: {error}") from error
+
+
+def _finish_interrupted(directory: Path, passphrase: bytes) -> None:
     """Give a dot chain its name if it is the one that fits, before a new pair overwrites it."""
     with suppress(IdentityBroken):  # nothing on disk fits: nothing is lost by writing over it
         cert, following, key = (
             _read(directory / name) for name in (CERT_FILE, NEXT_CERT_FILE, KEY_FILE)
         )
         if following is not None and key is not None:
+            key = _opened(directory / KEY_FILE, key, passphrase)
             _settle(directory, cert, following, key)
 
 

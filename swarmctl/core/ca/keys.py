@@ -24,6 +24,7 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 SOUND_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 MAX_CSR_BYTES = 16 * 1024
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192  # anybody with a token may ask; checking a request must stay cheap
@@ -102,6 +103,32 @@ def key_pem(key: PrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
+
+
+def seal_key_pem(pem: bytes, passphrase: bytes) -> bytes:
+    """An unencrypted PKCS#8 key as an encrypted one; without a passphrase as it is."""
+    if not passphrase:
+        return pem
+    return load_key(pem).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(passphrase),
+    )
+
+
+def open_key_pem(pem: bytes, passphrase: bytes) -> bytes:
+    """A key that may be encrypted as an unencrypted one.
+
+    Raises:
+        CertificateMalformed: it is encrypted with another passphrase, or no key.
+    """
+    if ENCRYPTED not in pem:
+        return pem
+    try:
+        key = serialization.load_pem_private_key(pem, password=passphrase or None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise CertificateMalformed("this private key is encrypted with another key") from error
+    return key_pem(cast("PrivateKey", key))
 
 
 def spki(key: object) -> bytes:

@@ -28,11 +28,14 @@ from ..model.session import SESSION_METHOD
 from ..raft.message import Role
 from ..raft.runner import Runner
 from ..raft.transport import RAFT, SNAPSHOT, Transport
+from ..store.dump import dump
 from ..store.watch import Watch
 from ..together import leaves, run_until_first
+from .backup import Head
 from .door import Door
 from .forward import LEADER_WAIT_S, Forwarder, Leader
 from .leader import Alarms, run_leader
+from .lock import LockKeeper
 from .members import Membership
 from .propose import Proposer, TableMachine
 from .reconcile import Loop, Reconciler
@@ -84,6 +87,7 @@ class Manager:
         new_id: makes fresh ids.
         told: where the other members are, by number, until the tables say so.
         streams: what this node offers to other managers besides, by method name.
+        renew: asks for another certificate of this node.
 
     Attributes:
         membership: who takes part in consensus.
@@ -100,11 +104,10 @@ class Manager:
         *,
         told: Mapping[int, str] | None = None,
         streams: Mapping[str, StreamMethod] | None = None,
+        renew: Callable[[], None] = lambda: None,
     ) -> None:
-        self._reconcilers = reconcilers
-        self._clock = clock
-        self._new_id = new_id
-        self._store = state.store
+        self._reconcilers, self._clock, self._new_id = reconcilers, clock, new_id
+        self._store, self._disk = state.store, state.disk
         self._removed = trio.Event()
         self._led: set[trio.CancelScope] = set()
         self.watch = Watch()
@@ -126,6 +129,7 @@ class Manager:
             proposer=self._proposer,
             dial=credentials.dial,
         )
+        self._lock = LockKeeper(state, credentials, self.watch, renew)
         self.ca = CAServer(self.view, self._proposer, clock, new_id, credentials)
         self._forwarder = Forwarder(
             self.leader, self._runner, {**self.ca.handlers(), **self.membership.handlers()}
@@ -176,6 +180,34 @@ class Manager:
         """True for the only member of consensus."""
         membership = self._runner.membership
         return len({*membership.voters, *membership.voters_outgoing, *membership.learners}) == 1
+
+    @property
+    def disk_complaint(self) -> str:
+        """Why this manager's disk takes no changes now, in a sentence; empty while it does."""
+        return self._disk.complaint
+
+    def back_up(self) -> tuple[Head, Iterator[bytes]]:
+        """Return what a backup of the tables as they are now holds; see ``backup.py``."""
+        cluster = self.view.cluster()
+        assert cluster is not None, "only a prepared manager is asked"
+        membership = self._runner.membership
+        head = Head(
+            cluster_id=cluster.api.ID,
+            index=self._store.index,
+            term=self._runner.status().term,
+            made_at=self._clock.now(),
+            members=tuple(
+                sorted(
+                    {
+                        *self._runner.removed,
+                        *membership.voters,
+                        *membership.voters_outgoing,
+                        *membership.learners,
+                    }
+                )
+            ),
+        )
+        return head, dump(self._store)
 
     def raft_status(self) -> Status:
         """Return where consensus stands here."""
@@ -258,10 +290,11 @@ class Manager:
             ManagerEnded: it must stop being one: it was removed, its disk failed, or it met an
                 entry that it does not know.
         """
-        stay = trio.CancelScope(shield=True)
+        stay = trio.CancelScope()
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._live, stay)
+                stay.shield = True  # not before: cancelled while it starts, it just ends
                 task_status.started()
                 try:
                     await trio.sleep_forever()
@@ -286,6 +319,7 @@ class Manager:
                     nursery.start_soon(self._follow_settings, name="raft settings")
                     nursery.start_soon(self._lead_terms, name="leader terms")
                     nursery.start_soon(self._end_when_removed, name="removal")
+                    nursery.start_soon(self._lock.run, name="lock")
                     task_status.started()
         finally:
             self._end_led()

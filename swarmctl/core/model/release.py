@@ -19,7 +19,6 @@ from .defaults import DEFAULT_UPDATE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .cluster import SwarmSpec
     from .spec import ContainerSpec, Placement, ServiceSpec, UpdateConfig
 
 
@@ -40,16 +39,6 @@ def check_service_available(spec: ServiceSpec) -> None:
     for mount in container.Mounts if container is not None else ():
         if mount.Type == "cluster":
             raise Unimplemented("cluster volumes are not supported")
-
-
-def check_swarm_available(spec: SwarmSpec) -> None:
-    """Check that this release can keep what the cluster's settings promise.
-
-    Raises:
-        Unimplemented: what it cannot.
-    """
-    if spec.EncryptionConfig.AutoLockManagers:
-        raise Unimplemented("autolock is not available in this release")
 
 
 def service_warnings(spec: ServiceSpec) -> tuple[str, ...]:

@@ -44,6 +44,12 @@ class UnlockRequest(ApiStruct, frozen=True, kw_only=True):
     UnlockKey: str = printed("")
 
 
+class BackupRequest(ApiStruct, frozen=True, kw_only=True):
+    """``POST /swarm/backup``, which Docker's API does not have; secret."""
+
+    Passphrase: str = ""
+
+
 class Created(ApiStruct, frozen=True, kw_only=True):
     """Answer of ``POST /secrets/create`` and ``/configs/create``."""
 

@@ -15,35 +15,39 @@ one record per fsync. Laws:
 
 from __future__ import annotations
 
+import logging
 import queue
+import sqlite3
+import sys
 import threading
+import time
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
 import trio
 
 from ..errors import StorageFailed
-from .database import open_database
-from .message import Entry, EntryKind, HardState, Message, Snapshot
-from .storage import MemoryStorage
+from . import space
+from .database import REMEDY, Database, create, open_parts
+from .keys import KeyChange, Lock, WrongKey, transaction
+from .message import Entry, HardState, Message, Snapshot
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from .seal import Seal
+    from .keys import Keys
+
+__all__ = ["Disk", "WrongKey", "open_disk"]
 
 CHECKPOINT_BYTES = 8 * 1024 * 1024
-IDLE_CHECKPOINT_S = 1.0
+IDLE_S = 1.0
 GROUP_MAX = 256
 CHUNK_BYTES_MAX = 8 * 1024 * 1024
 READ_BYTES = 256 * 1024
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode_snapshot = msgspec.msgpack.Decoder(Snapshot).decode
-_decode_hard_state = msgspec.msgpack.Decoder(HardState).decode
+log = logging.getLogger(__name__)
 
 
 class _Append(NamedTuple):
@@ -70,29 +74,36 @@ class _Stage(NamedTuple):
     done: Callable[[], None]
 
 
+class _Call(NamedTuple):
+    work: Callable[[], None]
+    done: Callable[[], None]
+
+
 class _Word(Enum):
     NOTHING = 0
     END = 1
 
 
-_Job = _Append | _Save | _Read | _Stage | _Word
+_Job = _Append | _Save | _Read | _Stage | _Call | _Word
 
 
-class Disk:
+class Disk(Database):
     """The open database. Make one with :func:`open_disk` (blocking), then :meth:`run` it.
 
     ``log`` is the window the Raft core reads from; it changes only on the trio side, when the
     writer reports that something is durable.
+
+    Attributes:
+        complaint: why no change should be accepted now, in a sentence; empty while there is room.
     """
 
-    def __init__(self, connection: sqlite3.Connection, seal: Seal) -> None:
-        self._connection = connection
-        self._seal = seal
+    def __init__(self, path: Path, connection: sqlite3.Connection, keys: Keys) -> None:
+        super().__init__(path, connection, keys)
+        self.complaint = space.complaint(path.parent)
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._uncheckpointed = 0
         self._staged = 0  # number of the snapshot whose chunks are being received; 0: none
-        self._hard_state = HardState()
-        self.log = MemoryStorage()
+        self._ending = threading.Event()
+        self._looked = 0.0
 
     # --- the trio side ---
 
@@ -125,12 +136,27 @@ class Disk:
         try:
             await ended.wait()
         finally:
+            self._ending.set()
             self._jobs.put(_Word.END)
             with trio.CancelScope(shield=True):
                 await ended.wait()
-            self._connection.close()
+            self._close(failed=bool(failure))
         for error in failure:
-            raise StorageFailed(f"the Raft database cannot be written: {error}") from error
+            raise StorageFailed(
+                f"the Raft database {self.path} cannot be written any more: {error}. Nothing after "
+                "it was acknowledged, and this manager does not try again, since a disk that lost "
+                "a write may say that all is well. See the kernel's log, repair the disk, restart "
+                f"the daemon. {REMEDY}"
+            ) from error
+
+    def _close(self, *, failed: bool) -> None:
+        """Close the file; after a failure without touching it further, where SQLite can do that."""
+        try:
+            if failed and sys.version_info >= (3, 12):
+                self._connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+            self._connection.close()
+        except sqlite3.Error as error:
+            log.warning("closing %s: %s", self.path, error)
 
     def append(self, message: Message, done: Callable[[Message], None]) -> None:
         """Make a STORAGE_APPEND message's content durable, then call ``done`` with it (in trio)."""
@@ -171,6 +197,17 @@ class Disk:
         """
         self._jobs.put(_Stage(place, chunk, done))
 
+    def change_key(self, change: KeyChange, done: Callable[[], None]) -> None:
+        """Wrap the keys anew; ``done`` is called in trio once only the new key opens them.
+
+        A rotation that this asks for goes on afterwards, beside the other work.
+        """
+        self._jobs.put(_Call(lambda: self.keys.change(change), done))
+
+    def rotate(self, done: Callable[[], None]) -> None:
+        """Begin to replace the data key; ``done`` is called in trio once the new one seals."""
+        self._jobs.put(_Call(self.keys.rotate, done))
+
     def _appended(self, jobs: list[_Append]) -> None:
         for job in jobs:
             message = job.message
@@ -194,13 +231,14 @@ class Disk:
     def _write_until_told(self, token: trio.lowlevel.TrioToken) -> None:
         while True:
             try:
-                first = self._jobs.get(timeout=IDLE_CHECKPOINT_S if self._uncheckpointed else None)
+                first = self._jobs.get(timeout=0 if self._seal.rotating else IDLE_S)
             except queue.Empty:
-                self._checkpoint("PASSIVE")
+                self._rest()
                 continue
+            self._look_for_room()
             group, other = self._collect(first)
             if group:
-                self._write_group(group)
+                self._when_there_is_room(lambda: self._write_group(group))  # noqa: B023 - at once
                 token.run_sync_soon(self._appended, group)
             if isinstance(other, _Save):
                 self._write_snapshot(other)
@@ -208,13 +246,73 @@ class Disk:
             elif isinstance(other, _Read):
                 token.run_sync_soon(other.done, self._read_some(other.snapshot_index, other.place))
             elif isinstance(other, _Stage):
-                self._write_staged(other)
+                self._when_there_is_room(partial(self._write_staged, other))
+                token.run_sync_soon(other.done)
+            elif isinstance(other, _Call):
+                self._when_there_is_room(other.work)
                 token.run_sync_soon(other.done)
             elif other is _Word.END:
                 self._checkpoint("TRUNCATE")
                 return
+            if self._seal.rotating:
+                self._rotate_some()
 
-    def _collect(self, job: _Job) -> tuple[list[_Append], _Save | _Read | _Stage | _Word]:
+    def _rest(self) -> None:
+        """Nobody waits: go on with a rotation, or empty the write-ahead file."""
+        self._look_for_room()
+        if self._seal.rotating:
+            self._rotate_some()
+        elif self._uncheckpointed:
+            # Emptied, not only copied: a bit that flips in it later can then do no harm.
+            self._checkpoint("TRUNCATE")
+
+    def _rotate_some(self) -> None:
+        """One step of a rotation: seal some records anew, or drop the old key after the last."""
+        if self.complaint:
+            return  # it can wait, and needs room
+        if self.keys.reseal_some():
+            self._uncheckpointed += 1
+            return
+        self._checkpoint("TRUNCATE")  # its frames still hold what the old key sealed
+        self.keys.finish()
+        self._checkpoint("TRUNCATE")
+        log.info("the data key of %s was replaced", self.path)
+
+    # --- room ---
+
+    def _look_for_room(self) -> None:
+        """Keep ``complaint`` true; looks once a second at most."""
+        now = time.monotonic()
+        if now < self._looked + IDLE_S:
+            return
+        self._looked = now
+        found = space.complaint(self.path.parent, before=self.complaint)
+        if bool(found) != bool(self.complaint):
+            log.warning("%s", found or f"the disk under {self.path.parent} has room again")
+        self.complaint = found
+
+    def _when_there_is_room(self, write: Callable[[], None]) -> None:
+        """Do a write; on a full disk wait for room and do it again.
+
+        A full disk refuses a transaction before anything of it counts, unlike a failed sync. So
+        nothing is lost, and nothing was acknowledged.
+        """
+        while True:
+            try:
+                write()
+            except sqlite3.OperationalError as error:
+                if not _is_full(error) or self._ending.is_set():
+                    raise
+            else:
+                return
+            self._looked = 0.0
+            self._look_for_room()
+            if not self.complaint:
+                self.complaint = f"the disk under {self.path.parent} is full. Free some space"
+            log.error("%s is not written: the disk is full", self.path)
+            self._ending.wait(IDLE_S)
+
+    def _collect(self, job: _Job) -> tuple[list[_Append], _Job]:
         """Gather the appends that wait already; return them and what came after them."""
         group: list[_Append] = []
         while isinstance(job, _Append):
@@ -229,23 +327,26 @@ class Disk:
         if not any(_must_sync(job.message, self._hard_state) for job in group):
             self._hard_state = _hard_state_of(group[-1].message) or self._hard_state
             return
+        if self.keys.count_uses() and not self._seal.rotating:
+            self.keys.rotate()
+        hard_state, staged = self._hard_state, self._staged
         execute = self._connection.execute
-        execute("BEGIN IMMEDIATE")
-        for job in group:
-            message = job.message
-            if message.snapshot is not None:
-                self._put_snapshot(message.snapshot, self._staged)
-                execute("DELETE FROM chunk WHERE snapshot <> ?", (self._staged,))
-                self._staged = 0
-                execute("DELETE FROM log")
-            if message.entries:
-                execute("DELETE FROM log WHERE idx >= ?", (message.entries[0].index,))
-                self._connection.executemany(
-                    "INSERT INTO log VALUES (?, ?, ?, ?)", self._records(message.entries)
-                )
-            self._hard_state = _hard_state_of(message) or self._hard_state
-        self._put_hard_state(self._hard_state)
-        execute("COMMIT")
+        with transaction(self._connection):
+            for job in group:
+                message = job.message
+                if message.snapshot is not None:
+                    self._put_snapshot(message.snapshot, staged)
+                    execute("DELETE FROM chunk WHERE snapshot <> ?", (staged,))
+                    staged = 0
+                    execute("DELETE FROM log")
+                if message.entries:
+                    execute("DELETE FROM log WHERE idx >= ?", (message.entries[0].index,))
+                    self._connection.executemany(
+                        "INSERT INTO log VALUES (?, ?, ?, ?)", self._records(message.entries)
+                    )
+                hard_state = _hard_state_of(message) or hard_state
+            self._put_hard_state(hard_state)
+        self._hard_state, self._staged = hard_state, staged
         if self._uncheckpointed > CHECKPOINT_BYTES:
             self._checkpoint("PASSIVE")
 
@@ -257,60 +358,35 @@ class Disk:
             self._uncheckpointed += len(record)
             yield entry.index, entry.term, seal.key_id, record
 
-    def _put_hard_state(self, hard_state: HardState) -> None:
-        record = self._seal.seal(_encode(hard_state), table="meta", index=0)
-        self._uncheckpointed += len(record)
-        self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('hard_state', ?)", (record,))
-
-    def _put_snapshot(self, snapshot: Snapshot, number: int) -> None:
-        record = self._seal.seal(_encode(snapshot), table="snapshot", index=number)
-        self._connection.execute("DELETE FROM snapshot")
-        self._connection.execute(
-            "INSERT INTO snapshot VALUES (?, ?, ?)", (number, self._seal.key_id, record)
-        )
-
-    def _put_chunk(self, snapshot: int, place: int, chunk: bytes) -> None:
-        record = self._seal.seal(chunk, table=f"chunk {snapshot}", index=place)
-        self._connection.execute(
-            "INSERT INTO chunk VALUES (?, ?, ?, ?)", (snapshot, place, self._seal.key_id, record)
-        )
-
     def _write_snapshot(self, job: _Save) -> None:
         """Write chunks under a new number, then switch to it and cut the log in one transaction."""
         execute = self._connection.execute
         number = self._next_number()
+
+        def switch() -> None:
+            with transaction(self._connection):
+                self._put_snapshot(job.snapshot, number)
+                execute("DELETE FROM chunk WHERE snapshot NOT IN (?, ?)", (number, self._staged))
+                execute("DELETE FROM log WHERE idx <= ?", (job.snapshot.index - job.keep,))
+                self._put_hard_state(self._hard_state)
+
         for place, chunk in enumerate(job.chunks):
-            self._put_chunk(number, place, chunk)
-        execute("BEGIN IMMEDIATE")
-        self._put_snapshot(job.snapshot, number)
-        execute("DELETE FROM chunk WHERE snapshot NOT IN (?, ?)", (number, self._staged))
-        execute("DELETE FROM log WHERE idx <= ?", (job.snapshot.index - job.keep,))
-        self._put_hard_state(self._hard_state)
-        execute("COMMIT")
+            self._when_there_is_room(partial(self._put_chunk, number, place, chunk))
+        self._when_there_is_room(switch)
         self._checkpoint("TRUNCATE")
 
-    def _next_number(self) -> int:
-        """Return a number that no chunk has, not even one that an interrupted write left."""
-        row = self._connection.execute(
-            "SELECT max((SELECT coalesce(max(id), 0) FROM snapshot),"
-            " (SELECT coalesce(max(snapshot), 0) FROM chunk))"
-        ).fetchone()
-        return int(row[0]) + 1
-
     def _write_staged(self, job: _Stage) -> None:
-        if job.place == 0:
-            number = self._next_number()
-            self._connection.execute("DELETE FROM chunk WHERE snapshot = ?", (self._staged,))
-            self._staged = number
-        self._put_chunk(self._staged, job.place, job.chunk)
+        number = self._next_number() if job.place == 0 else self._staged
+        with transaction(self._connection):
+            if job.place == 0:
+                self._connection.execute("DELETE FROM chunk WHERE snapshot = ?", (self._staged,))
+            self._put_chunk(number, job.place, job.chunk)
+        self._staged = number
 
     def _read_some(self, index: int, place: int) -> tuple[bytes, ...] | None:
         """Return chunks from ``place`` on, some ``READ_BYTES`` of them; see read_snapshot."""
-        row = self._connection.execute("SELECT id, record FROM snapshot").fetchone()
-        if row is None:
-            return None
-        head = _decode_snapshot(self._seal.open(row[1], table="snapshot", index=row[0]))
-        if head.index != index:
+        row = self._connection.execute("SELECT id FROM snapshot").fetchone()
+        if row is None or self._read_snapshot_head().index != index:
             return None
         found: list[bytes] = []
         size = 0
@@ -325,125 +401,18 @@ class Disk:
                 break
         return tuple(found)
 
-    def _checkpoint(self, mode: str) -> None:
-        self._connection.execute(f"PRAGMA wal_checkpoint({mode})")
-        self._uncheckpointed = 0
 
-    # --- before the thread runs ---
-
-    def load(self) -> None:
-        """Read everything back into ``log``; blocking, once, before :meth:`run`.
-
-        Raises:
-            StorageFailed: a record is missing or does not open.
-        """
-        snapshot = self._read_snapshot_head()
-        entries = tuple(self._read_log())
-        hard_state = self._read_hard_state()
-        self._check_whole(snapshot, entries, hard_state)
-        self._hard_state = hard_state
-        self.log = MemoryStorage(snapshot, hard_state, entries)
-        if entries and entries[0].index <= snapshot.index:
-            self._restore_tail(snapshot, hard_state, entries)
-
-    def _restore_tail(
-        self, snapshot: Snapshot, hard_state: HardState, entries: tuple[Entry, ...]
-    ) -> None:
-        """Rebuild the window with the entries kept before the snapshot for slow followers.
-
-        The oldest kept entry stands for the compacted prefix: its term has to stay readable.
-        """
-        oldest = entries[0]
-        before = Snapshot(index=oldest.index, term=oldest.term, conf_state=snapshot.conf_state)
-        log = MemoryStorage(before, hard_state, entries[1:])
-        log.replace_snapshot(snapshot)
-        self.log = log
-
-    def read_chunks(self) -> Iterator[bytes]:
-        """Yield the state machine's bytes of the newest snapshot; blocking, before :meth:`run`."""
-        row = self._connection.execute("SELECT id FROM snapshot").fetchone()
-        if row is None:
-            return
-        cursor = self._connection.execute(
-            "SELECT number, record FROM chunk WHERE snapshot = ? ORDER BY number", row
+def open_disk(path: Path, *, owner: str, key_encryption_key: bytes) -> Disk:
+    """Open (or make) a manager's Raft database; blocking. See ``database.open_parts``."""
+    if not path.exists():
+        create(
+            path,
+            owner=owner,
+            key_encryption_key=key_encryption_key,
+            lock=Lock(),
+            identity_key=b"",
         )
-        for place, (number, record) in enumerate(cursor):
-            if number != place:
-                raise StorageFailed(f"the Raft database lacks chunk {place} of its snapshot")
-            yield self._seal.open(record, table=f"chunk {row[0]}", index=number)
-
-    def bootstrap(self, snapshot: Snapshot, chunks: Iterable[bytes] = ()) -> None:
-        """Write the first membership and state of a new database; blocking, before :meth:`load`.
-
-        It is all there afterwards or, after a crash, nothing.
-        """
-        self._connection.execute("BEGIN IMMEDIATE")
-        self._put_snapshot(snapshot, 1)
-        for place, chunk in enumerate(chunks):
-            self._put_chunk(1, place, chunk)
-        self._put_hard_state(HardState(term=snapshot.term, commit=snapshot.index))
-        self._connection.execute("COMMIT")
-
-    def rebuild(self, snapshot: Snapshot, chunks: Iterable[bytes]) -> None:
-        """Replace log, snapshot and hard state at once; blocking, instead of :meth:`run`."""
-        execute = self._connection.execute
-        number = self._next_number()
-        execute("BEGIN IMMEDIATE")
-        execute("DELETE FROM log")
-        execute("DELETE FROM chunk")
-        for place, chunk in enumerate(chunks):
-            self._put_chunk(number, place, chunk)
-        self._put_snapshot(snapshot, number)
-        self._put_hard_state(HardState(term=snapshot.term, commit=snapshot.index))
-        execute("COMMIT")
-        self._checkpoint("TRUNCATE")
-
-    def is_new(self) -> bool:
-        """True as long as :meth:`bootstrap` was never called."""
-        row = self._connection.execute("SELECT count(*) FROM snapshot").fetchone()
-        return bool(row[0] == 0)
-
-    def close(self) -> None:
-        """Close a database that is not being run."""
-        self._connection.close()
-
-    def _read_snapshot_head(self) -> Snapshot:
-        row = self._connection.execute("SELECT id, record FROM snapshot").fetchone()
-        if row is None:
-            return Snapshot()
-        return _decode_snapshot(self._seal.open(row[1], table="snapshot", index=row[0]))
-
-    def _read_log(self) -> Iterator[Entry]:
-        cursor = self._connection.execute("SELECT idx, term, record FROM log ORDER BY idx")
-        for index, term, record in cursor:
-            plain = self._seal.open(record, table="log", index=index, term=term)
-            yield Entry(term=term, index=index, kind=EntryKind(plain[0]), data=plain[1:])
-
-    def _read_hard_state(self) -> HardState:
-        row = self._connection.execute("SELECT value FROM meta WHERE name='hard_state'").fetchone()
-        if row is None:
-            return HardState()
-        return _decode_hard_state(self._seal.open(row[0], table="meta", index=0))
-
-    def _check_whole(
-        self, snapshot: Snapshot, entries: tuple[Entry, ...], hard_state: HardState
-    ) -> None:
-        """Refuse a log with holes; a torn tail cannot make one, only damage can."""
-        expected = entries[0].index if entries else 0
-        for entry in entries:
-            if entry.index != expected:
-                raise StorageFailed(f"the Raft database lacks log entry {expected}")
-            expected += 1
-        first = entries[0].index if entries else snapshot.index + 1
-        last = entries[-1].index if entries else snapshot.index
-        if first > snapshot.index + 1:
-            raise StorageFailed(
-                f"the Raft database lacks the log entries {snapshot.index + 1} to {first - 1}"
-            )
-        if hard_state.commit > max(last, snapshot.index):
-            raise StorageFailed(
-                f"the Raft database ends at {last}, yet {hard_state.commit} was committed"
-            )
+    return Disk(path, *open_parts(path, owner=owner, key_encryption_key=key_encryption_key))
 
 
 def _hard_state_of(message: Message) -> HardState | None:
@@ -463,16 +432,5 @@ def _must_sync(message: Message, known: HardState) -> bool:
     )
 
 
-def open_disk(path: Path, *, owner: str, key_encryption_key: bytes) -> Disk:
-    """Open (or make) a manager's Raft database; blocking.
-
-    Args:
-        path: the file; its directory exists and is private to the daemon's user.
-        owner: cluster and node id; a database of another owner does not open.
-        key_encryption_key: 32 bytes that unwrap the data key.
-
-    Raises:
-        WrongKey: the key does not fit.
-        StorageFailed: the file cannot be used: locked by another daemon, damaged, newer format.
-    """
-    return Disk(*open_database(path, owner=owner, key_encryption_key=key_encryption_key))
+def _is_full(error: sqlite3.Error) -> bool:
+    return "full" in str(error)  # its code is there from CPython 3.11 on

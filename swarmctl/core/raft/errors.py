@@ -12,6 +12,10 @@ class ProposalDropped(Unavailable):
     """
 
 
+class NoRoom(ProposalDropped):
+    """The leader's disk is nearly full, so it takes no changes until there is room."""
+
+
 class ConfChangeRefused(InvalidArgument):
     """A membership change that no configuration rule allows; nothing has changed."""
 

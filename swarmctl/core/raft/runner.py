@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..errors import NoLeader
-from .errors import ConfChangeRefused
+from .errors import ConfChangeRefused, NoRoom
 from .message import (
     LOCAL_APPEND,
     LOCAL_APPLY,
@@ -155,10 +155,13 @@ class Runner:
 
         Raises:
             NoLeader: this manager does not lead; nothing was appended.
+            NoRoom: the disk is nearly full; nothing was appended.
             ProposalDropped: too much is in flight; nothing was appended.
         """
         if not self._running or self._raft.role is not Role.LEADER:
             raise NoLeader
+        if self._disk.complaint:
+            raise NoRoom(self._disk.complaint)
         self._raft.propose(data)
         return self._await_last()
 

@@ -4,18 +4,22 @@ AES-256-GCM with a random nonce; the associated data binds a record to its place
 node, index, term, key), so a row that was swapped, copied from another node or replayed elsewhere
 does not open. Nonces are never derived from term and index: a restored backup may use a pair twice.
 
-The data key is wrapped by a key encryption key, which lives beside the node's certificate or, with
+The data keys are wrapped by a key encryption key, which lives beside the database or, with
 autolock, off the disk. It must not know: files, SQLite, what a record says.
 """
 
 from __future__ import annotations
 
 import secrets
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..errors import SwarmError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -68,6 +72,60 @@ class Seal:
         return f"{table}|{self._owner}|{index}|{term}|{self.key_id}".encode()
 
 
+class Keyring:
+    """The data keys of one database: the newest seals, each of them opens.
+
+    Args:
+        keys: by number; one, or several while a rotation is under way.
+        owner: see :class:`Seal`.
+
+    Attributes:
+        sealed: how many records this object has sealed with its newest key.
+    """
+
+    def __init__(self, keys: Mapping[int, bytes], owner: str) -> None:
+        self._owner = owner
+        self._seals = [Seal(keys[kid], kid, owner) for kid in sorted(keys, reverse=True)]
+        self.sealed = 0
+
+    @property
+    def key_id(self) -> int:
+        """Number of the key that seals."""
+        return self._seals[0].key_id
+
+    @property
+    def rotating(self) -> bool:
+        """True while records of an older key may be about."""
+        return len(self._seals) > 1
+
+    def add(self, key: bytes, key_id: int) -> None:
+        """Seal with another key from now on."""
+        self._seals.insert(0, Seal(key, key_id, self._owner))
+        self.sealed = 0
+
+    def forget_older(self) -> None:
+        """Keep the newest key alone."""
+        del self._seals[1:]
+
+    def seal(self, data: bytes, *, table: str, index: int, term: int = 0) -> bytes:
+        """Encrypt one record for its place."""
+        self.sealed += 1
+        return self._seals[0].seal(data, table=table, index=index, term=term)
+
+    def open(self, record: bytes, *, table: str, index: int, term: int = 0) -> bytes:
+        """Decrypt one record read from its place, whichever key it was written with.
+
+        Raises:
+            CannotOpen: none of the keys opens it.
+        """
+        for seal in self._seals[:-1]:
+            try:
+                return seal.open(record, table=table, index=index, term=term)
+            except CannotOpen:
+                continue
+        return self._seals[-1].open(record, table=table, index=index, term=term)
+
+
 def wrap_key(key_encryption_key: bytes, data_key: bytes, key_id: int) -> bytes:
     """Encrypt a data key for keeping it on disk."""
     return Seal(key_encryption_key, 0, "key").seal(data_key, table="keys", index=key_id)
@@ -79,4 +137,6 @@ def unwrap_key(key_encryption_key: bytes, wrapped: bytes, key_id: int) -> bytes:
     Raises:
         CannotOpen: the key encryption key is not the right one.
     """
+    if len(key_encryption_key) != KEY_BYTES:
+        raise CannotOpen("a key encryption key has 32 bytes")
     return Seal(key_encryption_key, 0, "key").open(wrapped, table="keys", index=key_id)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import pytest
 
 from swarmctl.core.errors import Unimplemented
-from swarmctl.core.model.cluster import EncryptionConfig, SwarmSpec
 from swarmctl.core.model.defaults import (
-    DEFAULT_SWARM_SPEC,
     insert_defaults,
     normalize_service_spec,
 )
 from swarmctl.core.model.objects import Service
 from swarmctl.core.model.release import (
     check_service_available,
-    check_swarm_available,
     service_warnings,
 )
 
@@ -46,19 +43,6 @@ def test_cluster_volumes_are_refused() -> None:
     )
     with pytest.raises(Unimplemented, match="cluster volumes are not supported"):
         check_service_available(spec)
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
-        SwarmSpec(EncryptionConfig=EncryptionConfig(AutoLockManagers=True)),
-    ],
-)
-def test_promises_that_would_not_be_kept_are_refused(spec: SwarmSpec) -> None:
-    """Security settings that nothing acts on yet are refused."""
-    with pytest.raises(Unimplemented):
-        check_swarm_available(spec)
-    check_swarm_available(DEFAULT_SWARM_SPEC)
 
 
 def test_a_plain_service_has_no_warnings() -> None:

@@ -16,6 +16,7 @@ _FOR_HOSTS = {
     "mount": "mount",
     "nsenter": "util-linux",
     "ps": "procps",
+    "strace": "strace",
     "unshare": "util-linux",
 }
 _FOR_ENGINES = {

@@ -148,29 +148,43 @@ class Member:
         )
 
     async def run(self, executor: Executor) -> None:
-        """Be a member until cancelled.
+        """Be a member until cancelled: the agent says farewell, then a leader hands over.
 
         Raises:
             StorageFailed, CertificateRefused: this node cannot take part.
         """
+        manages = trio.CancelScope(shield=True)
         async with trio.open_nursery() as nursery:
             await nursery.start(executor.run, self.node)
-            nursery.start_soon(self.managership.run, name="managership")
-            if self.is_manager:
-                with trio.move_on_after(SETTLE_S):
-                    await self.managership.settled.wait()
-            self.agent = Agent(
-                credentials=self.credentials,
-                executor=executor,
-                identity=self.node,
-                advertise_addr=self.membership.advertise_addr,
-                managers=self.dial_order,
-                on_news=self._take_news,
-                clock=self._settings.clock,
-            )
-            await nursery.start(self.agent.run)
-            nursery.start_soon(self._renew, name="ca renewal")
-            self.ready.set()
+            nursery.start_soon(self._manage, manages, name="managership")
+            try:
+                async with trio.open_nursery() as inner:
+                    await self._run_agent(executor, inner)
+                    inner.start_soon(self._renew, name="ca renewal")
+                    self.ready.set()
+            finally:
+                manages.cancel()
+
+    async def _manage(self, scope: trio.CancelScope) -> None:
+        """Be a manager for as long as the agent needs one: its farewell goes through it."""
+        with scope:
+            await self.managership.run()
+
+    async def _run_agent(self, executor: Executor, nursery: trio.Nursery) -> None:
+        """Add the agent to ``nursery``; returns when it runs."""
+        if self.is_manager:
+            with trio.move_on_after(SETTLE_S):
+                await self.managership.settled.wait()
+        self.agent = Agent(
+            credentials=self.credentials,
+            executor=executor,
+            identity=self.node,
+            advertise_addr=self.membership.advertise_addr,
+            managers=self.dial_order,
+            on_news=self._take_news,
+            clock=self._settings.clock,
+        )
+        await nursery.start(self.agent.run)
 
     async def wait_begun(self) -> None:
         """Sleep until the stay has begun, or is over."""

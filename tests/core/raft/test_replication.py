@@ -9,7 +9,7 @@ import pytest
 from swarmctl.core.errors import InvalidArgument
 from swarmctl.core.raft.config import RaftConfig
 from swarmctl.core.raft.errors import ProposalDropped
-from swarmctl.core.raft.message import Entry, Message, MessageKind, Role
+from swarmctl.core.raft.message import ConfState, Entry, Message, MessageKind, Role, Snapshot
 from swarmctl.core.raft.progress import ProgressState
 from tests.core.raft.cluster import PLAIN, Cluster, Host, entries
 
@@ -126,6 +126,17 @@ def test_an_old_append_does_not_cut_what_was_acknowledged() -> None:
     (answer,) = host.receive(Message(APPEND, 2, 1, 1, entries=entries(1)))
     assert host.log() == [(1, 1), (1, 2), (1, 3)]
     assert answer.index == 1
+
+
+def test_an_append_from_before_our_log_begins_is_answered_with_our_commit() -> None:
+    """Append consistency: its place is compacted here, so committed; a refusal would send the
+    leader back to where we have nothing to compare."""
+    founding = Snapshot(5, 2, ConfState((1, 2, 3)))
+    host = Host(1, snapshot=founding, log=(2,), term=2, **PLAIN)
+    (answer,) = host.receive(
+        Message(MessageKind.APPEND, 1, 2, 2, log_term=1, index=3, entries=entries(2, start=4))
+    )
+    assert (answer.reject, answer.index) == (False, 5)
 
 
 def test_an_append_commits_no_more_than_it_brings() -> None:

@@ -1,7 +1,8 @@
 """One member of a cluster that is nothing but the product's Raft: runner, disk, transport, mTLS.
 
 The state machine is a dictionary. Clients put over links in plain text, members talk over mTLS.
-Run by ``raft_alone``, three times.
+Puts of one moment share an entry, as transactions do in the product. Run by ``raft_alone``, three
+times.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from benchmarks.closed_loop import KEY_BYTES
+from benchmarks.closed_loop import KEY_BYTES, VALUE_BYTES
 from swarmctl.core.manager.state import APPLY_BYTES_MAX, UNCOMMITTED_BYTES_MAX
 from swarmctl.core.raft.config import RaftConfig
 from swarmctl.core.raft.disk import open_disk
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
 
+    from swarmctl.core.raft.waiting import Proposal
     from swarmctl.core.wire.link import Link
 
 HOST = "localhost"
+ITEM_BYTES = KEY_BYTES + VALUE_BYTES
 _FOUNDED = 1
-_CHUNK_KEYS = 1000
 
 
 class Table:
@@ -42,15 +44,17 @@ class Table:
         self._items = {item[:KEY_BYTES]: item for item in items}
 
     def apply(self, index: int, data: bytes) -> object:
-        """Put one value; its proposer gets the index."""
-        self._items[data[:KEY_BYTES]] = data
+        """Put the items of one entry; their proposers get the index."""
+        for place in range(0, len(data), ITEM_BYTES):
+            item = data[place : place + ITEM_BYTES]
+            self._items[item[:KEY_BYTES]] = item
         return index
 
     def skip(self, index: int) -> None:
         """Nothing is kept by index here."""
 
     def dump(self) -> Iterable[bytes]:
-        """All items; joined in the disk's thread, which no benchmark of puts should get to."""
+        """All items."""
         return list(self._items.values())
 
     def receive(self) -> Incoming:
@@ -78,6 +82,14 @@ class Incoming:
         self._table.replace(self._items)
 
 
+class _Batch:
+    """Puts that share one entry, and the entry's fate once it is proposed."""
+
+    def __init__(self) -> None:
+        self.items: list[bytes] = []
+        self.proposal: Proposal | None = None
+
+
 class Member:
     """One member: ``number`` of 1 to len(ports), which listens on its place of ``ports``."""
 
@@ -102,6 +114,7 @@ class Member:
             max_uncommitted_size=UNCOMMITTED_BYTES_MAX,
         )
         raft = Raft(number, disk.log, config, random.Random(number))
+        self._batch = _Batch()
         self._transport = Transport(self._dial, disk, lambda: None)
         self._runner = Runner(raft, disk, table, self._transport.send)
         self._transport.serve(self._runner)
@@ -149,7 +162,13 @@ class Member:
 
     async def _put(self, _link: Link, body: bytes) -> bytes:
         """Answers when a majority has it on disk and it is applied here."""
-        await self._runner.propose(body).wait()
+        batch = self._batch
+        batch.items.append(body)
+        await trio.lowlevel.checkpoint()  # the others of this moment may join
+        if batch.proposal is None:
+            self._batch = _Batch()
+            batch.proposal = self._runner.propose(b"".join(batch.items))
+        await batch.proposal.wait()
         return b""
 
     async def _leads(self, _link: Link, _body: bytes) -> bytes:

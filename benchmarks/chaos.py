@@ -1,6 +1,7 @@
 """Random trouble for a real swarm of several managers, with clients at work and a judge behind.
 
     python -m benchmarks.chaos [--minutes 10] [--managers 5] [--seed N] [--side swarmctl|swarm]
+                              [--logs DIR]
 
 Eight clients read and compare-and-set three objects through all managers, while managers are
 killed, stopped, cut off, made deaf or mute and put on lossy lines, a minority at a time. Then all
@@ -17,6 +18,7 @@ import random
 import shutil
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.sides import SWARM
@@ -42,7 +44,11 @@ def main() -> int:
     print(f"{options.managers} managers of {options.side}, seed {options.seed}", flush=True)
     with _managers(options.side, options.managers) as managers:
         storm = Storm(managers, options.seed)
-        storm.rage(options.minutes * 60)
+        try:
+            storm.rage(options.minutes * 60)
+        finally:
+            for host in managers.hosts if options.logs else ():
+                (options.logs / f"{host.host.name}.log").write_text(host.log)
     print(storm.report)
     return int(not storm.report.is_good)
 
@@ -66,6 +72,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=int, default=random.randrange(1_000_000), help="which faults; else random"
     )
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="where to keep what managers say")
     parser.add_argument("--side", choices=("swarm", "swarmctl"), default="swarmctl")
     return parser.parse_args()
 

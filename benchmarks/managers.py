@@ -191,8 +191,27 @@ class Managers:
         return True
 
     def wait_whole(self, timeout_s: float = _WHOLE_S) -> None:
-        """Wait until the swarm is whole, see :meth:`is_whole`."""
-        eventually(self.is_whole, timeout_s, every_s=0.1, what="all managers to be reachable")
+        """Wait until the swarm is whole, see :meth:`is_whole`.
+
+        Raises:
+            AssertionError: it did not come to that; says what each manager sees instead.
+        """
+        try:
+            eventually(self.is_whole, timeout_s, every_s=0.1, what="all managers to be reachable")
+        except AssertionError as error:
+            seen = "; ".join(self._seen_by(host) for host in self.hosts)
+            raise AssertionError(f"{error}; {seen}") from error
+
+    def _seen_by(self, through: ManagerHost) -> str:
+        try:
+            listed = self.nodes(through)
+        except (*NO_ANSWER, ApiError) as error:
+            return f"{through.host.name}: {error}"
+        states = [
+            f"{_name(one)} {one['Status']['State']} {_manages(one).get('Reachability')}"
+            for one in listed
+        ]
+        return f"{through.host.name}: {', '.join(sorted(states))}"
 
 
 def _name(node: dict[str, Any]) -> str:

@@ -43,7 +43,8 @@ class Report:
     Attributes:
         verdicts: of the checker, by object.
         lost: acknowledged writes that the final state does not rest on, in words.
-        contradictions: versions that fell or stood for two contents, in words.
+        contradictions: what may not be, in words: versions that fell or stood for two contents, a
+            swarm that did not become whole after a fault.
         longest_stall_s: the longest time without an acknowledged write.
         stalled_under: the fault that held or had just ended then.
         faults: how often each kind befell the managers.
@@ -112,7 +113,8 @@ class Storm:
         with self._clients():
             for fault in faults:
                 time.sleep(calm_s)
-                self._befall(fault, hold_s, leader=True)
+                if not self._befall(fault, hold_s, leader=True):
+                    break
             time.sleep(calm_s)
         self._judge()
 
@@ -125,7 +127,9 @@ class Storm:
                 hold_s = self._rng.uniform(1, 6)
                 if time.monotonic() + hold_s > until:
                     break
-                self._befall(fault, hold_s, leader=self._rng.random() < 0.5)
+                if not self._befall(fault, hold_s, leader=self._rng.random() < 0.5):
+                    until = 0.0
+                    break
             time.sleep(max(0.0, until - time.monotonic()))
         self._judge()
 
@@ -174,7 +178,8 @@ class Storm:
         for done in running:
             done.result()
 
-    def _befall(self, fault: Fault, hold_s: float, *, leader: bool) -> None:
+    def _befall(self, fault: Fault, hold_s: float, *, leader: bool) -> bool:
+        """Let a fault begin and end; False when the swarm does not become whole again."""
         victims, others = self._victims(leader=leader)
         self.report.faults[fault.name] += 1
         self._holding.append((time.monotonic(), fault.name))
@@ -184,8 +189,14 @@ class Storm:
         finally:
             fault.end(victims, others)
         ended = time.monotonic()
-        self._managers.wait_whole(_RECOVERED_S)
+        try:
+            self._managers.wait_whole(_RECOVERED_S)
+        except AssertionError as error:
+            hit = ", ".join(victim.host.name for victim in victims)
+            self.report.contradictions.append(f"after {fault.name} of {hit}: {error}")
+            return False
         self.report.recoveries_s.append(time.monotonic() - ended)
+        return True
 
     def _victims(self, *, leader: bool) -> tuple[list[ManagerHost], list[ManagerHost]]:
         """Choose a minority; a lone manager has none, and is the victim itself."""

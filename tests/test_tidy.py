@@ -66,7 +66,7 @@ swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T e
 swarmctl.core.api              proxy:T server:T backup:T forward:T
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E calls members:T forward:T
-swarmctl.core.manager          lock:T backup:E
+swarmctl.core.manager          lock:T backup:E passes
 swarmctl_docker_exec           *:T
 swarmctl_podman_exec           *:T
 """
@@ -119,6 +119,8 @@ ALLOWED = {
     "swarmctl.core.agent": DECIDER,
     "swarmctl.core.api": DECIDER | {"swarmctl.core.wire.http1"},  # requests and responses as values
     "swarmctl.core.manager": DECIDER,
+    # It lays one key's decision over the view before the next key is decided.
+    "swarmctl.core.manager.passes": DECIDER | {"swarmctl.core.store.store"},
     # An executor is written against the public surface alone, exactly like a stranger's plugin.
     "swarmctl_docker_exec": frozenset({"swarmctl.plugins"}),
     "swarmctl_podman_exec": frozenset({"swarmctl.plugins"}),
@@ -206,7 +208,7 @@ BANNED_NAMES = frozenset({"utils", "util", "common", "helpers", "helper", "misc"
 # plugin. Everything else lets it end its scope, or carries it to where it is raised.
 MAY_SWALLOW = frozenset(
     {
-        "swarmctl.core.manager.reconcile",
+        "swarmctl.core.manager.passes",
         "swarmctl.core.manager.leader",  # per component: off after three failures, with an alarm
         "swarmctl.core.api.server",
         "swarmctl.core.wire.http_server",

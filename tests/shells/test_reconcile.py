@@ -12,7 +12,8 @@ import trio.testing
 
 from swarmctl.core.clock import TrioClock
 from swarmctl.core.errors import InvalidArgument, LostLeadership
-from swarmctl.core.manager.reconcile import BUSY_PASSES_MAX, Loop, Reconciler, _Unrest
+from swarmctl.core.manager.passes import BUSY_PASSES_MAX, Unrest
+from swarmctl.core.manager.reconcile import Loop, Reconciler
 from swarmctl.core.model.change import Create, Decision, Entry, Kind, Transaction, Update
 from swarmctl.core.model.objects import Config, ConfigRow, ConfigSpec
 from swarmctl.core.raft.errors import ProposalDropped
@@ -280,8 +281,8 @@ async def test_a_key_in_a_long_storm_is_not_lost(autojump_clock: trio.testing.Mo
     scene = Scene()
     scene.create("busy")
     loop = scene.loop(finish)
-    loop._unrest["busy"] = _Unrest(busy=100_000)
-    loop._wake["busy"] = 0
+    loop.passes.unrest["busy"] = Unrest(busy=100_000)
+    loop.passes.wake["busy"] = 0
     async with trio.open_nursery() as nursery:
         nursery.start_soon(loop.run)
         await trio.sleep(2)

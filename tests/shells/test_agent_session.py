@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from swarmctl.core.agent.runner import Runner
+    from swarmctl.core.model.objects import NodeRow
 
 pytestmark = pytest.mark.still
 
@@ -63,6 +64,23 @@ async def test_a_node_that_registers_is_ready(cluster: LoneManager, host: Host) 
         assert row.api.Description.Hostname == "host-w1"
         assert row.api.Status.Addr == "10.0.0.1"
         assert host.news[0].managers[0].node_id == "manager"
+
+
+async def test_a_late_word_about_a_node_in_session_is_corrected(
+    cluster: LoneManager, host: Host
+) -> None:
+    """A verdict about a former session that is applied after the node is back does not stay."""
+
+    def down(row: NodeRow) -> NodeRow:
+        status = replace(row.api.Status, State="down", Message="heartbeat failure")
+        return replace(row, api=replace(row.api, Status=status))
+
+    async with host.daemon():
+        await cluster.until(lambda: cluster.state_of("w1") == "ready")
+        await cluster.change_node("w1", down)
+        await cluster.until(lambda: cluster.state_of("w1") == "ready")
+        await cluster.elapse(1)
+        assert cluster.state_of("w1") == "ready"
 
 
 async def test_an_assigned_task_runs(cluster: LoneManager, host: Host) -> None:

@@ -74,6 +74,7 @@ class _Session:
         sent: what the agent holds by what it was sent.
         number: of the last assignments message.
         look: set when something of the node's may have changed.
+        leaving: the agent has said farewell.
     """
 
     def __init__(self, link: Link, stream: LinkStream, node_id: str, instance: str) -> None:
@@ -85,6 +86,7 @@ class _Session:
         self.number = 0
         self.news: NodeNews | None = None
         self.look = trio.Event()
+        self.leaving = False
         self.scope = trio.CancelScope()
         self.end: SwarmError | None = None
 
@@ -286,6 +288,7 @@ class Dispatcher:
         async for chunk in session.stream:
             message = decode_from_agent(chunk)
             if isinstance(message, Farewell):
+                session.leaving = True
                 await put.send(message)
                 await trio.sleep_forever()  # what comes after is no sign of staying
             self._presence.hear(session.node_id, session.period_s)
@@ -330,6 +333,7 @@ class Dispatcher:
         """Send what the node shall hold, and every change of it."""
         while True:
             session.look = trio.Event()
+            await self._keep_ready(session)
             news = self._news(session.node_id)
             if news != session.news:
                 session.news = news
@@ -342,6 +346,16 @@ class Dispatcher:
                     session.number = part.number
                     await session.send(part)
             await session.look.wait()
+
+    async def _keep_ready(self, session: _Session) -> None:
+        """Write again that a node is ready when a late word about it says otherwise.
+
+        When it registered, a verdict of silence or the farewell of its former session may have been
+        on its way to the log, and nothing else would ever correct that.
+        """
+        row = self._view.node(session.node_id)
+        if row is not None and row.api.Status.State != "ready" and not session.leaving:
+            await self._rows.set_state(session.node_id, "ready", row.api.Status.Message)
 
     def _note_sent(self, session: _Session, wanted: NodeSet) -> None:
         self._forget_sent(session)

@@ -2,8 +2,9 @@
 
 Laws (DESIGN section 6):
 
-- **Deterministic**: the same entries give the same tables on every manager. No clock, no fresh
-  ids, no settings; times and ids come inside the entry.
+- **Deterministic**: the same entries give the same tables and the same answers on every manager.
+  No clock, no fresh ids, no settings; times and ids come inside the entry. The order in which an
+  index gives its ids is not the same everywhere: a snapshot does not keep it.
 - **Total**: any entry that decodes gives Applied or Conflict for each of its transactions, never an
   exception.
 - **Judged alone, in order**: a transaction sees its predecessors in the entry, takes effect whole
@@ -194,18 +195,18 @@ def _check(view: Overlay, requirement: Requirement) -> Conflict | None:
             return Conflict(kind=ConflictKind.VERSION, ref=requirement.ref)
         return None
     if isinstance(requirement, Unreferenced):
-        holders = view.referrers(requirement.ref)
+        holders = tuple(sorted(view.referrers(requirement.ref)))
         if holders:
             return Conflict(kind=ConflictKind.REFERENCED, ref=requirement.ref, holders=holders)
         return None
     if isinstance(requirement, Free):
-        held = view.holders(requirement.index, requirement.key)
+        held = tuple(sorted(view.holders(requirement.index, requirement.key)))
         others = tuple(holder for holder in held if holder != requirement.holder)
         if others:
             text = f"{requirement.index.value} {requirement.key} is taken"
             return Conflict(kind=ConflictKind.HELD, holders=others, text=text)
         return None
-    held = view.holders(requirement.index, requirement.key)
+    held = tuple(sorted(view.holders(requirement.index, requirement.key)))
     if len(held) < requirement.count:
         text = f"{requirement.index.value} {requirement.key} needs {requirement.count} holders"
         return Conflict(kind=ConflictKind.COUNT, holders=held, text=text)

@@ -18,3 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--raft-seeds", type=int, default=60, help="how many seeds tests/sim plays for consensus"
     )
     parser.addoption("--raft-first-seed", type=int, default=0, help="the first of them")
+    parser.addoption(
+        "--cluster-seeds", type=int, default=300, help="how many seeds tests/sim plays of clusters"
+    )
+    parser.addoption("--cluster-first-seed", type=int, default=0, help="the first of them")

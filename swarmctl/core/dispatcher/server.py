@@ -74,7 +74,7 @@ class _Session:
         sent: what the agent holds by what it was sent.
         number: of the last assignments message.
         look: set when something of the node's may have changed.
-        leaving: the agent has said farewell.
+        over: the agent has said farewell, or was given up; the session is no sign of life any more.
     """
 
     def __init__(self, link: Link, stream: LinkStream, node_id: str, instance: str) -> None:
@@ -86,7 +86,7 @@ class _Session:
         self.number = 0
         self.news: NodeNews | None = None
         self.look = trio.Event()
-        self.leaving = False
+        self.over = False
         self.scope = trio.CancelScope()
         self.end: SwarmError | None = None
 
@@ -288,7 +288,7 @@ class Dispatcher:
         async for chunk in session.stream:
             message = decode_from_agent(chunk)
             if isinstance(message, Farewell):
-                session.leaving = True
+                session.over = True
                 await put.send(message)
                 await trio.sleep_forever()  # what comes after is no sign of staying
             self._presence.hear(session.node_id, session.period_s)
@@ -354,7 +354,7 @@ class Dispatcher:
         on its way to the log, and nothing else would ever correct that.
         """
         row = self._view.node(session.node_id)
-        if row is not None and row.api.Status.State != "ready" and not session.leaving:
+        if row is not None and row.api.Status.State != "ready" and not session.over:
             await self._rows.set_state(session.node_id, "ready", row.api.Status.Message)
 
     def _note_sent(self, session: _Session, wanted: NodeSet) -> None:
@@ -385,6 +385,7 @@ class Dispatcher:
         """Close the link of a node that is silent for too long."""
         session = self._sessions.get(node_id)
         if session is not None:
+            session.over = True
             session.link.close("no heartbeat for three periods")
 
     # --- changes ---

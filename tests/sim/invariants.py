@@ -1,0 +1,202 @@
+"""The tables as the log has made them, and what must hold in them after every entry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swarmctl.core.model.change import Kind, Ref
+from swarmctl.core.model.objects import NodeRow, ServiceRow, TaskRow
+from swarmctl.core.model.task import TaskState
+from swarmctl.core.orchestrator.enforcer import REASON
+from swarmctl.core.orchestrator.restart import STOP_TIMEOUT_NS
+from swarmctl.core.scheduler.resources import demand_of
+from swarmctl.core.store.view import version_of
+from tests.sim.queue import S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from swarmctl.core.model.objects import Row
+    from swarmctl.core.store.store import RowChange
+
+Key = tuple[str, ...]
+_NODE = Kind.NODE
+LOST_LATELY_NS = 3 * S
+
+
+class Wrong(AssertionError):
+    """The tables say what they may never say."""
+
+
+class Tables:
+    """Rows, and who holds what.
+
+    Attributes:
+        rows: every row by table and id.
+        now: the onlooker's time, in nanoseconds.
+        evictions: tasks that had to leave a node that no longer suited them.
+        clocks_agree: what leaders' stamps say of durations is true.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[Ref, Row] = {}
+        self.now = 0
+        self.clocks_agree = True
+        self.evictions = 0
+        self._made: dict[str, int] = {}
+        self._lost: dict[str, int] = {}
+        self._dead: set[Ref] = set()
+        self._holders: dict[Key, set[str]] = {}
+        self._cpu: dict[str, int] = {}
+
+    def found(self, rows: Iterable[Row], refs: Iterable[Ref]) -> None:
+        """Take the founding rows."""
+        self.rows = dict(zip(refs, rows, strict=True))
+
+    def take(self, index: int, changes: tuple[RowChange, ...]) -> None:
+        """Take one entry's changes, and see that all is well after the last of them.
+
+        Raises:
+            Wrong: what is not.
+        """
+        touched: dict[Key, None] = {}
+        nodes: dict[str, None] = {}
+        for ref, before, after in changes:
+            if before != self.rows.get(ref):
+                raise Wrong(f"entry {index} changes a {ref} that nobody had written")
+            if ref.kind is _NODE:
+                self._see_node(before, after)
+            if after is None:
+                self._see_deletion(index, before)
+                del self.rows[ref]
+                self._dead.add(ref)
+            else:
+                _see_forward(index, ref, before, after)
+                if before is None and ref in self._dead:
+                    raise Wrong(f"{ref} comes back at {index}")
+                if before is None:
+                    self._made[ref.id] = self.now
+                self.rows[ref] = after
+            if _is_evicted(before, after):
+                self.evictions += 1
+            for row, sign in ((before, -1), (after, 1)):
+                if row is not None:
+                    self._book(row, sign, touched, nodes)
+        for key in touched:
+            holders = self._holders.get(key, ())
+            if len(holders) > 1:
+                raise Wrong(f"entry {index}: {' '.join(key)} is held by {sorted(holders)}")
+        for node in nodes:
+            self._see_room(index, node)
+
+    def see_overlap(self, task: TaskRow, other: TaskRow) -> None:
+        """Two containers of one slot run at the same time; see that it had to be.
+
+        It has to when the elder is known to have ended or is on a node that was taken for lost when
+        its successor was made, or when it did not stop in time.
+
+        Raises:
+            Wrong: it had not.
+        """
+        if other.private.spec_index > task.private.spec_index:
+            task, other = other, task
+        if other.api.Status.State > TaskState.RUNNING or not self.clocks_agree:
+            return
+        made_at = self._made.get(task.api.ID, 0)
+        lost_at = self._lost.get(other.api.NodeID, -LOST_LATELY_NS)
+        if self._is_lost(other.api.NodeID) or lost_at >= made_at - LOST_LATELY_NS:
+            return
+        if self.now - made_at < STOP_TIMEOUT_NS - S:
+            raise Wrong(f"task {task.api.ID} starts beside {other.api.ID} of its slot")
+
+    def _is_lost(self, node_id: str) -> bool:
+        node = self.rows.get(Ref(_NODE, node_id))
+        return not isinstance(node, NodeRow) or node.api.Status.State == "down"
+
+    def _see_node(self, before: Row | None, after: Row | None) -> None:
+        """Note when a node was down last; see that no grace is cut short."""
+        if not isinstance(before, NodeRow):
+            return
+        was, private = before.api.Status, before.private
+        if was.State == "down" or (isinstance(after, NodeRow) and after.api.Status.State == "down"):
+            self._lost[before.api.ID] = self.now
+        if not isinstance(after, NodeRow) or not self.clocks_agree:
+            return
+        status = after.api.Status
+        judged = status.State == "down" and status.Message == "heartbeat failure"
+        excused = was.State == "disconnected" and after.api.UpdatedAt < private.grace_until - S
+        if judged and excused:
+            raise Wrong(f"node {before.api.ID} is down within the grace that it has")
+
+    def _see_deletion(self, index: int, before: Row | None) -> None:
+        """See that no task is forgotten that may still run."""
+        lives = isinstance(before, TaskRow) and _holds_place(before)
+        if lives and Ref(_NODE, before.api.NodeID) in self.rows:
+            raise Wrong(f"task {before.api.ID} is deleted at {index} and may still run")
+
+    def _book(self, row: Row, sign: int, touched: dict[Key, None], nodes: dict[str, None]) -> None:
+        for key in _exclusive(row):
+            touched[key] = None
+            holders = self._holders.setdefault(key, set())
+            if sign > 0:
+                holders.add(row.api.ID)
+            else:
+                holders.discard(row.api.ID)
+        if isinstance(row, TaskRow) and _holds_place(row):
+            nodes[row.api.NodeID] = None
+            demand = demand_of(row).cpu
+            self._cpu[row.api.NodeID] = self._cpu.get(row.api.NodeID, 0) + sign * demand
+
+    def _see_room(self, index: int, node_id: str) -> None:
+        node = self.rows.get(Ref(_NODE, node_id))
+        if isinstance(node, NodeRow):
+            offered = node.api.Description.Resources.NanoCPUs
+            if self._cpu.get(node_id, 0) > offered:
+                raise Wrong(f"entry {index}: node {node_id} is given more than it has")
+
+
+def _see_forward(index: int, ref: Ref, before: Row | None, after: Row) -> None:
+    if version_of(after) != index:
+        raise Wrong(f"{ref} is written at {index} with version {version_of(after)}")
+    if before is None:
+        return
+    if version_of(before) > index:  # one entry may write a row several times
+        raise Wrong(f"{ref} had version {version_of(before)} before {index}")
+    if isinstance(before, TaskRow) and isinstance(after, TaskRow):
+        one, other = before.api, after.api
+        if other.Status.State < one.Status.State or other.DesiredState < one.DesiredState:
+            raise Wrong(f"task {ref.id} goes back at {index}")
+        if one.NodeID and other.NodeID != one.NodeID:
+            raise Wrong(f"task {ref.id} moves from {one.NodeID} to {other.NodeID} at {index}")
+
+
+def _is_evicted(before: Row | None, after: Row | None) -> bool:
+    if not isinstance(before, TaskRow) or not isinstance(after, TaskRow):
+        return False
+    return after.api.Status.Err == REASON and before.api.Status.Err != REASON
+
+
+def _holds_place(task: TaskRow) -> bool:
+    return TaskState.ASSIGNED <= task.api.Status.State <= TaskState.RUNNING
+
+
+def _exclusive(row: Row) -> Iterable[Key]:
+    """Return what only one row may hold at a time."""
+    if isinstance(row, TaskRow):
+        task = row.api
+        if task.ServiceID and task.DesiredState <= TaskState.RUNNING:
+            yield ("slot", task.ServiceID, str(task.Slot))
+        if _holds_place(row):
+            for port in demand_of(row).ports:
+                yield ("host port", task.NodeID, port)
+        if task.Status.State <= TaskState.RUNNING:
+            for attachment in task.NetworksAttachments:
+                for address in attachment.Addresses:
+                    yield ("address", attachment.Network.ID, address)
+    elif isinstance(row, ServiceRow):
+        for published in row.api.Endpoint.Ports:
+            if published.PublishedPort and published.PublishMode == "ingress":
+                yield ("port", published.Protocol, str(published.PublishedPort))
+        for vip in row.api.Endpoint.VirtualIPs:
+            yield ("address", vip.NetworkID, vip.Addr)
+        yield ("name", row.api.Spec.Name)

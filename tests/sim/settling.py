@@ -1,0 +1,240 @@
+"""The end of a run: no more faults, and everything has to come to what was asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swarmctl.core.manager.pipeline import reconcilers
+from swarmctl.core.model.change import Applied, Kind, Ref
+from swarmctl.core.model.objects import NodeRow, ServiceRow, TaskRow
+from swarmctl.core.model.task import TaskState
+from swarmctl.core.raft.errors import ConfChangeRefused, ProposalDropped
+from swarmctl.core.raft.message import ConfChange
+from swarmctl.core.store.view import ref_of
+from swarmctl.plugins.spread import SpreadScheduler
+from tests.sim.chaos import correct_roles
+from tests.sim.clients import Request
+from tests.sim.queue import MS, S
+
+if TYPE_CHECKING:
+    from tests.sim.clients import Client
+    from tests.sim.cluster import Cluster
+    from tests.sim.member import Manager
+
+LOOK_EVERY_NS = S // 2
+LONGEST_NS = 240 * S
+STEPS_MAX = 60_000
+
+
+class Settling:
+    """Lets a mended cluster run until there is nothing left to say."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._insisted = False
+
+    def run(self) -> None:
+        """Run until all is well.
+
+        Raises:
+            AssertionError: it does not become well; the text says what is missing.
+        """
+        cluster = self._cluster
+        cluster.chaos.stop()
+        cluster.open_for_clients = False
+        cluster.bad_images = 0.0
+        cluster.note("no more faults")
+        for host in cluster.hosts.values():
+            if not host.up:
+                host.start()
+            if host.manager is not None:
+                host.manager.disk.slowness_ns = cluster.options.disk_ms * MS
+        end = cluster.queue.now + LONGEST_NS
+        began = cluster.queue.now
+        wrong = "nothing was looked at"
+        steps = 0
+        while cluster.queue.now < end:
+            look_at = cluster.queue.now + LOOK_EVERY_NS
+            while cluster.queue.now < look_at and steps < STEPS_MAX:
+                cluster.queue.step()
+                steps += 1
+            if steps >= STEPS_MAX:
+                break
+            wrong = self._what_is_wrong()
+            if not wrong:
+                cluster.counts["seconds to settle"] += (cluster.queue.now - began) // S
+                return
+        after_s = (cluster.queue.now - began) // S
+        raise AssertionError(f"not at rest {after_s} s after the last fault: {wrong}")
+
+    def _what_is_wrong(self) -> str:
+        cluster = self._cluster
+        leader = cluster.leader()
+        if leader is None:
+            return "nobody leads"
+        if cluster.pending_requests:
+            return f"{cluster.pending_requests} writes have no answer"
+        if not self._insisted:
+            self._insisted = True
+            self._activate_nodes()
+            return "the nodes are being activated"
+        return (
+            self._membership(leader)
+            or self._nodes()
+            or self._services()
+            or self._containers()
+            or self._managers(leader)
+            or self._rest(leader)
+        )
+
+    def _activate_nodes(self) -> None:
+        """Have every node take tasks again, in the zone that some services ask for."""
+        cluster = self._cluster
+        for place in range(len(cluster.hosts)):
+            for kind, text in (("node", "active"), ("label", "a")):
+                request = Request(f"end-{kind}-{place}", kind, "", place, text)
+                cluster.scope.start(_insist(cluster.clients[0], request))
+
+    def _membership(self, leader: Manager) -> str:
+        state = leader.membership
+        if self._cluster.options.membership == "roles":
+            wrong = self._wishes(leader)
+            if wrong:
+                return wrong
+        elif correct_roles(leader):
+            return "nodes' rows do not know the members"
+        self._help_the_lost(leader)
+        if state.voters_outgoing:
+            if not state.auto_leave:
+                try:
+                    leader.runner.reconfigure(ConfChange())
+                    leader.kick()
+                except (ConfChangeRefused, ProposalDropped):
+                    pass
+            return "the membership is joint"
+        members = {*state.voters, *state.learners}
+        for host in self._cluster.hosts.values():
+            if host.raft_id and host.raft_id not in members:
+                if host.raft_id in leader.runner.removed:
+                    return f"{host.name} does not know that it was removed"
+                host.stop_manager()  # its addition was never committed
+        return ""
+
+    def _wishes(self, leader: Manager) -> str:
+        """Whoever shall be a manager has a vote, and nobody else is a member."""
+        for row in leader.view.nodes():
+            wished, number = row.api.Spec.Role == "manager", row.private.raft_id
+            if wished != (number in leader.membership.voters):
+                self._help_the_lost(leader)
+                return f"node {row.api.ID} shall be a {row.api.Spec.Role} and is none"
+        return ""
+
+    def _help_the_lost(self, leader: Manager) -> None:
+        """Tell a node where the managers are that knows none of those there are now.
+
+        It was away while all managers were replaced; an administrator has to tell it.
+        """
+        for host in self._cluster.hosts.values():
+            known = [self._cluster.hosts[name].manager for name in host.managers_known]
+            if not any(known):
+                self._cluster.counts["nodes that knew no manager"] += 1
+                host.managers_known = [leader.host.name]
+
+    def _managers(self, leader: Manager) -> str:
+        """Every member has the very same tables."""
+        checks = self._cluster.checks
+        state = leader.membership
+        for raft_id in (*state.voters, *state.learners):
+            manager = self._cluster.member(raft_id)
+            if manager is None:
+                return f"member {raft_id} does not run"
+            if manager.store.index != checks.frontier:
+                return f"{manager.host.name} is at {manager.store.index} of {checks.frontier}"
+            rows, _ = manager.store.contents()
+            if {ref_of(row): row for row in rows} != checks.tables.rows:
+                raise AssertionError(f"{manager.host.name} has other tables")
+        return ""
+
+    def _rows(self, kind: type) -> list:  # type: ignore[type-arg]
+        rows = self._cluster.checks.tables.rows
+        return [row for row in rows.values() if isinstance(row, kind)]
+
+    def _nodes(self) -> str:
+        for node in self._rows(NodeRow):
+            if node.api.Status.State != "ready" or node.api.Spec.Availability != "active":
+                return (
+                    f"node {node.api.ID} is {node.api.Status.State}, {node.api.Spec.Availability}"
+                )
+        return ""
+
+    def _services(self) -> str:
+        running: dict[str, set[int]] = {}
+        images: dict[str, set[str]] = {}
+        for task in self._rows(TaskRow):
+            wanted, state = task.api.DesiredState, task.api.Status.State
+            if Ref(Kind.SERVICE, task.api.ServiceID) not in self._cluster.checks.tables.rows:
+                return f"task {task.api.ID} of no service"
+            if wanted <= TaskState.RUNNING:
+                if state is not TaskState.RUNNING:
+                    return f"task {task.api.ID} is {state.value}: {task.api.Status.Err}"
+                running.setdefault(task.api.ServiceID, set()).add(task.api.Slot)
+                image = task.api.Spec.ContainerSpec.Image
+                images.setdefault(task.api.ServiceID, set()).add(image)
+            elif TaskState.ASSIGNED <= state <= TaskState.RUNNING:
+                return f"task {task.api.ID} is still {state.value}"
+        for service in self._rows(ServiceRow):
+            replicas = service.api.Spec.Mode.Replicated.Replicas
+            image = service.api.Spec.TaskTemplate.ContainerSpec.Image
+            if images.get(service.api.ID, {image}) != {image}:
+                return f"{service.api.Spec.Name} runs {images[service.api.ID]}, not {image}"
+            found = len(running.get(service.api.ID, ()))
+            if found != replicas and service.api.Spec.Name != "job":
+                return f"{service.api.Spec.Name} has {found} of {replicas} tasks"
+        return ""
+
+    def _containers(self) -> str:
+        wanted = {
+            (task.api.NodeID, task.api.ID)
+            for task in self._rows(TaskRow)
+            if task.api.Status.State is TaskState.RUNNING
+        }
+        found = {
+            (host.name, task_id)
+            for host in self._cluster.hosts.values()
+            for task_id in host.containers
+        }
+        if wanted != found:
+            return f"containers differ from tasks: {sorted(wanted ^ found)[:3]}"
+        held = {
+            (host.name, task_id)
+            for host in self._cluster.hosts.values()
+            if host.agent is not None
+            for task_id in host.agent.runners
+        }
+        assigned = {
+            (task.api.NodeID, task.api.ID)
+            for task in self._rows(TaskRow)
+            if task.api.Status.State >= TaskState.ASSIGNED
+        }
+        if held != assigned:
+            return f"agents do not hold what is assigned: {sorted(held ^ assigned)[:3]}"
+        return ""
+
+    def _rest(self, leader: Manager) -> str:
+        """Fresh reconcilers want nothing."""
+        now = leader.host.now()
+        for one in reconcilers(SpreadScheduler()):
+            for key in one.keys(leader.view, None):
+                overlay = leader.view.overlay()
+                wanted = one.decide(overlay, key, now, self._cluster.new_id).transactions
+                if wanted:
+                    return f"{one.name} wants something of {key}: {wanted[0].changes[:1]}"
+        return ""
+
+
+async def _insist(client: Client, request: Request) -> None:
+    """Have a request applied, again as a new one for as long as others are faster."""
+    tries = 0
+    while not isinstance(await client.write(request), Applied):
+        tries += 1
+        request = request._replace(request_id=f"{request.request_id}-{tries}")

@@ -125,11 +125,11 @@ async def _ask_outside(
         InvalidArgument: an external CA is needed and not there.
         SwarmError: the present root's external CA did not vouch for the new root.
     """
-    current, external = change.base[0], manager.ca.external
+    current = change.base[0]
     for word, cert in change.reachable:
         among = externals_of(config, cert, current)
         try:
-            await external.first_reachable(among, cert)
+            await manager.ca.external.first_reachable(among, cert)
         except ExternalCAFailed as error:
             raise InvalidArgument(
                 "there must be at least one valid, reachable external CA corresponding to the "
@@ -143,7 +143,7 @@ async def _ask_outside(
         request = cross_sign_request(root_request(cert.encode(), key.encode()))
         among = externals_of(config, current, current)
         try:
-            answer = await external.sign(among, request, current)
+            answer = await manager.ca.external.sign(among, request, current)
             cross_signed = settings.accept_cross_signed(answer, cert, current)
         except (ExternalCAFailed, CertificateRefused) as error:
             raise SwarmError(

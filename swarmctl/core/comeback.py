@@ -1,7 +1,7 @@
 """Coming back to a swarm with a certificate that has expired, at the daemon's start or later.
 
 A manager helps itself from its own tables (``reissue.py``). Anybody else is given a new certificate
-by a manager, for a join token of its role (decision 0006), and goes on under its own id. Until then
+by a manager, for a join token of its role (decision 0008), and goes on under its own id. Until then
 nothing of the node's stay is touched. It must not know tasks, or how a stay is lived.
 """
 

@@ -8,6 +8,7 @@ elsewhere each is written when it changes.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 0.2
 _BAR_WIDTH = 40
+_NAMED = 5
+_ISSUER = ("CertIssuerSubject", "CertIssuerPublicKey")
 _NEEDS_ROTATE = ("ca-cert", "ca-key", "cert-expiry", "external-ca")
 
 
@@ -99,6 +102,7 @@ class Look(NamedTuple):
     Attributes:
         digest: of the root that the swarm trusts now.
         certificates, roots: how many nodes have the wanted one.
+        missing: names of nodes that are down and have not renewed, which hold it up.
     """
 
     digest: str
@@ -106,13 +110,18 @@ class Look(NamedTuple):
     roots: int
     nodes: int
     done: bool
+    missing: tuple[str, ...] = ()
 
     def lines(self) -> tuple[tuple[str, int | None], ...]:
-        """Name and number of each line; None for the digest."""
+        """Name and number of each line; None for one without."""
+        names = ", ".join(self.missing[:_NAMED])
+        more = f" and {len(self.missing) - _NAMED} more" if len(self.missing) > _NAMED else ""
+        waits = f"  waits for nodes that are down: {names}{more}" if self.missing else ""
         return (
             (f"desired root digest: sha256:{self.digest}", None),
             ("  rotated TLS certificates", self.certificates),
             ("  rotated CA certificates", self.roots),
+            *(((waits, None),) if waits else ()),
         )
 
 
@@ -120,17 +129,26 @@ def look_at(swarm: Json, nodes: Sequence[Json]) -> Look:
     """Judge what the daemon says of the swarm and its nodes."""
     wanted = swarm["TLSInfo"]
     shown = [(node.get("Description") or {}).get("TLSInfo") or {} for node in nodes]
-    certificates = sum(
-        all(
-            info.get(key) == wanted.get(key) for key in ("CertIssuerSubject", "CertIssuerPublicKey")
+    issuer = [wanted.get(key) for key in _ISSUER]
+    behind = [
+        node
+        for node, info in zip(nodes, shown, strict=True)
+        if [info.get(key) for key in _ISSUER] != issuer
+    ]
+    certificates = len(nodes) - len(behind)
+    missing = tuple(
+        sorted(
+            (node.get("Description") or {}).get("Hostname") or node["ID"]
+            for node in behind
+            if node["Status"].get("State") == "down"
         )
-        for info in shown
     )
     renewed = certificates == len(nodes) and not swarm["RootRotationInProgress"]
     # Before everybody has renewed the roots of nodes say nothing: they all trust the old one.
     roots = sum(info.get("TrustRoot") == wanted["TrustRoot"] for info in shown) if renewed else 0
     digest = hashlib.sha256(wanted["TrustRoot"].encode()).hexdigest()
-    return Look(digest, certificates, roots, len(nodes), renewed and roots == len(nodes))
+    done = renewed and roots == len(nodes)
+    return Look(digest, certificates, roots, len(nodes), done, missing)
 
 
 def _wait(api: Api, screen: _Lines | _Nothing) -> bool:
@@ -178,7 +196,7 @@ class _Lines:
 
 
 class _Bars(_Lines):
-    """For a terminal: three lines, drawn over the ones before."""
+    """For a terminal: the lines are drawn over the ones before."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,9 +204,11 @@ class _Bars(_Lines):
 
     def show(self, look: Look) -> None:
         if self._drawn:
-            click.echo(f"\x1b[{self._drawn}A", nl=False)
+            click.echo(f"\x1b[{self._drawn}A\x1b[J", nl=False, color=True)
+        width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be drawn over
         for name, number in look.lines():
-            click.echo(f"\x1b[2K{name}" + ("" if number is None else _bar(number, look.nodes)))
+            line = name if number is None else name + _bar(number, look.nodes)
+            click.echo(line[:width])
         self._drawn = len(look.lines())
 
 

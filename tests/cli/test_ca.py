@@ -159,6 +159,41 @@ def test_progress_counts_nodes_and_ends_with_the_root(stub: Stub, run: Callable[
     assert at[0] == len(looks)
 
 
+def test_who_holds_a_rotation_up_is_named() -> None:
+    """Nodes that are down and have not renewed are named, five at most; those that are there are
+    only a matter of time."""
+    info = {"TLSInfo": trust(OLD, "a2V5")}
+    there = node(Description={"Hostname": "there", **info})
+    away = [
+        node(ID=f"n{at}", Status={"State": "down"}, Description={"Hostname": f"h{at}", **info})
+        for at in range(7)
+    ]
+    rotating = swarm(OLD, "bmV3", rotating=True)
+    assert len(ca.look_at(rotating, [there]).lines()) == 3
+    waits = "  waits for nodes that are down: "
+    assert ca.look_at(rotating, [there, away[1], away[0]]).lines()[3] == (f"{waits}h0, h1", None)
+    said = f"{waits}h0, h1, h2, h3, h4 and 2 more"
+    assert ca.look_at(rotating, away).lines()[3] == (said, None)
+    renewed = [{**each, "Description": {"TLSInfo": trust(OLD, "bmV3")}} for each in away]
+    assert len(ca.look_at(rotating, renewed).lines()) == 3
+
+
+def test_a_terminal_shows_bars_over_one_another(
+    capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look replaces the one before, also when it has fewer lines, and no line wraps."""
+    monkeypatch.setenv("COLUMNS", "60")
+    bars = ca._Bars()
+    bars.show(ca.Look("d" * 64, 1, 0, 2, False, ("h1",)))
+    bars.show(ca.Look("e" * 64, 2, 2, 2, True))
+    drawn = capfdbinary.readouterr().out.decode()
+    first, second = drawn.split("\x1b[4A\x1b[J")
+    assert first.splitlines()[3] == "  waits for nodes that are down: h1"
+    assert "=" * 10 + " " in first.splitlines()[1]
+    assert len(second.splitlines()) == 3
+    assert max(map(len, (*first.splitlines(), *second.splitlines()))) == 59
+
+
 def test_update_changes_what_was_named(stub: Stub, run: Callable[..., Ran]) -> None:
     """Only the settings that were named differ; without any the help is shown."""
     ran = run("update", "--cert-expiry", "3h", "--max-snapshots", "2", "--task-history-limit=9")

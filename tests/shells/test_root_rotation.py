@@ -18,6 +18,8 @@ from swarmctl.core.clock import SystemClock
 from swarmctl.core.errors import UnknownAuthority
 from swarmctl.core.manager.reconcile import Reconciler
 from swarmctl.core.model.change import Delete, Kind, Ref, Update
+from swarmctl.core.wire.connect import dial, present_identity
+from swarmctl.core.wire.tls import PeerRefused, client_context
 
 from .local_swarm import Machine, private_of, state_of, until, write
 
@@ -110,6 +112,29 @@ async def test_a_rotation_reaches_every_node_and_waits_for_the_stopped(tmp_path:
             with pytest.raises(UnknownAuthority, match="root CA was rotated since"):
                 await late.join(newcomer, boss.address, token)
             await late.join(newcomer, boss.address, private_of(manager).worker_token)
+
+
+async def test_certificates_of_the_old_root_open_nothing_afterwards(tmp_path: Path) -> None:
+    """What somebody signed with the old root's key, or kept from before, is refused on every new
+    connection once the rotation is over, without a restart."""
+    boss, here = watchful(tmp_path / "boss"), Machine(tmp_path / "here")
+    async with boss.daemon() as manager, here.daemon() as worker:
+        await boss.init(manager)
+        await here.join(worker, boss.address, private_of(manager).worker_token)
+        kept = identity.load(here.state_dir).pair
+        host, port = identity.split_address(boss.address)
+
+        async def knock(root_pem: str) -> None:
+            context = client_context(root_pem)
+            present_identity(context, kept.cert_pem.decode(), kept.key_pem.decode())
+            link = await dial(host, port, context, server_hostname="swarm-manager")
+            await link.hang_up()
+
+        await knock(private_of(manager).ca_cert)
+        new_root = await rotate(manager)
+        await until(lambda: private_of(manager).ca_cert == new_root and behind(manager) == [])
+        with pytest.raises(PeerRefused, match="another swarm, or to a root that was rotated away"):
+            await knock(new_root)
 
 
 async def test_removing_the_missing_node_ends_a_rotation(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def certificate_in(status: int, body: bytes) -> bytes:
         raise ExternalCAFailed(f"it answered with status {status}: {_quoted(body)}")
     try:
         answer = msgspec.json.decode(body, type=_Answer)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:  # the latter for "[[[[..."
         raise ExternalCAFailed(f"it answered with something else than CFSSL's JSON: {error}") from (
             error
         )

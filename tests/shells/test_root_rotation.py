@@ -137,6 +137,31 @@ async def test_certificates_of_the_old_root_open_nothing_afterwards(tmp_path: Pa
             await knock(new_root)
 
 
+async def test_a_node_that_joins_in_the_middle_is_of_the_coming_root(tmp_path: Path) -> None:
+    """The token of before lets in while a rotation waits; the newcomer's certificate is the coming
+    root's, so it is asked for no other, and it trusts the new root with everybody else."""
+    boss, away, late = (watchful(tmp_path / name) for name in ("boss", "away", "late"))
+    async with boss.daemon() as manager:
+        await boss.init(manager)
+        token = private_of(manager).worker_token
+        async with away.daemon() as other:
+            await away.join(other, boss.address, token)
+            away_id = other.node_id
+            await until(lambda: state_of(manager, away_id) == "ready")
+        new_root = await rotate(manager)
+        await until(lambda: behind(manager) == ["away"])
+        async with late.daemon() as newcomer:
+            await late.join(newcomer, boss.address, token)
+            pair = identity.load(late.state_dir).pair
+            await until(lambda: state_of(manager, newcomer.node_id) == "ready")
+            assert behind(manager) == ["away"]
+            async with away.daemon():
+                await until(lambda: private_of(manager).ca_cert == new_root)
+                await until(lambda: behind(manager) == [])
+            assert identity.load(late.state_dir).pair == pair
+            assert root_on_disk(late) == new_root
+
+
 async def test_removing_the_missing_node_ends_a_rotation(tmp_path: Path) -> None:
     """A node that never comes back is removed, and the rotation is over."""
     boss, away = watchful(tmp_path / "boss"), Machine(tmp_path / "away")

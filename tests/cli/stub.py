@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import socketserver
+import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -73,6 +74,11 @@ class Stub:
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Tell of errors, but for a client that hung up: the commands do, when they are done."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def get_request(self) -> tuple[Any, Any]:
         connection, _ = super().get_request()

@@ -192,6 +192,37 @@ async def test_renewals_and_roots_in_any_order_stay_vouched_for(
 
 
 @still
+async def test_a_renewal_or_a_root_cancelled_anywhere_leaves_a_whole_identity(
+    cluster: LoneManager, tmp_path: Path
+) -> None:
+    """Cancelled after any number of steps, what is on the disk is what is in use, and its root
+    leads to its certificate."""
+    credentials = await cluster.admit("w1")
+    identity.store(tmp_path, credentials.material)
+    new_root = await begin_rotation(cluster)
+    roots = (new_root, credentials.material.root_pem)
+    now_ns = cluster.clock.now()
+    await renew(cluster.credentials, tmp_path / "manager", [ADDRESS], now_ns)
+    done = 0
+    for steps in range(200):
+        before = credentials.material
+        async with trio.open_nursery() as nursery:
+            if steps % 2:
+                nursery.start_soon(trust, credentials, tmp_path, roots[steps // 2 % 2], now_ns)
+            nursery.start_soon(renew, credentials, tmp_path, [ADDRESS], now_ns)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        assert_vouched(credentials, tmp_path, now_ns)
+        done += credentials.material.pair != before.pair
+        if done == 5:
+            break
+        if done == 0 and steps == 0:
+            await renew(credentials, tmp_path, [ADDRESS], now_ns)  # of the coming root from here on
+    assert done == 5
+
+
+@still
 async def test_a_shorter_life_counts_from_the_next_renewal(
     cluster: LoneManager, tmp_path: Path
 ) -> None:

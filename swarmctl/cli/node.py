@@ -220,7 +220,32 @@ def ps(call: Invocation) -> None:
         raise Failure("\n".join(errors))
 
 
-# --- update, rm ----------------------------------------------------------------------------------
+# --- promote, demote, update, rm -----------------------------------------------------------------
+
+
+@command("promote NODE [NODE...]", "Promote one or more nodes to manager in the swarm", arity=SOME)
+def promote(call: Invocation) -> None:
+    """Wish nodes to be managers, one after the other; the first that cannot be ends it."""
+    _change_roles(call, "manager", "Node {} promoted to a manager in the swarm.")
+
+
+@command("demote NODE [NODE...]", "Demote one or more nodes from manager in the swarm", arity=SOME)
+def demote(call: Invocation) -> None:
+    """Wish nodes to be workers, one after the other; the first that cannot be ends it."""
+    _change_roles(call, "worker", "Manager {} demoted in the swarm.")
+
+
+def _change_roles(call: Invocation, role: str, done: str) -> None:
+    for reference in call.arguments:
+        node = _node(call, reference)
+        if node["Spec"].get("Role") == role:
+            click.echo(f"Node {node['ID']} is already a {role}.")
+            continue
+        version = {"version": str(node["Version"]["Index"])}
+        call.api.post(
+            path_to("nodes", node["ID"], "update"), {**node["Spec"], "Role": role}, version
+        )
+        click.echo(done.format(reference))
 
 
 @command(

@@ -8,10 +8,16 @@ node = Group(
     "node",
     "Manage Swarm nodes",
     {
+        "demote": Lazy(
+            "swarmctl.cli.node:demote", "Demote one or more nodes from manager in the swarm"
+        ),
         "inspect": Lazy(
             "swarmctl.cli.node:inspect", "Display detailed information on one or more nodes"
         ),
         "ls": Lazy("swarmctl.cli.node:list_nodes", "List nodes in the swarm"),
+        "promote": Lazy(
+            "swarmctl.cli.node:promote", "Promote one or more nodes to manager in the swarm"
+        ),
         "ps": Lazy(
             "swarmctl.cli.node:ps",
             "List tasks running on one or more nodes, defaults to current node",

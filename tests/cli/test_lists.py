@@ -209,6 +209,51 @@ def test_a_node_is_changed_by_its_flags_alone(stub: Stub, run: Callable[..., Ran
     assert (ran.code, ran.err) == (1, "key nope doesn't exist in node's labels\n")
 
 
+def test_roles_are_wished_and_told_as_docker_does(stub: Stub, run: Callable[..., Ran]) -> None:
+    """Promoting and demoting posts the spec with the other role under the version that was read; a
+    node that has the role already is told and left alone; the first refusal ends the command."""
+    for name, role in (("m", "manager"), ("w", "worker"), ("v", "worker")):
+        found = node(
+            f"{name}-id", Spec={"Labels": {"a": "b"}, "Role": role, "Availability": "drain"}
+        )
+        stub.answers[f"GET /nodes/{name}"] = found
+        stub.answers[f"POST /nodes/{name}-id/update"] = None
+    assert run("node", "promote", "w", "m") == (
+        0,
+        "Node w promoted to a manager in the swarm.\nNode m-id is already a manager.\n",
+        "",
+    )
+    assert stub.posted() == {"Labels": {"a": "b"}, "Role": "manager", "Availability": "drain"}
+    (posted,) = [asked for asked in stub.asked if asked.method == "POST"]
+    assert (posted.path, posted.query) == ("/nodes/w-id/update", {"version": "3"})
+    assert run("node", "demote", "w", "m") == (
+        0,
+        "Node w-id is already a worker.\nManager m demoted in the swarm.\n",
+        "",
+    )
+    refusal = "attempting to demote the last manager of the swarm"
+    stub.answers["POST /nodes/m-id/update"] = (400, {"message": refusal})
+    before = len(stub.asked)
+    ran = run("node", "demote", "m", "v")
+    assert ran == (1, "", f"Error response from daemon: {refusal}\n")
+    assert stub.lines()[before:] == ["GET /nodes/m", "POST /nodes/m-id/update"]
+    ran = run("node", "promote", "nope", "w")
+    assert ran == (1, "", "Error response from daemon: node nope not found\n")
+
+
+def test_managers_are_listed_by_how_they_stand(stub: Stub, run: Callable[..., Ran]) -> None:
+    """The leader, the other managers by whether they are reached, workers by nothing."""
+    stub.answers["GET /info"] = INFO
+    stub.answers["GET /nodes"] = [
+        node("n1", "a", ManagerStatus={"Leader": True, "Reachability": "reachable"}),
+        node("n2", "b", ManagerStatus={"Reachability": "reachable"}),
+        node("n3", "c", ManagerStatus={"Reachability": "unreachable"}),
+        node("n4", "d"),
+    ]
+    shown = run("node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}").out
+    assert shown == "a Leader\nb Reachable\nc Unreachable\nd \n"
+
+
 def test_inspecting(swarm: Stub, run: Callable[..., Ran]) -> None:
     """Objects come as an indented array, by a template that knows their fields, or pretty."""
     shown = json.loads(run("service", "inspect", "web").out)

@@ -10,8 +10,9 @@ import trio.testing
 
 from swarmctl.core.errors import LostLeadership, NoLeader
 from swarmctl.core.manager.leader import Alarms, run_leader
+from swarmctl.core.manager.manager import HAND_OVER_S, Manager
 
-from .lone_manager import LoneManager
+from .lone_manager import LoneManager, until
 from .memory_network import MemoryNetwork
 
 if sys.version_info < (3, 11):
@@ -128,3 +129,30 @@ async def test_what_goes_on_while_leading_ends_with_it(monkeypatch: pytest.Monke
     assert ends == ["began", "cancelled"]
     with pytest.raises(NoLeader), cluster.manager.while_leading():
         raise AssertionError("it does not lead")
+
+
+@pytest.mark.still
+async def test_a_manager_ends_at_once_however_early_it_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A daemon that is stopped while its manager starts does not hang: cancelled at any step, the
+    manager is over within the time it has to hand over."""
+    network = MemoryNetwork(monkeypatch)
+    for steps in range(40):
+        cluster = LoneManager(network)
+        over = trio.Event()
+
+        async def live(manager: Manager = cluster.manager, over: trio.Event = over) -> None:
+            try:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(manager.run)
+            finally:
+                over.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(live)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await until(over.is_set, 2 * HAND_OVER_S)

@@ -72,6 +72,7 @@ class StandIn:
         self.store = Store()
         self.watch = Watch()
         self.alarms = Alarms()
+        self.leader = SimpleNamespace(is_elsewhere=self._is_led_elsewhere)
         self.membership = SimpleNamespace(status_of=self.status_of, waiting=())
         self.dispatcher = SimpleNamespace(warning="", connected=lambda _node_id: None)
         self.leadership_changed = trio.Event()
@@ -85,6 +86,9 @@ class StandIn:
     @property
     def leading(self) -> bool:
         return self._managers.leader is self
+
+    def _is_led_elsewhere(self) -> bool:
+        return self._managers.leader not in (None, self)
 
     def status_of(self, row: NodeRow) -> ManagerStatus | None:
         leads = self._managers.leader is not None and self._managers.leader.node_id == row.api.ID

@@ -141,8 +141,18 @@ async def test_what_is_the_nodes_own_is_answered_without_a_leader(
     autojump_clock: MockClock, managers: Several
 ) -> None:
     """Ping, version and info of a follower come from itself, at once, and info tells the truth."""
+    info = (await managers[1].request("GET", "/info")).json["Swarm"]
     managers.elect(None)
-    before = trio.current_time()
+    leaderless = (await managers[1].request("GET", "/info")).json["Swarm"]
+    assert (info["Error"], leaderless.pop("Error")) == ("", NO_LEADER)
+    assert leaderless.items() <= info.items()
+    assert info["NodeID"] == "m2"
+    assert info["ControlAvailable"] is True
+    assert (info["Nodes"], info["Managers"]) == (3, 3)
+    assert info["RemoteManagers"] == [
+        {"NodeID": f"m{number}", "Addr": f"10.0.0.{number}:2377"} for number in (1, 2, 3)
+    ]
+    before = trio.current_time()  # a thread read the name of the system: time may have jumped
     assert (await managers[1].request("GET", "/_ping")).headers["Swarm"] == "active/manager"
     assert (await managers[1].request("GET", "/version")).status == 200
     assert trio.current_time() - before < 0.1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import NotFound, SwarmError
+from ..errors import NoLeader, NotFound, SwarmError
 from ..model.base import Time
 from ..model.duration import format_time
 from ..model.objects import NodeDescription
@@ -20,6 +20,7 @@ from .present import present_cluster
 from .route import API_VERSION, MIN_API_VERSION
 
 if TYPE_CHECKING:
+    from ..manager.manager import Manager
     from ..wire.http_server import Reply
     from .call import Call
     from .server import ApiServer
@@ -169,13 +170,9 @@ def _swarm_info(server: ApiServer) -> dict[str, object]:
         if row.private.manager_addr
     ]
     cluster = manager.view.cluster()
-    warnings = [*manager.alarms.texts.values()]
-    if count == 2:
-        warnings.append(TWO_MANAGERS)
-    if manager.disk_complaint:
-        warnings.append(f"WARNING: {manager.disk_complaint}")
-    if manager.dispatcher.warning:
-        warnings.append(f"WARNING: {manager.dispatcher.warning}")
+    if not manager.leading and not manager.leader.is_elsewhere():
+        shown["Error"] = node.error or NoLeader().message
+    warnings = _manager_warnings(manager, count)
     shown.update(
         RemoteManagers=peers or managers,
         Nodes=len(rows),
@@ -185,6 +182,15 @@ def _swarm_info(server: ApiServer) -> dict[str, object]:
     if warnings:
         shown["Warnings"] = warnings
     return shown
+
+
+def _manager_warnings(manager: Manager, managers: int) -> list[str]:
+    """Return what an administrator should know; the leader knows most."""
+    warnings = [*manager.alarms.texts.values()]
+    if managers == 2:
+        warnings.append(TWO_MANAGERS)
+    told = (manager.disk_complaint, manager.dispatcher.warning, *manager.membership.waiting)
+    return warnings + [f"WARNING: {text}" for text in told if text]
 
 
 async def _describe(server: ApiServer) -> tuple[NodeDescription, list[str]]:

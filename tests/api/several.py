@@ -72,6 +72,7 @@ class StandIn:
         self.store = Store()
         self.watch = Watch()
         self.alarms = Alarms()
+        self.ca = SimpleNamespace(external=None)  # nobody asks for one here
         self.leader = SimpleNamespace(is_elsewhere=self._is_led_elsewhere)
         self.membership = SimpleNamespace(status_of=self.status_of, waiting=())
         self.dispatcher = SimpleNamespace(warning="", connected=lambda _node_id: None)

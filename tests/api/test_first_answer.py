@@ -10,6 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from swarmctl.core.api.call import Call
+from swarmctl.core.api.forward import Origin
+from swarmctl.core.api.write import write
+from swarmctl.core.model.change import Create, Kind, Transaction
+from swarmctl.core.model.objects import Secret, SecretRow, SecretSpec
+from swarmctl.core.wire.http1 import Fields, Request, Response
+
 from .running import service_body
 from .several import (
     Several,
@@ -25,6 +32,10 @@ from .several import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swarmctl.core.store.view import View
+
     from .several import Answer, Fate
 
 
@@ -196,3 +207,24 @@ async def test_refusals_are_made_anew(autojump_clock: MockClock) -> None:
         assert (await managers[1].request("DELETE", "/services/web")).status == 404
         made = await managers[0].request("POST", "/services/create", service_body("web"))
         assert made.status == 201
+
+
+async def test_several_writes_of_one_request_are_told_apart(autojump_clock: MockClock) -> None:
+    """A handler that writes twice takes effect with both, once each, however often it is asked; the
+    write without a part gives the answer."""
+    async with several() as managers:
+        manager: Any = managers[0].manager
+        call = Call(
+            Request("POST", "/x", "/x", Fields(), Fields()), {}, "", Origin("m1", "request", "test")
+        )
+
+        def plan(name: str, body: bytes) -> Callable[[View], tuple[Transaction, Response]]:
+            row = SecretRow(api=Secret(ID=name, Spec=SecretSpec(Name=name)))
+            changes = (Create(row=row),)
+            return lambda _view: (Transaction(changes=changes), Response(201, (), body))
+
+        for number in (b"1", b"2"):
+            first = await write(manager, call, plan("one", b"one" + number), part="prepare")
+            second = await write(manager, call, plan("two", b"two" + number))
+            assert (first.body, second.body) == (b"one1", b"two1")
+        assert [row.api.ID for row in managers.truth.view.rows(Kind.SECRET)] == ["one", "two"]

@@ -122,7 +122,6 @@ async def test_a_swarm_is_founded_left_and_founded_again(tmp_path: Path) -> None
         ({"ListenAddr": "nowhere"}, 400, "listen address must be an IP address or network"),
         ({"Spec": {"Name": "x"}}, 400, 'swarm spec must be named "default"'),
         ({"Availability": "busy"}, 400, 'invalid Availability: "busy"'),
-        ({"ForceNewCluster": True}, 501, UNIMPLEMENTED + "force-new-cluster is not available"),
     ],
 )
 async def test_a_wrong_init_or_join_leaves_the_node_as_it_was(

@@ -21,7 +21,6 @@ from ..errors import (
     NotLocked,
     OutOfSequence,
     SwarmError,
-    Unimplemented,
 )
 from ..model.change import Transaction, Update
 from ..model.cluster import JoinTokens, SwarmSpec
@@ -52,8 +51,6 @@ async def init(server: ApiServer, call: Call) -> Reply:
     """``POST /swarm/init``"""
     request = call.body(InitRequest)
     check_init_request(request)
-    if request.ForceNewCluster:
-        raise Unimplemented("force-new-cluster is not available in this release")
     spec = merge_init_spec(request.Spec, autolock=request.AutoLockManagers)
     check_swarm_spec(spec)
     settings.check_founding(spec.CAConfig)

@@ -21,7 +21,7 @@ from swarmctl.core.raft.disk import open_disk
 from swarmctl.core.raft.message import ConfState, Snapshot
 from swarmctl.core.raft.raft import Raft
 from swarmctl.core.raft.runner import Runner
-from swarmctl.core.raft.transport import RAFT, SNAPSHOT, Transport
+from swarmctl.core.raft.transport import SNAPSHOT, Transport
 from swarmctl.core.wire import connect, tls
 from swarmctl.core.wire.link import Methods
 
@@ -152,7 +152,7 @@ class Member:
     async def _meet_member(self, link: Link) -> None:
         await link.run(
             Methods(
-                messages={RAFT: self._transport.take_message},
+                messages=self._transport.messages(),
                 streams={SNAPSHOT: self._transport.serve_snapshot},
             )
         )

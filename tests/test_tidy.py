@@ -48,7 +48,7 @@ swarmctl.core.model            template validate_cluster crosscheck release
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
-swarmctl.core.raft             seal:E disk:T transport:T runner:T waiting:T
+swarmctl.core.raft             seal:E disk:T transport:T runner:T waiting:T introductions
 swarmctl.core.raft             keys:E database:E space:E wal rollback
 swarmctl.core.wire             frame calls tls http1 link:T stream:T connect:T http_server:T
 swarmctl.core.wire             unix_listener:T address:E

@@ -118,7 +118,7 @@ class Managership:
             try:
                 await self._be_manager()
             except ManagerEnded as end:
-                if not end.removed:
+                if not end.may_return:
                     log.exception("this node stops being a manager")
                     self._settle(end)
                     self.broken = True

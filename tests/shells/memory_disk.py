@@ -12,6 +12,7 @@ import trio
 
 from swarmctl.core.errors import StorageFailed
 from swarmctl.core.raft.message import HardState
+from swarmctl.core.raft.rollback import Shown
 from swarmctl.core.raft.storage import MemoryStorage
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ class MemoryDisk:
                 self._append(*job)
             else:
                 job()
+
+    def shown(self) -> Shown:
+        hard_state, _ = self.log.initial_state()
+        return Shown(1, 1, term=hard_state.term, last_index=self.log.last_index())
 
     def append(self, message: Message, done: Callable[[Message], None]) -> None:
         self._jobs.send_nowait((message, done))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,17 @@ from msgspec.structs import replace
 
 from swarmctl.core import membership as member_file
 from swarmctl.core.ca.credentials import call_once
-from swarmctl.core.errors import FailedPrecondition, PermissionDenied, SwarmError, WrongRole
+from swarmctl.core.errors import (
+    FailedPrecondition,
+    InvalidUnlockKey,
+    PermissionDenied,
+    SwarmError,
+    WrongRole,
+)
+from swarmctl.core.founding import new_unlock_key
 from swarmctl.core.manager.calls import FORWARD, JOIN, RESIGN, JoinManagers
 from swarmctl.core.model.change import Applied, Change, Transaction, Update
+from swarmctl.core.model.cluster import EncryptionConfig
 from swarmctl.core.model.codec import pack
 from swarmctl.core.model.request import InitRequest
 from swarmctl.core.node import LocalState
@@ -136,6 +145,18 @@ class Managers:
         row = self.row(number)
         spec = replace(row.api.Spec, Role=role)
         await self.write(Update(row=replace(row, api=replace(row.api, Spec=spec))))
+
+    async def lock(self, key: bytes) -> None:
+        """Lock all managers with a key, or unlock them for good with none."""
+        manager = self.leader().manager
+        assert manager is not None
+        row = manager.view.cluster()
+        assert row is not None
+        encryption = EncryptionConfig(AutoLockManagers=bool(key))
+        spec = replace(row.api.Spec, EncryptionConfig=encryption)
+        private = replace(row.private, unlock_key=key)
+        changed = replace(row, api=replace(row.api, Spec=spec), private=private)
+        await self.write(Update(row=changed))
 
     async def name_cluster(self, text: str) -> None:
         """Write something that all managers are to have."""
@@ -356,3 +377,43 @@ async def test_a_manager_that_moved_is_found_again(tmp_path: Path) -> None:
         assert swarm.row(moved).private.raft_id == number
         await swarm.name_cluster("found")
         await until(lambda: swarm.has(moved, "found"))
+
+
+async def test_a_manager_whose_disk_went_back_joins_anew(tmp_path: Path) -> None:
+    """An older copy of its database has forgotten what it promised: it gets a new number."""
+    async with managers(tmp_path, 3) as swarm:
+        back = (swarm.number_of_leader() + 1) % 3
+        directory = swarm.machines[back].state_dir / "raft"
+        number_before = swarm.row(back).private.raft_id
+        await swarm.stop(back)
+        shutil.copytree(directory, tmp_path / "older")
+        await swarm.start(back)
+        await swarm.name_cluster("promised")
+        await until(lambda: swarm.has(back, "promised"))
+        await swarm.stop(back)
+        shutil.rmtree(directory)
+        shutil.copytree(tmp_path / "older", directory)
+        await swarm.start(back)
+        await until(lambda: swarm.row(back).private.raft_id not in (0, number_before))
+        await until(lambda: swarm.has(back, "promised") and swarm.voters() == 3)
+
+
+async def test_three_managers_are_locked_and_unlocked(tmp_path: Path) -> None:
+    """Locking takes the key off all disks; a restarted manager waits for it and then goes on."""
+    async with managers(tmp_path, 3) as swarm:
+        key = new_unlock_key()
+        await swarm.lock(key)
+        key_files = [machine.state_dir / "raft" / "kek" for machine in swarm.machines]
+        await until(lambda: not any(path.exists() for path in key_files))
+        away = (swarm.number_of_leader() + 1) % 3
+        await swarm.stop(away)
+        node = await swarm.start(away)
+        await until(lambda: node.state is LocalState.LOCKED)
+        await swarm.name_cluster("meanwhile")
+        with pytest.raises(InvalidUnlockKey):
+            await node.unlock(new_unlock_key())
+        assert node.state is LocalState.LOCKED
+        await node.unlock(key)
+        await until(lambda: swarm.has(away, "meanwhile"))
+        await swarm.lock(b"")
+        await until(lambda: all(path.exists() for path in key_files))

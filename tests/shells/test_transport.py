@@ -11,7 +11,8 @@ import trio.testing
 
 from swarmctl.core.errors import MemberRemoved, RemoteProtocolError, SwarmError, Unavailable
 from swarmctl.core.raft.message import ConfState, Message, MessageKind, Snapshot
-from swarmctl.core.raft.transport import HEARD_FOR_S, RAFT, SNAPSHOT, Transport, decode_message
+from swarmctl.core.raft.rollback import Shown
+from swarmctl.core.raft.transport import HEARD_FOR_S, SNAPSHOT, Transport, decode_message
 from swarmctl.core.wire.connect import Unreachable, open_link
 from swarmctl.core.wire.link import Link, Methods
 
@@ -41,6 +42,8 @@ class Side:
         self.stop_after = 0
         self.replaced = False
         self.told_removed = trio.Event()
+        self.disk = Shown(starts=1, run=number, term=1, last_index=10)
+        self.commit = 0
         self.transport = Transport(network.dial, self, self.told_removed.set)
         self.transport.serve(self)
 
@@ -73,6 +76,9 @@ class Side:
 
     # --- as the disk ---
 
+    def shown(self) -> Shown:
+        return self.disk
+
     def read_snapshot(
         self, index: int, place: int, done: Callable[[tuple[bytes, ...] | None], None]
     ) -> None:
@@ -86,7 +92,7 @@ class Side:
     async def welcome(self, link: Link) -> None:
         await link.run(
             Methods(
-                messages={RAFT: self.transport.take_message},
+                messages=self.transport.messages(),
                 streams={SNAPSHOT: self.transport.serve_snapshot},
             )
         )
@@ -267,6 +273,38 @@ async def test_a_removed_member_is_told(autojump_clock: trio.testing.MockClock) 
             link.close("restart")
         await until(one.told_removed.is_set)
         assert not two.told_removed.is_set()
+
+
+async def test_a_disk_that_went_back_is_found_out(autojump_clock: trio.testing.MockClock) -> None:
+    """A member that comes back without what it acknowledged is not heard, and told why."""
+    async with two_members() as (one, two):
+        one.transport.send(
+            Message(MessageKind.APPEND_RESPONSE, 2, 1, 5, index=20),
+        )
+        await until(lambda: two.received)
+        one.disk = Shown(starts=2, run=9, term=5, last_index=19)
+        before = one.transport.link_to(2)
+        for link in one.network.links:
+            link.close("restart")
+        await until(lambda: one.transport.link_to(2) not in (None, before))
+        one.transport.send(heartbeat(1, 2, 6))
+        await until(one.told_removed.is_set)
+        assert len(two.received) == 1
+
+
+async def test_a_disk_that_kept_everything_is_heard(autojump_clock: trio.testing.MockClock) -> None:
+    """A restart with all that was promised is nothing to ask about."""
+    async with two_members() as (one, two):
+        one.transport.send(Message(MessageKind.APPEND_RESPONSE, 2, 1, 5, index=20))
+        await until(lambda: two.received)
+        one.disk = Shown(starts=2, run=9, term=5, last_index=20)
+        before = one.transport.link_to(2)
+        for link in one.network.links:
+            link.close("restart")
+        await until(lambda: one.transport.link_to(2) not in (None, before))
+        one.transport.send(heartbeat(1, 2, 6))
+        await until(lambda: len(two.received) == 2)
+        assert not one.told_removed.is_set()
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc1", b"\x90", b"\x93\x01\x02"])

@@ -22,7 +22,7 @@ from ..errors import (
     WrongRole,
 )
 from ..model.change import Kind
-from ..raft.transport import RAFT, SNAPSHOT, decode_message
+from ..raft.transport import RAFT, SHOWN, SNAPSHOT, decode_message
 from ..wire.link import Methods
 from .calls import FORWARD, JOIN, RESIGN
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..store.watch import Watch
     from ..wire.link import CallMethod, Link, MessageMethod, StreamMethod
 
-CONSENSUS = frozenset({RAFT, SNAPSHOT})
+CONSENSUS = frozenset({RAFT, SHOWN, SNAPSHOT})
 """What members of consensus say to each other. The tables do not decide about it: a manager that
 has just joined has none, and one that was away may not know a new member that leads by now."""
 
@@ -64,7 +64,7 @@ class Door:
         self._view = view
         self._watch = watch
         self._removed = removed
-        guarded = {method: self._from_member(take) for method, take in messages.items()}
+        guarded = {**messages, RAFT: self._from_member(messages[RAFT])}
         self._methods = Methods(
             calls=calls, streams=streams, messages=guarded, authorize=self._authorize
         )

@@ -25,9 +25,10 @@ from ..dispatcher.server import Dispatcher
 from ..errors import MemberRemoved, NoLeader, SwarmError
 from ..model.change import Kind
 from ..model.session import SESSION_METHOD
+from ..raft.errors import LogLost
 from ..raft.message import Role
 from ..raft.runner import Runner
-from ..raft.transport import RAFT, SNAPSHOT, Transport
+from ..raft.transport import SNAPSHOT, Transport
 from ..store.dump import dump
 from ..store.watch import Watch
 from ..together import leaves, run_until_first
@@ -72,9 +73,12 @@ class ManagerEnded(SwarmError):
         self.causes = tuple(causes)
 
     @property
-    def removed(self) -> bool:
-        """True when it was removed from consensus, and all is as it should be."""
-        return all(isinstance(cause, MemberRemoved) for cause in self.causes)
+    def may_return(self) -> bool:
+        """True when it may come back under a new number, with what the others have.
+
+        It was removed from consensus, or its log lacks what it has acknowledged.
+        """
+        return all(isinstance(cause, (MemberRemoved, LogLost)) for cause in self.causes)
 
 
 class Manager:
@@ -151,7 +155,7 @@ class Manager:
                 SNAPSHOT: self._transport.serve_snapshot,
                 **(streams or {}),
             },
-            messages={RAFT: self._transport.take_message},
+            messages=self._transport.messages(),
             removed=lambda: self._runner.removed,
         )
 

@@ -27,6 +27,13 @@ class SafetyViolation(SwarmError):
     """
 
 
+class LogLost(SafetyViolation):
+    """Our log lacks what we once acknowledged: the disk went back, or is damaged.
+
+    The member must stop at once; it may come back as a new one.
+    """
+
+
 class Compacted(SwarmError):
     """The entry asked for has been replaced by a snapshot."""
 

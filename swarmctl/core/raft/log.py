@@ -19,7 +19,7 @@ It must not know: members, votes, how entries are sent.
 
 from __future__ import annotations
 
-from swarmctl.core.raft.errors import Compacted, SafetyViolation
+from swarmctl.core.raft.errors import Compacted, LogLost, SafetyViolation
 from swarmctl.core.raft.message import Entry, EntryKind, Snapshot
 from swarmctl.core.raft.storage import NO_LIMIT, Storage, entry_size, limit_size
 
@@ -194,12 +194,12 @@ class RaftLog:
         """Raise the commit mark; a lower ``index`` is no news.
 
         Raises:
-            SafetyViolation: we do not have that entry; our log was lost or truncated.
+            LogLost: we do not have that entry; our log was lost or truncated.
         """
         if index <= self.committed:
             return
         if index > self.last_index:
-            raise SafetyViolation(
+            raise LogLost(
                 f"entry {index} is committed but our log ends at {self.last_index}: "
                 "has it been damaged, truncated or lost?"
             )

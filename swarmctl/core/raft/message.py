@@ -66,6 +66,15 @@ class MessageKind(IntEnum):
     STORAGE_APPLY_RESPONSE = 35
 
 
+FROM_MEMBERS = frozenset(
+    kind
+    for kind in MessageKind
+    if kind < MessageKind.STORAGE_APPEND and kind is not MessageKind.PROPOSE
+)
+"""What the product takes from other members. Proposals are not passed on: writes go to the leader's
+API, which knows who asks."""
+
+
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One log entry. ``data`` is opaque, except that conf changes are ours (see ConfChange)."""
 

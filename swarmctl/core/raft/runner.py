@@ -25,6 +25,7 @@ import trio
 from ..errors import NoLeader
 from .errors import ConfChangeRefused, NoRoom
 from .message import (
+    FROM_MEMBERS,
     LOCAL_APPEND,
     LOCAL_APPLY,
     NOBODY,
@@ -54,13 +55,6 @@ TICK_S = 0.05
 SNAPSHOT_INTERVAL = 10_000
 ENTRIES_FOR_SLOW_FOLLOWERS = 500
 INBOX_MAX = 4_096
-
-_FROM_MEMBERS = frozenset(
-    kind
-    for kind in MessageKind
-    if kind < MessageKind.STORAGE_APPEND and kind is not MessageKind.PROPOSE
-)
-"""What other members may say. Proposals are never passed on: writes go to the leader's API."""
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +140,11 @@ class Runner:
             self._running = False
             self._follow()
 
+    @property
+    def commit(self) -> int:
+        """The last log index known to be committed."""
+        return self._raft.log.committed
+
     def status(self) -> Status:
         """Return this member as it is now."""
         return self._raft.status()
@@ -167,7 +166,7 @@ class Runner:
 
     def receive(self, message: Message) -> None:
         """Take in a message from another member; dropped when too many wait."""
-        if self._running and message.kind in _FROM_MEMBERS and len(self._inbox) < INBOX_MAX:
+        if self._running and message.kind in FROM_MEMBERS and len(self._inbox) < INBOX_MAX:
             self._inbox.append(message)
             self._kick()
 

@@ -10,6 +10,8 @@ Laws:
 - Nothing here blocks consensus, and nothing queues without bound: the link holds back some bytes,
   and past those messages are dropped.
 - Who may speak is decided at the door; here a member is a number and an address.
+- Nobody is listened to who has not shown what its disk holds (``introductions.py``), and one that
+  has forgotten something is told that its number is gone: it comes back as a new member.
 
 It must not know: what messages mean, who leads, certificates, tables.
 """
@@ -29,15 +31,18 @@ from ..errors import MemberRemoved, RemoteProtocolError, SwarmError, Unavailable
 from ..together import run_until_first
 from ..wire.calls import LinkClosed
 from ..wire.link import Methods
+from .introductions import Introductions
 from .message import Message, MessageKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping
 
-    from ..wire.link import Link
+    from ..wire.link import Link, MessageMethod
     from ..wire.stream import LinkStream
+    from .rollback import Shown
 
 RAFT = "raft"
+SHOWN = "raft_shown"
 SNAPSHOT = "raft_snapshot"
 REDIAL_FIRST_S = 0.05
 REDIAL_MAX_S = 1.0
@@ -53,6 +58,9 @@ _decode = msgspec.msgpack.Decoder(Message).decode
 
 class Consensus(Protocol):
     """The runner as the transport knows it."""
+
+    @property
+    def commit(self) -> int: ...
 
     def receive(self, message: Message) -> None: ...
 
@@ -70,6 +78,8 @@ class Consensus(Protocol):
 
 class SnapshotSource(Protocol):
     """The disk as the transport knows it."""
+
+    def shown(self) -> Shown: ...
 
     def read_snapshot(
         self, index: int, place: int, done: Callable[[tuple[bytes, ...] | None], None]
@@ -105,6 +115,7 @@ class Transport:
         self._heard: dict[int, float] = {}
         self._back: dict[int, Link] = {}  # links that others dialled, by who spoke on them last
         self._stamp = secrets.token_bytes(8)
+        self._introductions = Introductions(source.shown)
         self.links_changed = trio.Event()
         self.dropped = 0
 
@@ -138,6 +149,9 @@ class Transport:
         link = self.link_to(message.to) or self._back.get(message.to)
         if link is not None:
             try:
+                introduction = self._introductions.due(link, message.sender)
+                if introduction is not None:
+                    link.send_nowait(SHOWN, introduction)
                 link.send_nowait(RAFT, _encode(message))
             except (trio.WouldBlock, SwarmError):
                 pass
@@ -198,7 +212,7 @@ class Transport:
         peer.link, peer.trouble = link, ""
         self._tell_links()
         try:
-            await link.run(Methods(messages={RAFT: self.take_message}))
+            await link.run(Methods(messages=self.messages()))
         finally:
             peer.link = None
             self._tell_links()
@@ -266,8 +280,23 @@ class Transport:
 
     # --- in: for the door ---
 
-    def take_message(self, link: Link, body: bytes) -> None:
-        """Take in what a member says."""
+    def messages(self) -> dict[str, MessageMethod]:
+        """Return what members may say, by method."""
+        return {SHOWN: self._take_introduction, RAFT: self._take_message}
+
+    def _take_introduction(self, link: Link, body: bytes) -> None:
+        try:
+            forgotten = self._introductions.take(link, body)
+        except msgspec.MsgspecError as error:
+            raise RemoteProtocolError(f"no introduction of a member: {error}") from error
+        if forgotten is not None:
+            text = f"the manager at {link.peer_address} must join anew: {forgotten}"
+            log.error("%s", text)
+            link.close(MemberRemoved(text))
+
+    def _take_message(self, link: Link, body: bytes) -> None:
+        if not self._introductions.made(link):
+            return
         message = decode_message(body)
         sender = message.sender
         self._heard[sender] = trio.current_time()
@@ -276,6 +305,7 @@ class Transport:
         else:
             self._back.pop(sender, None)
         if self._consensus is not None:
+            self._introductions.note(message, self._consensus.commit)
             self._consensus.receive(message)
 
     async def serve_snapshot(self, _link: Link, stream: LinkStream) -> None:

@@ -18,6 +18,7 @@ KNOWN = Known(starts=3, run=33, term=7, match=100, match_term=7, kept=90)
         (NOW._replace(starts=4, run=44), KNOWN),  # restarted
         (NOW._replace(last_index=500, term=9), KNOWN),  # came further meanwhile
         (NOW._replace(term=8, last_index=95), KNOWN),  # a newer leader cut what was not committed
+        (NOW._replace(term=6, last_index=50), KNOWN),  # the same run, shown before it went on
     ],
 )
 def test_a_member_that_forgot_nothing_takes_part(shown: Shown, known: Known) -> None:

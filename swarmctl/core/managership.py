@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from .ca import keyfiles
 from .ca.credentials import call_once
 from .ca.x509 import Role
-from .errors import FailedPrecondition, SwarmError, Unavailable
+from .errors import FailedPrecondition, MemberRemoved, SwarmError, Unavailable
 from .manager import state as manager_state
 from .manager.calls import JOIN, RESIGN, Joined, JoinManagers
 from .manager.manager import Manager, ManagerEnded
@@ -223,7 +223,7 @@ class Managership:
             renew=self._renew,
         )
         self.manager = manager
-        await run_until_first(manager.run, partial(self._arrive, manager))
+        await run_until_first(manager.run, partial(self._arrive, manager), self._end_as_worker)
 
     async def _arrive(self, manager: Manager) -> None:
         """Note that the manager runs, and that it is where it is."""
@@ -231,6 +231,19 @@ class Managership:
         self._settle(None)
         await self._tell_address(manager)
         await trio.sleep_forever()
+
+    async def _end_as_worker(self) -> None:
+        """Wait until this node's certificate is a worker's: then it is no member any more.
+
+        A member that was removed before anything of the leader reached it has nothing to say to the
+        others, so none of them would ever answer that.
+
+        Raises:
+            ManagerEnded: that is so.
+        """
+        while self._credentials.role is Role.MANAGER:
+            await self._credentials.changed.wait()
+        raise ManagerEnded([MemberRemoved("this node's certificate is a worker's now")])
 
     def _owner(self) -> str:
         return f"{self._credentials.cluster_id}/{self._credentials.node_id}"

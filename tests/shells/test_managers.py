@@ -221,6 +221,27 @@ async def test_a_worker_becomes_a_manager_and_a_worker_again(tmp_path: Path) -> 
         assert swarm.row(1).private.raft_id == 0
 
 
+async def test_a_manager_that_is_demoted_before_it_heard_anything_is_a_worker_again(
+    tmp_path: Path,
+) -> None:
+    """A learner that nothing of the leader ever reached has nothing to say, so nobody can answer
+    that it was removed: its worker's certificate tells it. It may become a manager again later.
+    """
+    async with managers(tmp_path, 1, machines=2) as swarm:
+        worker = await swarm.join(1, manager=False)
+        leader = swarm.leader().manager
+        assert leader is not None
+        send = leader._runner._send
+        leader._runner._send = lambda _: None
+        await swarm.wish(1, "manager")
+        await until(lambda: len(leader.raft_status().membership.learners) == 1)
+        await swarm.wish(1, "worker")
+        await until(lambda: not worker.is_manager and not leader.raft_status().membership.learners)
+        leader._runner._send = send
+        await swarm.wish(1, "manager")
+        await until(lambda: swarm.voters() == 2)
+
+
 async def test_a_demoted_leader_hands_over_first(tmp_path: Path) -> None:
     """Demoting the leader costs no election: another leads, removes it, and it is a worker."""
     async with managers(tmp_path, 3) as swarm:

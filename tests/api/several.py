@@ -76,6 +76,7 @@ class StandIn:
         self.leader = SimpleNamespace(is_elsewhere=self._is_led_elsewhere)
         self.membership = SimpleNamespace(status_of=self.status_of, waiting=())
         self.dispatcher = SimpleNamespace(warning="", connected=lambda _node_id: None)
+        self.disk_complaint = ""
         self.leadership_changed = trio.Event()
         self.dead = False
         self.lagging = False

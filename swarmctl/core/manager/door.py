@@ -64,7 +64,10 @@ class Door:
         self._view = view
         self._watch = watch
         self._removed = removed
-        guarded = {**messages, RAFT: self._from_member(messages[RAFT])}
+        guarded = {
+            method: self._from_member(take) if method == RAFT else take
+            for method, take in messages.items()
+        }
         self._methods = Methods(
             calls=calls, streams=streams, messages=guarded, authorize=self._authorize
         )

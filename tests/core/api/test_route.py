@@ -102,13 +102,14 @@ def test_no_two_routes_answer_one_request() -> None:
 
 
 def test_who_answers_without_a_manager() -> None:
-    """Joining, leaving, ping and what the engine has too work on any node, the rest does not."""
+    """Joining, leaving, restoring, ping and what the engine has too work on any node, no more."""
     free = {route.handler for route in ROUTES if not route.needs_manager}
     assert {handler.partition(".")[0] for handler in free} == {
         "system",
         "events",
         "swarm",
         "networks",
+        "backup",
     }
     assert {handler for handler in free if handler.startswith("swarm.")} == {
         "swarm.init",

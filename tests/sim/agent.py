@@ -345,9 +345,24 @@ class Agent:
         self._take_role()
 
     def _take_role(self) -> None:
+        by_wish = self.cluster.options.membership == "roles"
+        if by_wish and self._role == "worker" and self.host.platter is not None:
+            self.scope.start(self._end_as_worker())
         if self._role == "manager" and self.host.platter is None and not self._joining:
             self._joining = True
             self.scope.start(self._join())
+
+    async def _end_as_worker(self) -> None:
+        """Stop being a manager if the swarm, asked anew, gives us a worker's certificate."""
+        wait = self.cluster.ask(self.host.name, self._last_good, "role", self.host.name)
+        try:
+            role = await self.scope.limit(wait, 3 * S, Unavailable("no answer"))
+        except SwarmError:
+            await self.scope.sleep(300 * MS)
+            self._take_role()
+            return
+        if role == "worker" and self._role == "worker":
+            self.host.stop_manager()
 
     def removed(self) -> None:
         """This node is no member any more; if it shall be one, it comes back as a new one."""

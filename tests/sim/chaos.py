@@ -43,6 +43,7 @@ class Chaos:
             (self._split, 1),
             (self._storm, 2),
             (self._slow_disk, 1),
+            (self._fill_disk, 0.7),
             (self._transfer, 2),
             (self._campaign, 0.3),
             (self._exit_container, 9),
@@ -123,6 +124,15 @@ class Chaos:
             usual = self._cluster.options.disk_ms * MS
             after = self._rng.uniform(0.5, 3) * S
             self._scope.after(after, setattr, manager.disk, "slowness_ns", usual)
+
+    def _fill_disk(self) -> None:
+        """Leave a manager no room: it accepts no change until there is some again."""
+        manager = self._host().manager
+        if manager is not None:
+            self._counts["disks full"] += 1
+            manager.disk.complaint = "the disk is full"
+            after = self._rng.uniform(0.3, 2) * S
+            self._cluster.queue.after(after, setattr, manager.disk, "complaint", "")
 
     def _jump(self) -> None:
         host = self._host()

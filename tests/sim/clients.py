@@ -105,6 +105,12 @@ class Front:
             return await self._forward("join", argument)
         return await term.membership.join(*argument)
 
+    async def role(self, node_id: str) -> object:
+        if not self._manager.leads:
+            return await self._forward("role", node_id)
+        row = (await self._manager.read()).node(node_id)
+        return row.private.role if row is not None else ""
+
     async def _forward(self, method: str, argument: object) -> object:
         manager, cluster = self._manager, self._cluster
         leader = cluster.member(manager.runner.leader)

@@ -74,6 +74,7 @@ class SimDisk:
         self.platter = platter
         self.log = platter.load()
         self.slowness_ns = 1.0 * MS
+        self.complaint = ""  # why no change should be accepted now
         self.on_report: Callable[[], None] = lambda: None
         self.on_write: Callable[[Message], None] = lambda _: None
         self._scope = scope

@@ -21,7 +21,7 @@ from swarmctl.core.raft.errors import ProposalDropped
 from swarmctl.core.raft.message import ConfState, MessageKind, Snapshot
 from swarmctl.core.raft.raft import Raft
 from swarmctl.core.raft.runner import Runner
-from swarmctl.core.raft.waiting import Reception, WaitingRead
+from swarmctl.core.raft.waiting import Proposal, Reception, WaitingRead
 from swarmctl.core.store.dump import load
 from swarmctl.core.store.store import Store
 from swarmctl.core.store.watch import Mailbox, Watch
@@ -86,11 +86,11 @@ class SimRunner(Runner):
         self._kick()
         return read
 
-    def reconfigure(self, change: ConfChange) -> None:
+    def reconfigure(self, change: ConfChange) -> Proposal:
         """Propose a membership change; see ``change_membership``."""
         self._raft.check_membership(change)
         self._raft.propose_membership(change)
-        self._await_last()
+        return self._await_last()
 
     def transfer(self, member: int) -> None:
         self._raft.transfer_leadership(member)

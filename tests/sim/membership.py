@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from swarmctl.core.errors import PermissionDenied, SwarmError
+from swarmctl.core.errors import LostLeadership, PermissionDenied, SwarmError
 from swarmctl.core.manager.members import CATCH_UP_ENTRIES, LOOK_AGAIN_S, REFUSED_PAUSE_S, STEP_S
 from swarmctl.core.manager.roles import Members, Step, StepKind, decide
 from swarmctl.core.model.change import Conflict, Transaction, Update
 from swarmctl.core.raft.errors import ConfChangeRefused, ProposalDropped
 from swarmctl.core.raft.message import ChangeKind, ConfChange, MemberChange
-from tests.sim.queue import S
+from tests.sim.queue import MS, S
 
 if TYPE_CHECKING:
     from tests.sim.member import Manager
     from tests.sim.queue import Scope
 
 HEARD_NS = 1.5 * S
+POLL_NS = 10 * MS
 
 
 class Membership:
@@ -110,11 +111,16 @@ class Membership:
         deadline = queue.now + STEP_S * S
         while True:
             try:
-                self._manager.runner.reconfigure(ConfChange((change,)))
+                proposal = self._manager.runner.reconfigure(ConfChange((change,)))
+                self._manager.kick()
+                while not proposal._done.is_set():
+                    await self._scope.sleep(POLL_NS)
+                if proposal._lost:
+                    raise LostLeadership("the change may still take effect")
+                if isinstance(proposal._result, ConfChangeRefused):
+                    raise proposal._result
+                return
             except (ConfChangeRefused, ProposalDropped):
                 if queue.now >= deadline:
                     raise
-            else:
-                self._manager.kick()
-                return
             await self._scope.sleep(REFUSED_PAUSE_S * S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +24,7 @@ FAULTS = (
     "containers ended",
     "daemon killed",
     "daemon stopped",
+    "disks full",
     "disks slow",
     "hosts cut off",
     "leaders killed",
@@ -110,16 +112,22 @@ def run_seed(seed: int, steps: int = STEPS) -> Counter[str]:
 
 
 def run_some(seeds: Iterable[int], steps: int, bug: str = "") -> Outcome:
-    """Run seeds up to the first failure, with a bug planted if one is named."""
+    """Run seeds up to the first failure, with a bug planted if one is named.
+
+    Raises:
+        Broken: the seed fails without the bug as well, so it proves nothing about it.
+    """
     counts: Counter[str] = Counter()
     done = 0
-    with BUGS[bug].planted() if bug else _nothing():
-        for seed in seeds:
-            try:
+    for seed in seeds:
+        done += 1
+        try:
+            with BUGS[bug].planted() if bug else nullcontext():
                 counts.update(run_seed(seed, steps))
-            except Broken as error:
-                return Outcome(done + 1, counts, str(error))
-            done += 1
+        except Broken as error:
+            if bug:
+                run_seed(seed, steps)
+            return Outcome(done, counts, str(error))
     return Outcome(done, counts)
 
 
@@ -149,11 +157,3 @@ def table(counts: Counter[str]) -> str:
 def never_seen(counts: Counter[str]) -> list[str]:
     """Return the faults and rare states that did not occur."""
     return [name for name in (*FAULTS, *RARE) if not counts[name]]
-
-
-class _nothing:  # noqa: N801 - a context manager, used like a function
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None

@@ -174,20 +174,6 @@ BUGS = {
         ),
         seeds=100,
     ),
-    "reads-of-followers": Bug(
-        "a read is answered without asking whether this manager still leads",
-        (
-            Patch(
-                RUNNER,
-                "Runner._take_in",
-                "self._take_answers()",
-                "self._take_answers()\n"
-                "    for each in self._reads.values():\n"
-                "        each.done.set()",
-            ),
-        ),
-        seeds=300,
-    ),
     "successor-does-not-wait": Bug(
         "a slot's next task starts while the one before it still stops",
         (
@@ -280,18 +266,6 @@ BUGS = {
                 "()",
             ),
         ),
-    ),
-    "grace-ignored": Bug(
-        "a daemon that said it restarts is taken for lost like any other",
-        (
-            Patch(
-                "core.dispatcher.liveness",
-                "judge",
-                "max(_silent_after(entry, period, MISSED_MAX), entry.grace_until)",
-                "_silent_after(entry, period, MISSED_MAX)",
-            ),
-        ),
-        seeds=300,
     ),
     "stop-not-done": Bug(
         "an agent leaves alone what runs and shall stop",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.sim.queue import MS
+from tests.sim.queue import MS, S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from swarmctl.core.raft.message import Message
     from swarmctl.core.raft.waiting import Reception
     from tests.sim.member import Manager
+
+LONGEST_NS = 4 * S
+"""After that the sender takes the receiver for gone."""
 
 
 class Transfer:
@@ -25,9 +28,11 @@ class Transfer:
         self._index = message.snapshot.index
         self._chunks: tuple[bytes, ...] = ()
         self._reception: Reception | None = None
+        self._over = False
 
     def begin(self) -> None:
         self._cluster.counts["snapshots sent"] += 1
+        self._sender.scope.after(LONGEST_NS, self._break)
         target = self._cluster.member(self._message.to)
         chunks = self._sender.disk.chunks_of(self._index)
         if target is None or chunks is None:
@@ -48,7 +53,7 @@ class Transfer:
             self._break()
 
     def _arrive(self, call: Callable[[Manager], None], target: Manager) -> None:
-        if target.scope.alive and self._sender.scope.alive:
+        if target.scope.alive and self._sender.scope.alive and not self._over:
             call(target)
         else:
             self._break()
@@ -82,11 +87,14 @@ class Transfer:
             self._report(ok=True)
 
     def _break(self) -> None:
+        if self._over:
+            return
         self._cluster.counts["snapshots broken off"] += 1
         self._cluster.broken_transfers[self._message.to] = True
         self._report(ok=False)
 
     def _report(self, *, ok: bool) -> None:
+        self._over = True
         self._cluster.queue.after(100 * MS, self._tell, ok)
 
     def _tell(self, ok: bool) -> None:

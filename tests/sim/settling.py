@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_NS = S // 2
 LONGEST_NS = 240 * S
-STEPS_MAX = 60_000
+STEPS_MAX = 300_000
+"""A lost append behind a full window of reordered ones may cost a hundred thousand messages."""
 
 
 class Settling:

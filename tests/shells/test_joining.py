@@ -415,5 +415,6 @@ async def test_a_clock_far_ahead_does_not_flood_the_ca(
             partial(run_renewal, credentials, tmp_path, lambda: [ADDRESS], bell.wait, Ahead())
         )
         await cluster.elapse(150)
-        assert 2 <= cluster.network.dialled - before <= 4
+        assert cluster.network.dialled - before <= 4
+        await cluster.until(lambda: cluster.network.dialled - before >= 2, 600)  # threads may lag
         nursery.cancel_scope.cancel()

@@ -142,9 +142,12 @@ class Managers:
 
     async def wish(self, number: int, role: str) -> None:
         """Set a node's role, as ``node promote`` and ``demote`` do."""
-        row = self.row(number)
-        spec = replace(row.api.Spec, Role=role)
-        await self.write(Update(row=replace(row, api=replace(row.api, Spec=spec))))
+        while (row := self.row(number)).api.Spec.Role != role:
+            spec = replace(row.api.Spec, Role=role)
+            changed = replace(row, api=replace(row.api, Spec=spec))
+            manager = self.leader().manager
+            assert manager is not None
+            await manager.propose([Transaction(changes=(Update(row=changed),))])  # or again
 
     async def lock(self, key: bytes) -> None:
         """Lock all managers with a key, or unlock them for good with none."""

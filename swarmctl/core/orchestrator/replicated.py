@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..model.change import Advance, Decision, Transaction
+from ..model.change import Advance, At, Decision, Kind, Ref, Transaction
 from ..model.task import TaskState
 from . import rollout
 from .restart import (
@@ -231,9 +231,18 @@ class _Pass:
             self._transactions.append(Transaction(changes=changes, requires=self._replacing(slot)))
 
     def _replacing(self, slot: Slot) -> tuple[Requirement, ...]:
+        """Return what must hold when a slot's task is replaced.
+
+        One without a node is not waited for; should it have got one meanwhile, it may have started.
+        """
         runnable = slot.runnable
         holder = runnable[0].api.ID if runnable else ""
-        return slot_requirements(self._service, slot.number, holder=holder)
+        unassigned = tuple(
+            At(ref=Ref(Kind.TASK, task.api.ID), version=task.api.Version.Index)
+            for task in runnable
+            if task.api.Status.State < TaskState.ASSIGNED
+        )
+        return (*slot_requirements(self._service, slot.number, holder=holder), *unassigned)
 
     def _write_restarts(self) -> None:
         """Write all counted restarts as one transaction with their counters.

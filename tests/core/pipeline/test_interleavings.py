@@ -276,6 +276,38 @@ def test_two_replacements_of_one_slot() -> None:
     assert len(world.runnable("web")) == 1
 
 
+def unassigned_pair(world: World) -> tuple[Transaction, Transaction]:
+    """Return the placement of a pending task, and its replacement by an update."""
+    world.node("n0")
+    world.service("web", spec())
+    world.turn(("orchestrator", "allocator"))
+    world.turn(("orchestrator", "allocator"))
+    (place,) = world.decide("scheduler", "everything")
+    world.update("web", spec(image="new"))
+    (replacement,) = world.decide("orchestrator", "web")
+    return place, replacement
+
+
+def test_placed_then_replaced() -> None:
+    """A task that got a node while it was being replaced may have started: its successor waits."""
+    world = World()
+    place, replacement = unassigned_pair(world)
+    assert outcome(world, place, replacement) == ["applied", "version"]
+    (old,) = world.tasks("web")
+    world.turn(("orchestrator",))
+    new = world.in_slot("web")
+    assert new.private.replaces == old.api.ID
+    assert new.api.DesiredState is TaskState.READY
+
+
+def test_replaced_then_placed() -> None:
+    """A task that was replaced before it had a node gets none, and its successor need not wait."""
+    world = World()
+    place, replacement = unassigned_pair(world)
+    assert outcome(world, replacement, place) == ["applied", "version"]
+    assert world.in_slot("web").api.DesiredState is TaskState.RUNNING
+
+
 def test_port_taken_while_a_dynamic_one_is_chosen() -> None:
     """A dynamic port that somebody fixed meanwhile is not taken twice: another one is found."""
     world = World()

@@ -149,7 +149,8 @@ def test_a_disk_that_fills_up(host: Host) -> None:
         filler = state / "filler"
         for fill in (["fallocate", "-l", f"{DISK_MIB - 5}M"], ["dd", "if=/dev/zero", "bs=64k"]):
             host.run([*fill, filler] if fill[0] != "dd" else [*fill, f"of={filler}"], check=False)
-            said = eventually(node.refused, what="changes to be refused")
+            # One that was taken in just before waits for room; the client gives up after a minute.
+            said = eventually(node.refused, 90, what="changes to be refused")
             assert "MiB left" in said
             assert "Free some space, and it goes on by itself" in said
             warnings = eventually(lambda: node.swarm().get("Warnings"), what="a warning")

@@ -183,7 +183,7 @@ async def test_a_bit_flipped_under_load(images: tuple[Path, Path]) -> None:
             missing = opened_copy(found)
             assert missing.log.last_index() == LAST - 1
             known = Known(
-                starts=1, run=missing.shown().run, match=LAST, match_term=2, kept=LAST - 1
+                starts=missing.shown().starts - 1, match=LAST, match_term=2, kept=LAST - 1
             )
             said = judge(missing.shown(), known)
             missing.close()

@@ -108,13 +108,18 @@ async def test_writing_goes_on_during_a_rotation(
     disk = opened(tmp_path)
     mixed: list[set[int]] = []
 
-    def work(done: trio.Event) -> None:
-        def look(_message: Message) -> None:
-            mixed.append({kid for (kid,) in disk._connection.execute("SELECT kid FROM log")})
+    reseal_some = disk.keys.reseal_some
 
+    def look_and_reseal() -> bool:  # in the writer's thread: nobody else may read meanwhile
+        mixed.append({kid for (kid,) in disk._connection.execute("SELECT kid FROM log")})
+        return reseal_some()
+
+    monkeypatch.setattr(disk.keys, "reseal_some", look_and_reseal)
+
+    def work(done: trio.Event) -> None:
         disk.rotate(lambda: None)
         for index in range(61, 81):
-            disk.append(append(entries(index, index), term=2, commit=60), look)
+            disk.append(append(entries(index, index), term=2, commit=60), lambda _message: None)
         disk.append(append(entries(81, 81), term=2, commit=60), lambda _message: done.set())
 
     await run_until(disk, work)

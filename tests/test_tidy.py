@@ -66,7 +66,7 @@ swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T e
 swarmctl.core.api              proxy:T server:T backup:T forward:T
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E calls members:T forward:T
-swarmctl.core.manager          lock:T backup:E passes
+swarmctl.core.manager          lock:T backup:E passes handover:T
 swarmctl_docker_exec           *:T
 swarmctl_podman_exec           *:T
 """

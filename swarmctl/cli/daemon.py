@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from .command import Invocation
 
-_ADDRESS = 'for init and join when they name none (format: "<ip|interface>[:port]")'
+_ADDRESS = (
+    "for init and join when they name none; a changed one moves the node "
+    '(format: "<ip|interface>[:port]")'
+)
 
 
 @command(

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 FORCED_RESIGN_S = 3.0
 SETTLE_S = 5.0
 """A manager's agent begins with its own manager, unless that takes too long."""
-
+ROLE_AGAIN_S = 2.0
+"""After that a certificate is asked for again that is not of the role we were told."""
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ class Member:
         self._renew_asked = trio.Event()
         self._keeping = trio.Lock()
         self._renewal_answered = 0
+        self._told_role = ""
 
     @property
     def manager(self) -> Manager | None:
@@ -225,8 +227,13 @@ class Member:
         )
 
     async def _wait_renewal_asked(self) -> None:
-        """Sleep until a manager wants a new certificate; an earlier wish counts, once."""
-        await self._renew_asked.wait()
+        """Sleep until a manager wants a new certificate; an earlier wish counts, once.
+
+        A role that changes twice may be told before the certificate of the first change is here.
+        """
+        late = self._told_role not in ("", self.credentials.role.value)
+        with trio.move_on_after(ROLE_AGAIN_S if late else math.inf):
+            await self._renew_asked.wait()
         self._renew_asked = trio.Event()
 
     async def _keep(self, membership: Membership) -> None:
@@ -244,6 +251,7 @@ class Member:
             await self._keep(msgspec.structs.replace(self.membership, managers=managers))
         if news.root_ca:
             await self._trust(news.root_ca.encode())
+        self._told_role = news.role
         asked = news.renew and news.renew_asked != self._renewal_answered
         if asked or news.role != self.credentials.role.value:
             self._renewal_answered = news.renew_asked

@@ -25,6 +25,9 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         listen_addr: where a manager accepts other nodes, ``host:port``.
         advertise_addr: where others find this node, ``host:port``.
+        advertised_as: the text that said so, an address or an interface; empty for one that was
+            found on this host, None where nobody knows.
+        flags: the listen and the advertise address that the daemon was started with then.
         raft_id: this manager's member number, 0 for a worker.
         managers: addresses of the managers as last heard.
         peers: member number and address of the other managers when this one joined them; its
@@ -34,6 +37,8 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     listen_addr: str
     advertise_addr: str
+    advertised_as: str | None = None
+    flags: tuple[str, str] = ("", "")
     raft_id: int = 0
     managers: tuple[str, ...] = ()
     peers: tuple[tuple[int, str], ...] = ()

@@ -29,8 +29,7 @@ from .errors import (
 from .leftovers import remove_tasks
 from .manager import state as manager_state
 from .member import Member, MemberSettings
-from .membership import Membership
-from .nodeport import NodePort, close_port, open_port
+from .nodeport import NodePort, close_port, open_port, with_addresses
 from .nodestate import LocalState, NodeSettings
 from .refusals import (
     AlreadyInSwarm,
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from .manager.backup import Head
     from .manager.manager import Manager
     from .manager.reconcile import Reconciler
+    from .membership import Membership
     from .model.cluster import SwarmSpec
     from .model.request import InitRequest, JoinRequest
     from .store.store import Store
@@ -208,13 +208,12 @@ class LocalNode:
         self, request: InitRequest, found: Callable[[Membership], Stay], data_path_port: int
     ) -> str:
         self.require_inactive()
-        listen, advertise = self._port.addresses(request.ListenAddr, request.AdvertiseAddr)
-        listeners = await open_port(listen)
-        membership = Membership(
-            listen_addr=listen,
-            advertise_addr=advertise,
+        place = self._port.place(request.ListenAddr, request.AdvertiseAddr)
+        listeners = await open_port(place.listen_addr)
+        membership = msgspec.structs.replace(
+            place,
             raft_id=manager_state.new_raft_id(),
-            managers=(advertise,),
+            managers=(place.advertise_addr,),
             data_path_addr=request.DataPathAddr,
             data_path_port=data_path_port or 4789,
         )
@@ -238,15 +237,14 @@ class LocalNode:
         member.scope.cancel()
         await member.ended.wait()
         place, credentials = member.membership, member.credentials
-        listen, advertise = place.listen_addr, place.advertise_addr
+        moved = place
         if request.ListenAddr or request.AdvertiseAddr:
-            listen, advertise = self._port.addresses(request.ListenAddr, request.AdvertiseAddr)
+            found = self._port.place(request.ListenAddr, request.AdvertiseAddr)
+            moved = with_addresses(place, found)
         membership = msgspec.structs.replace(
-            place,
-            listen_addr=listen,
-            advertise_addr=advertise,
+            moved,
             raft_id=manager_state.new_raft_id(),
-            managers=(advertise,),
+            managers=(moved.advertise_addr,),
             peers=(),
         )
         failure: SwarmError | None = None
@@ -283,18 +281,13 @@ class LocalNode:
             if not request.RemoteAddrs:
                 raise BadRequest("at least 1 RemoteAddr is required to join")
             managers = tuple(parse_remote(address) for address in request.RemoteAddrs)
-            listen, advertise = self._port.worker_addresses(
-                request.ListenAddr, request.AdvertiseAddr
-            )
+            place = self._port.worker_place(request.ListenAddr, request.AdvertiseAddr)
             material = await identity.join(
                 managers, request.JoinToken, request.Availability, self._clock.now()
             )
             credentials = identity.Credentials(material, self._clock.now())
-            membership = Membership(
-                listen_addr=listen,
-                advertise_addr=advertise,
-                managers=managers,
-                data_path_addr=request.DataPathAddr,
+            membership = msgspec.structs.replace(
+                place, managers=managers, data_path_addr=request.DataPathAddr
             )
             listeners: Sequence[trio.SocketListener] = ()
             if credentials.role is Role.MANAGER:
@@ -317,9 +310,8 @@ class LocalNode:
         Raises:
             BadRequest: there is no address to advertise, or the port is taken.
         """
-        _, advertise = self._port.addresses(request.ListenAddr, request.AdvertiseAddr)
-        listeners = await open_port(membership.listen_addr)
-        return msgspec.structs.replace(membership, advertise_addr=advertise), listeners
+        place = self._port.place(request.ListenAddr, request.AdvertiseAddr)
+        return with_addresses(membership, place), await open_port(place.listen_addr)
 
     async def _come_back(self, request: JoinRequest) -> None:
         """Take up the stay again that an expired certificate ended, or keeps out of touch."""
@@ -424,11 +416,15 @@ class LocalNode:
     async def _take_up(self, unlock_key: bytes | None = None) -> Member:
         """Return the stay that the state directory holds, with a manager's port open."""
         stay = await trio.to_thread.run_sync(self._state_dir.load, unlock_key)
+        place = self._port.moved(stay.membership)
+        if place != stay.membership:
+            await trio.to_thread.run_sync(self._state_dir.store_place, place)
+            log.info("others are told %s now", place.advertise_addr)
         credentials = await self._comeback.certified(stay)
         listeners: Sequence[trio.SocketListener] = ()
         if credentials.role is Role.MANAGER:
-            listeners = await open_port(stay.membership.listen_addr)
-        return self._stay(stay.membership, credentials, listeners)
+            listeners = await open_port(place.listen_addr)
+        return self._stay(place, credentials, listeners)
 
     async def _enter(self, member: Member) -> None:
         """Begin a stay, and wait until it has begun.

@@ -1,21 +1,33 @@
 """The port by which other nodes reach this one: which address it is, and opening it.
 
 What a request names wins over what the daemon was started with, and that over what this host's
-interfaces say. It must not know who connects.
+interfaces say. A host may get another address while its daemon is down; the next start sees it.
+It must not know who connects.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
 from .ca.credentials import split_address
 from .errors import BadRequest
-from .wire.address import NoAddressToAdvertise, join_host_port, parse_advertise, parse_listen
+from .membership import Membership
+from .wire.address import (
+    NoAddressToAdvertise,
+    is_of_this_host,
+    join_host_port,
+    parse_advertise,
+    parse_listen,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+log = logging.getLogger(__name__)
 
 
 class NodePort:
@@ -23,29 +35,73 @@ class NodePort:
 
     Args:
         listen_addr, advertise_addr: what the daemon was started with, "" for nothing.
+
     """
 
     def __init__(self, listen_addr: str, advertise_addr: str) -> None:
-        self._listen_addr = listen_addr
-        self._advertise_addr = advertise_addr
+        self._flags = (listen_addr, advertise_addr)
 
-    def addresses(self, listen: str, advertise: str) -> tuple[str, str]:
-        """Return where to listen and what to tell others, each as ``host:port``.
+    def place(self, listen: str, advertise: str) -> Membership:
+        """Return where to listen and what to tell others, for a request that names this.
 
         Raises:
             BadRequest: one of them cannot be used, or there are several to choose from.
         """
-        host, port = parse_listen(listen or self._listen_addr)
-        wanted = advertise or self._advertise_addr
-        advertise_host, advertise_port = parse_advertise(wanted, host, port)
-        return join_host_port(host, port), join_host_port(advertise_host, advertise_port)
+        return self._place(*parse_listen(listen or self._flags[0]), advertise or self._flags[1])
 
-    def worker_addresses(self, listen: str, advertise: str) -> tuple[str, str]:
+    def worker_place(self, listen: str, advertise: str) -> Membership:
         """As for a manager, but nobody dials a worker: which address is its own, others can see."""
         try:
-            return self.addresses(listen, advertise)
+            return self.place(listen, advertise)
         except NoAddressToAdvertise:
-            return join_host_port(*parse_listen(listen or self._listen_addr)), ""
+            host, port = parse_listen(listen or self._flags[0])
+            return Membership(listen_addr=join_host_port(host, port), advertise_addr="")
+
+    def moved(self, place: Membership) -> Membership:
+        """Return where a node is that starts again, on a host that may have another address now.
+
+        A flag that the daemon did not have before counts. Else what decided the last time decides
+        again; an address that was found on this host stays as long as the host has it.
+        """
+        wanted = place.advertised_as
+        flags = tuple(map(_newer, self._flags, place.flags))
+        if flags[1]:
+            wanted = flags[1]
+        if wanted is None or not place.advertise_addr:
+            return place
+        host, _ = split_address(place.advertise_addr)
+        if not any(flags) and not wanted and is_of_this_host(host):
+            return place
+        try:
+            now = self._place(*parse_listen(flags[0] or place.listen_addr), wanted)
+        except BadRequest as error:
+            log.warning("others go on being told %s: %s", place.advertise_addr, error)
+            return place
+        return with_addresses(place, now)
+
+    def _place(self, host: str, port: int, wanted: str) -> Membership:
+        advertise_host, advertise_port = parse_advertise(wanted, host, port)
+        return Membership(
+            listen_addr=join_host_port(host, port),
+            advertise_addr=join_host_port(advertise_host, advertise_port),
+            advertised_as=wanted,
+            flags=self._flags,
+        )
+
+
+def with_addresses(place: Membership, found: Membership) -> Membership:
+    """Return a place with the addresses of another one."""
+    return replace(
+        place,
+        listen_addr=found.listen_addr,
+        advertise_addr=found.advertise_addr,
+        advertised_as=found.advertised_as,
+        flags=found.flags,
+    )
+
+
+def _newer(flag: str, before: str) -> str:
+    return flag if flag != before else ""
 
 
 async def open_port(address: str) -> Sequence[trio.SocketListener]:

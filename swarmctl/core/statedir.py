@@ -163,6 +163,14 @@ class StateDirectory:
             self.forget()
             raise
 
+    def store_place(self, membership: Membership) -> None:
+        """Write where this node is now; the rest of its stay remains.
+
+        Raises:
+            StorageFailed: the disk refused; what was there before still is.
+        """
+        member_file.store(self.path, membership)
+
     def store_again(self, stay: Stay) -> None:
         """Write a new certificate of the same node, and its place; the rest of its stay remains.
 

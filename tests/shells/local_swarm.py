@@ -41,6 +41,7 @@ class Machine:
 
     Attributes:
         work: what its node does while it leads.
+        flags: the listen and the advertise address that its daemon is started with.
     """
 
     work: Sequence[Reconciler] = ()
@@ -49,6 +50,7 @@ class Machine:
         self.state_dir = state_dir
         self.address = f"127.0.0.1:{port or free_port()}"
         self.advertised = "127.0.0.1"
+        self.flags = ("", "")
         self.world = NullWorld(SystemClock())
 
     @asynccontextmanager
@@ -58,7 +60,12 @@ class Machine:
         Args:
             clock: its wall clock; by default the true one.
         """
-        settings = NodeSettings(state_dir=str(self.state_dir), hostname=self.state_dir.name)
+        settings = NodeSettings(
+            state_dir=str(self.state_dir),
+            hostname=self.state_dir.name,
+            listen_addr=self.flags[0],
+            advertise_addr=self.flags[1],
+        )
         executor = NullExecutor(self.world)
         node = LocalNode(settings, executor, self.work, clock or SystemClock(), new_id)
         async with trio.open_nursery() as nursery:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from msgspec.structs import replace
 
-from swarmctl.core import membership as member_file
+from swarmctl.core.ca import credentials as identity
 from swarmctl.core.ca.credentials import call_once
+from swarmctl.core.ca.x509 import Role
 from swarmctl.core.errors import (
     FailedPrecondition,
     InvalidUnlockKey,
@@ -26,6 +27,7 @@ from swarmctl.core.model.cluster import EncryptionConfig
 from swarmctl.core.model.codec import pack
 from swarmctl.core.model.request import InitRequest
 from swarmctl.core.node import LocalState
+from swarmctl.core.raft import space
 from swarmctl.core.refusals import CannotResign, LastManager
 
 from .local_swarm import SPEC, Machine, free_port, private_of, until
@@ -209,6 +211,23 @@ async def test_the_rest_goes_on_when_the_leader_stops(tmp_path: Path) -> None:
         await until(lambda: swarm.has(gone, "without"))
 
 
+async def test_a_leader_without_room_lets_one_with_room_lead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk takes no changes another neither: the third leads, and writes go on."""
+    async with managers(tmp_path, 3) as swarm:
+        full = {swarm.number_of_leader(), (swarm.number_of_leader() + 1) % 3}
+        (with_room,) = {0, 1, 2} - full
+
+        def complaint(directory: Path, **_before: str) -> str:
+            without = {swarm.machines[number].state_dir for number in full}
+            return "the disk is full" if without & set(directory.parents) else ""
+
+        monkeypatch.setattr(space, "complaint", complaint)
+        await until(lambda: swarm.led() and swarm.number_of_leader() == with_room)
+        await swarm.name_cluster("with room")
+
+
 async def test_a_worker_becomes_a_manager_and_a_worker_again(tmp_path: Path) -> None:
     """Promotion and demotion need no restart, and the node stays in session throughout."""
     async with managers(tmp_path, 1, machines=2) as swarm:
@@ -243,6 +262,33 @@ async def test_a_manager_that_is_demoted_before_it_heard_anything_is_a_worker_ag
         leader._runner._send = send
         await swarm.wish(1, "manager")
         await until(lambda: swarm.voters() == 2)
+
+
+async def test_a_certificate_that_comes_after_its_role_is_over_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promoted and demoted while the manager's certificate is under way: it becomes a worker's."""
+    ask, signed, arrives = identity._ask, trio.Event(), trio.Event()
+
+    async def ask_slowly(*request: Any) -> Any:
+        answer = await ask(*request)
+        signed.set()
+        await arrives.wait()
+        return answer
+
+    async with managers(tmp_path, 1, machines=2) as swarm:
+        worker = await swarm.join(1, manager=False)
+        member = worker._member
+        assert member is not None
+        monkeypatch.setattr(identity, "_ask", ask_slowly)
+        changed = member.credentials.changed
+        await swarm.wish(1, "manager")
+        await signed.wait()
+        await swarm.wish(1, "worker")
+        await until(lambda: swarm.row(1).private.role == member._told_role == "worker")
+        arrives.set()
+        await changed.wait()
+        await until(lambda: member.credentials.role is Role.WORKER)
 
 
 async def test_a_demoted_leader_hands_over_first(tmp_path: Path) -> None:
@@ -391,11 +437,7 @@ async def test_a_manager_that_moved_is_found_again(tmp_path: Path) -> None:
         number = swarm.row(moved).private.raft_id
         await swarm.stop(moved)
         address = f"127.0.0.1:{free_port()}"
-        place = member_file.load(swarm.machines[moved].state_dir)
-        member_file.store(
-            swarm.machines[moved].state_dir,
-            replace(place, listen_addr=address, advertise_addr=address),
-        )
+        swarm.machines[moved].flags = (address, address)
         await swarm.start(moved)
         await until(lambda: swarm.row(moved).private.manager_addr == address)
         assert swarm.row(moved).private.raft_id == number

@@ -7,6 +7,8 @@ from ..model.base import PrivateStruct
 JOIN = "join_managers"
 RESIGN = "resign"
 FORWARD = "forward"
+ROOM = "room"
+"""Asks a manager why its disk takes no changes; the answer is a sentence, empty while it does."""
 
 
 class JoinManagers(PrivateStruct, frozen=True, kw_only=True):

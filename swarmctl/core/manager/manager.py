@@ -26,7 +26,6 @@ from ..errors import MemberRemoved, NoLeader, SwarmError
 from ..model.change import Kind
 from ..model.session import SESSION_METHOD
 from ..raft.errors import LogLost
-from ..raft.message import Role
 from ..raft.runner import Runner
 from ..raft.transport import SNAPSHOT, Transport
 from ..store.dump import dump
@@ -35,6 +34,7 @@ from ..together import leaves, run_until_first
 from .backup import Head
 from .door import Door
 from .forward import LEADER_WAIT_S, Forwarder, Leader
+from .handover import HandOver
 from .leader import Alarms, run_leader
 from .lock import LockKeeper
 from .members import Membership
@@ -112,14 +112,13 @@ class Manager:
     ) -> None:
         self._reconcilers, self._clock, self._new_id = reconcilers, clock, new_id
         self._store, self._disk = state.store, state.disk
-        self._removed = trio.Event()
-        self._led: set[trio.CancelScope] = set()
+        self._removed, self._led = trio.Event(), set[trio.CancelScope]()
         self.watch = Watch()
         self.watch.index = state.store.index
         self.alarms = Alarms()
-        machine = TableMachine(state.store, self.watch)
         self._transport = Transport(credentials.dial, state.disk, self._removed.set)
-        self._runner = Runner(state.raft, state.disk, machine, self._transport.send)
+        tables = TableMachine(state.store, self.watch)
+        self._runner = Runner(state.raft, state.disk, tables, self._transport.send)
         self._transport.serve(self._runner)
         self._roster = Roster(self.view, state.raft.id, told or {})
         self._proposer = Proposer(self._runner, clock)
@@ -133,6 +132,7 @@ class Manager:
             proposer=self._proposer,
             dial=credentials.dial,
         )
+        self._hand_over = HandOver(self._runner, self._transport, lambda: self.disk_complaint)
         self._lock = LockKeeper(state, credentials, self.watch, renew)
         self.ca = CAServer(self.view, self._proposer, clock, new_id, credentials)
         self._forwarder = Forwarder(
@@ -149,7 +149,7 @@ class Manager:
         self._door = Door(
             self.view,
             self.watch,
-            calls={**self._forwarder.calls(), **self.ca.calls()},
+            calls={**self._forwarder.calls(), **self.ca.calls(), **self._hand_over.calls()},
             streams={
                 SESSION_METHOD: self.dispatcher.serve_session,
                 SNAPSHOT: self._transport.serve_snapshot,
@@ -304,7 +304,7 @@ class Manager:
                     await trio.sleep_forever()
                 finally:
                     with trio.move_on_after(HAND_OVER_S, shield=True):
-                        await self._hand_over()
+                        await self._hand_over.give_up()
                     stay.cancel()
         except BaseExceptionGroup as group:
             failures, others = group.split(SwarmError)
@@ -327,17 +327,6 @@ class Manager:
                     task_status.started()
         finally:
             self._end_led()
-
-    async def _hand_over(self) -> None:
-        """Have another manager lead, so that nobody waits for an election."""
-        status = self._runner.status()
-        if status.role is not Role.LEADER:
-            return
-        members = self.membership.members()
-        able = members.voters & members.reachable - {status.id}
-        if able:
-            best = max(able, key=lambda member: status.progress[member].match)
-            await self._runner.transfer_leadership(best)
 
     # --- who the managers are ---
 
@@ -417,4 +406,5 @@ class Manager:
             ).run
         components["dispatcher"] = self.dispatcher.run
         components["roles"] = self.membership.run
+        components["hand-over"] = self._hand_over.run
         return components

@@ -105,6 +105,11 @@ def interface_addresses() -> list[InterfaceAddress]:
     return found
 
 
+def is_of_this_host(address: str) -> bool:
+    """True if one of this host's interfaces has an IPv4 address; always for IPv6."""
+    return ":" in address or any(found.address == address for found in interface_addresses())
+
+
 def _split(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
     """Split off the port, if there is one."""
     host, colon, port = text.rpartition(":")

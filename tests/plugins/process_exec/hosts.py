@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -102,10 +103,22 @@ class Host:
             finally:
                 if not gone(pid):
                     os.kill(pid, signal.SIGKILL)
+        eventually(self._unlocked, "the end of a keeper that is quitting already")
         private = self.root / "private"
         if private.is_mount():
             subprocess.run(["umount", "--lazy", str(private)], check=True)
         shutil.rmtree(self.state_dir)
+
+    def _unlocked(self) -> bool:
+        lock = self.root / "keeper.lock"
+        if not lock.exists():
+            return True
+        with lock.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
 
 
 def alive(pid: int) -> bool:

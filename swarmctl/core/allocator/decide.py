@@ -1,6 +1,7 @@
 """NEW -> PENDING: services get their ports, and then their tasks may be scheduled.
 
-There is one key, since services compete for the same numbers. A service is allocated when its
+A service without ports is a key of its own; all others are one key, since they compete for the
+same numbers. A service is allocated when its
 endpoint is what :class:`~.ports.PortBook` would give it, so an update is just another difference;
 one that cannot be allocated keeps its tasks at NEW with the reason in ``Status.Err``, and every
 change of a service is a new chance. Addresses of networks will be a second step between the two,
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ..model.base import Time
-from ..model.change import Decision, Exists, Kind, Ref, Transaction, Update
+from ..model.change import NOTHING, Decision, Exists, Kind, Ref, Transaction, Update
+from ..model.objects import ServiceRow
 from ..model.task import TaskState
 from .ports import PortBook
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from ..ids import NewId
     from ..model.change import Requirement
-    from ..model.objects import ServiceRow, TaskRow
+    from ..model.objects import TaskRow
     from ..store.view import View
 
 NAME = "allocator"
@@ -38,43 +40,80 @@ PENDING_MESSAGE = "pending task scheduling"
 
 
 def keys(view: View, touched: set[Ref] | None) -> Iterable[str]:
-    """Return the one key when services changed or there are tasks to allocate."""
+    """Return what to allocate: one service, or all when some compete for ports (None: all)."""
     if touched is None:
         return (EVERYTHING,)
+    found: dict[str, None] = {}
     for ref in touched:
         if ref.kind is Kind.SERVICE:
-            return (EVERYTHING,)
-        if ref.kind is Kind.TASK:
+            found[_key(view.service(ref.id))] = None
+        elif ref.kind is Kind.TASK:
             task = view.task(ref.id)
             if task is not None and task.api.Status.State is TaskState.NEW:
-                return (EVERYTHING,)
-    return ()
+                found[_key(view.service(task.api.ServiceID))] = None
+    return (EVERYTHING,) if EVERYTHING in found else found
+
+
+def _key(service: ServiceRow | None) -> str:
+    """Return the key of a service; one that went may have left a port to the others."""
+    if service is None:
+        return EVERYTHING
+    asked = service.api.Spec.EndpointSpec
+    has_ports = (asked is not None and asked.Ports) or service.api.Endpoint.Ports
+    return EVERYTHING if has_ports else service.api.ID
 
 
 def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:  # noqa: ARG001
     """Return the endpoints and tasks that can be allocated now."""
-    waiting = _waiting(view)
+    if key != EVERYTHING:
+        service = view.service(key)
+        return NOTHING if service is None else _decide_alone(view, service, now)
+    waiting = _waiting(view.tasks_at(TaskState.NEW))
     book = PortBook(view)
     transactions: list[Transaction] = []
     room = TASKS_MAX
+    wake_at: int | None = None
     for service in sorted(view.services(), key=_seniority):
         tasks = waiting.pop(service.api.ID, ())[:room]
         changes, requires = _allocate(service, tasks, book, now)
         if changes:
             transactions.append(Transaction(changes=changes, requires=requires))
             room -= sum(1 for change in changes if change.row.api.ID != service.api.ID)
+            if _gives_ports_back(service, changes):
+                wake_at = now  # older services may wait for them
         if room <= 0:
             return Decision(transactions=tuple(transactions), wake_at=now)
     # What is left belongs to no service (plain containers on a network) or to none any more.
     alone = waiting.get("", [])[:room]
     transactions.extend(Transaction(changes=(_pending(task, now),)) for task in alone)
-    return Decision(transactions=tuple(transactions))
+    return Decision(transactions=tuple(transactions), wake_at=wake_at)
 
 
-def _waiting(view: View) -> dict[str, list[TaskRow]]:
+def _decide_alone(view: View, service: ServiceRow, now: int) -> Decision:
+    """Allocate a service that competes with nobody."""
+    new = [task for task in view.tasks_of(service.api.ID) if task.api.Status.State is TaskState.NEW]
+    tasks = _waiting(new).get(service.api.ID, [])
+    changes, requires = _allocate(service, tasks[:TASKS_MAX], PortBook(view), now)
+    if not changes:
+        return NOTHING
+    return Decision(
+        transactions=(Transaction(changes=changes, requires=requires),),
+        wake_at=now if len(tasks) > TASKS_MAX else None,
+    )
+
+
+def _gives_ports_back(service: ServiceRow, changes: tuple[Update, ...]) -> bool:
+    """Return whether a service has fewer ports after its changes than before."""
+    row = changes[0].row
+    if not isinstance(row, ServiceRow):
+        return False
+    return not set(service.api.Endpoint.Ports) <= set(row.api.Endpoint.Ports)
+
+
+def _waiting(new: Iterable[TaskRow]) -> dict[str, list[TaskRow]]:
     """Return the tasks to allocate by service id, oldest first."""
     waiting: dict[str, list[TaskRow]] = {}
-    for task in view.tasks_at(TaskState.NEW):
+    for task in new:
         if task.api.DesiredState <= TaskState.COMPLETE:
             waiting.setdefault(task.api.ServiceID, []).append(task)
     for tasks in waiting.values():

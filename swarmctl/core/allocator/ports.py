@@ -52,6 +52,8 @@ class PortBook:
         """
         spec = service.api.Spec.EndpointSpec or _NO_SPEC
         present = service.api.Endpoint
+        if not spec.Ports and not present.Ports and present.Spec == spec:
+            return Allocation(present)  # most services, and this is asked of each
         kept = _kept(spec.Ports, present.Ports)
         chosen: list[PortConfig] = []
         requires: list[Requirement] = []

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from swarmctl.core.model.change import Create, Update
+from swarmctl.core.allocator.decide import keys
+from swarmctl.core.model.change import Create, Kind, Ref, Update
 from swarmctl.core.model.objects import EndpointVirtualIP, Service, ServiceRow, TaskRow
 from swarmctl.core.model.spec import EndpointSpec, PortConfig
 from swarmctl.core.model.task import Task, TaskState
@@ -186,6 +187,32 @@ def test_many_tasks_become_pending_over_several_turns() -> None:
     assert len(moved.changes) == 400
     world.settle()
     assert len(world.view.tasks_at(TaskState.PENDING)) == 1_000
+
+
+def test_services_without_ports_are_allocated_one_by_one() -> None:
+    """Each is a key of its own, so creating one costs no look at the thousand others."""
+    world = World()
+    rows = [world.service(name, spec(name)) for name in ("a", "b", "c")]
+    touched = {Ref(Kind.SERVICE, row.api.ID) for row in rows[1:]}
+    assert set(keys(world.view, touched)) == {"b", "c"}
+    while world.turn(("orchestrator",)):
+        pass
+    (moved,) = world.decide("allocator", "b")
+    assert {change.row.api.ServiceID for change in moved.changes} == {"b"}  # type: ignore[union-attr]
+
+
+def test_a_port_that_a_younger_service_gives_back_goes_to_the_older_one() -> None:
+    """Whoever waits for it is asked again, although nothing of it changed."""
+    world = World()
+    world.service("old", spec("old", ports=(port(80, 80),)))
+    world.service("young", spec("young", ports=(port(80, 81),)))
+    world.settle()
+    world.update("old", spec("old", ports=(port(80, 81),)))
+    world.settle()
+    assert published(world, "old") == [80]
+    world.update("young", spec("young"))
+    world.settle()
+    assert (published(world, "old"), published(world, "young")) == ([81], [])
 
 
 def test_a_task_without_a_service_needs_no_ports() -> None:

@@ -44,7 +44,8 @@ swarmctl.core                  together:T statedir:E managership:T refusals node
 swarmctl.core                  comeback:T reissue:E leftovers:T nodestate
 swarmctl.core.model            base spec objects cluster task change request session codec
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
-swarmctl.core.model            template validate_cluster crosscheck release
+swarmctl.core.model            template validate_cluster crosscheck release rolling revision
+swarmctl.core.model            specdiff
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
@@ -54,7 +55,8 @@ swarmctl.core.wire             frame calls tls http1 link:T stream:T connect:T h
 swarmctl.core.wire             unix_listener:T address:E
 swarmctl.core.ca               keys x509 roots chain token issue rotation calls keyfiles:E server:T
 swarmctl.core.ca               signing settings cfssl returning external:T credentials:T renew:T
-swarmctl.core.orchestrator     decide slots replicated global_ jobs restart rollout reaper enforcer
+swarmctl.core.orchestrator     decide slots replicated global_ jobs restart rollout overlap reaper
+swarmctl.core.orchestrator     enforcer
 swarmctl.core.allocator        decide ports
 swarmctl.core.scheduler        decide filters resources explain
 swarmctl.core.autoscaler       policy expression decide

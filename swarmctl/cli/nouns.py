@@ -33,6 +33,10 @@ service = Group(
     "Manage Swarm services",
     {
         "create": Lazy("swarmctl.cli.service.create:create", "Create a new service"),
+        "history": Lazy(
+            "swarmctl.cli.service.revisions:history",
+            "List the versions of a service that can be gone back to",
+        ),
         "inspect": Lazy(
             "swarmctl.cli.service.inspect:inspect",
             "Display detailed information on one or more services",
@@ -41,6 +45,10 @@ service = Group(
         "ls": Lazy("swarmctl.cli.service.lists:list_services", "List services"),
         "ps": Lazy("swarmctl.cli.service.lists:ps", "List the tasks of one or more services"),
         "rm": Lazy("swarmctl.cli.service.lists:remove", "Remove one or more services"),
+        "rollback": Lazy(
+            "swarmctl.cli.service.revisions:rollback",
+            "Revert changes to a service's configuration",
+        ),
         "scale": Lazy(
             "swarmctl.cli.service.scale:scale", "Scale one or multiple replicated services"
         ),

@@ -19,7 +19,9 @@ from swarmctl.core.model.objects import (
     Node,
     NodeDescription,
     NodeRow,
+    Revision,
     Row,
+    ServiceRow,
 )
 from swarmctl.core.model.task import Task
 from tests.core.model.builders import filled
@@ -69,16 +71,23 @@ async def _mark_everything(api: RunningApi) -> list[Row]:
         unlock_key=b"u" * UNLOCK_KEY_BYTES,
     )
     rows = [_marked(kind) for kind in get_args(Row) if kind is not ClusterRow]
-    # A manager's address is for everybody.
-    rows = [
-        replace(row, private=replace(row.private, manager_addr="10.0.0.9:2377"))
-        if isinstance(row, NodeRow)
-        else row
-        for row in rows
-    ]
+    rows = [_with_what_is_shown(row) for row in rows]
     changes = (Update(row=replace(cluster, private=marked)), *(Create(row=row) for row in rows))
     assert isinstance(await api.propose(Transaction(changes=changes)), Applied)
     return rows
+
+
+def _with_what_is_shown(row: Row) -> Row:
+    """Take the marks off what some route shows on purpose, but not off what lies beside it."""
+    if isinstance(row, NodeRow):  # a manager's address is for everybody
+        return replace(row, private=replace(row.private, manager_addr="10.0.0.9:2377"))
+    if isinstance(row, ServiceRow):  # a service's history tells of its specs
+        old = Revision(number=1, at=1, how="created", spec=row.api.Spec, registry_auth=MARKER)
+        private = replace(
+            row.private, revision=2, revised_at=2, revised_how="updated", revisions=(old,)
+        )
+        return replace(row, private=private)
+    return row
 
 
 def _targets(rows: list[Row]) -> list[str]:

@@ -132,6 +132,33 @@ def test_a_paused_update_is_an_error(
     assert (ran.code, ran.err) == (1, f"{words}: task x failed\n")
 
 
+def rolled(stub: Stub, run: Callable[..., Ran], *command: str) -> Ran:
+    """Run a command on a service whose tasks run and whose rollback is just complete."""
+    found = service()
+    found["UpdateStatus"] = {"State": "rollback_completed", "Message": "rollback completed"}
+    found["Spec"]["UpdateConfig"] = {"Parallelism": 1, "Monitor": 1}
+    stub.answers["GET /services/web"] = found
+    stub.answers[f"GET /services/{found['ID']}"] = found
+    stub.answers[f"POST /services/{found['ID']}/update"] = {"Warnings": None}
+    stub.answers["GET /tasks"] = [task(1, 1, "running"), task(2, 2, "running")]
+    stub.answers["GET /nodes"] = [node()]
+    return run("service", *command, "web")
+
+
+def test_an_update_that_was_rolled_back_is_an_error(stub: Stub, run: Callable[..., Ran]) -> None:
+    """What was asked for did not happen, so the exit code is 1 (docker's is 0)."""
+    ran = rolled(stub, run, "update", "--replicas", "2")
+    assert (ran.code, ran.err) == (1, "service update rolled back: rollback completed\n")
+
+
+@pytest.mark.parametrize("command", [("rollback",), ("update", "--rollback")])
+def test_a_rollback_that_was_asked_for_is_none(
+    stub: Stub, run: Callable[..., Ran], command: tuple[str, ...]
+) -> None:
+    """Its completion is a success."""
+    assert rolled(stub, run, *command).code == 0
+
+
 def test_a_service_that_is_removed_meanwhile_is_an_error(
     stub: Stub, run: Callable[..., Ran]
 ) -> None:

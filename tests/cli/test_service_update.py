@@ -203,6 +203,58 @@ def test_a_rollback_sends_the_present_spec_back(stub: Stub, run: Callable[..., R
     assert stub.posted() == present()["Spec"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "asked"), [((), "previous"), (("--to", "3"), "3"), (("--to=12", "-q"), "12")]
+)
+def test_service_rollback_asks_for_an_older_spec(
+    stub: Stub, run: Callable[..., Ran], flags: tuple[str, ...], asked: str
+) -> None:
+    """As docker's: the present spec is the body; --to names a version of the history."""
+    assert run("service", "rollback", "-d", *flags, "web").out == "web\n"
+    assert stub.asked[-1].query["rollback"] == asked
+    assert stub.posted() == present()["Spec"]
+
+
+def test_there_is_no_version_0(stub: Stub, run: Callable[..., Ran]) -> None:
+    """A number that cannot be one is refused before anything is sent."""
+    ran = run("service", "rollback", "--to", "0", "web")
+    assert (ran.code, ran.err) == (
+        1,
+        "invalid version 0: versions count from 1, see 'service history'\n",
+    )
+
+
+def test_history_lists_the_versions(stub: Stub, run: Callable[..., Ran]) -> None:
+    """The newest first, with a star; what changed is cut unless --no-trunc is given."""
+    spec = present()["Spec"]
+    changes = [f"env A{at}" for at in range(40)]
+    stub.answers["GET /services/web/history"] = [
+        {
+            "Number": 2,
+            "CreatedAt": "2020-01-02T00:00:00Z",
+            "How": "updated",
+            "Current": True,
+            "Changes": changes,
+            "Spec": spec,
+        },
+        {
+            "Number": 1,
+            "CreatedAt": "2020-01-01T00:00:00Z",
+            "How": "created",
+            "Changes": [],
+            "Spec": spec,
+        },
+    ]
+    ran = run("service", "history", "web")
+    lines = ran.out.splitlines()
+    assert lines[0].split() == ["VERSION", "CREATED", "HOW", "IMAGE", "CHANGES"]
+    assert lines[1].startswith("2 * ")
+    assert lines[1].endswith("...")
+    assert lines[2].startswith("1 ")
+    whole = run("service", "history", "--no-trunc", "--format", "{{.Changes}}", "web")
+    assert whole.out.splitlines()[0] == "; ".join(changes)
+
+
 def test_scaling_goes_on_after_a_service_that_fails(stub: Stub, run: Callable[..., Ran]) -> None:
     """Each service is scaled by itself; errors are told at the end and give exit code 1."""
     ran = run("service", "scale", "-d", "web=x", "nope=1", "web=5")

@@ -26,6 +26,7 @@ from swarmctl.core.model.change import (
     Update,
 )
 from swarmctl.core.model.objects import Secret, SecretRow, SecretSpec, Service, ServiceRow
+from swarmctl.core.model.revision import updated
 from swarmctl.core.model.spec import (
     ContainerSpec,
     EndpointSpec,
@@ -43,6 +44,7 @@ from swarmctl.core.model.spec import (
     UpdateConfig,
 )
 from swarmctl.core.model.task import TaskState
+from tests.sim.invariants import OVERLAPPING
 from tests.sim.queue import MS, S, Scope, Wait
 
 if TYPE_CHECKING:
@@ -258,11 +260,11 @@ def build(request: Request, view: View, cluster: Cluster) -> Transaction:
     if request.kind == "scale":
         mode = ServiceMode(Replicated=ReplicatedService(Replicas=request.number))
         spec = replace(spec, Mode=mode)
-    else:
+    elif request.kind != "resume":
         replicas = spec.Mode.Replicated.Replicas or 0  # type: ignore[union-attr]
         spec = service_spec(request.name, replicas, request.number, view)
-    api = replace(found.api, Spec=spec, PreviousSpec=found.api.Spec)
-    return Transaction(changes=(Update(row=replace(found, api=api)),), requires=_needs(spec, found))
+    row = updated(found, spec, cluster.queue.now, registry_auth="")
+    return Transaction(changes=(Update(row=row),), requires=_needs(spec, found))
 
 
 def _creation(request: Request, view: View, cluster: Cluster) -> Transaction:
@@ -321,8 +323,20 @@ def service_spec(name: str, replicas: int, variant: int, view: View) -> ServiceS
         Name=name,
         TaskTemplate=template,
         Mode=ServiceMode(Replicated=ReplicatedService(Replicas=replicas)),
-        UpdateConfig=UpdateConfig(Parallelism=variant % 3, Delay=(variant % 2) * 200 * MS),
+        UpdateConfig=_rolling(name, variant),
         EndpointSpec=EndpointSpec(Ports=_ports(name, variant)),
+    )
+
+
+def _rolling(name: str, variant: int) -> UpdateConfig:
+    start_first = name in OVERLAPPING and variant % 4 < 2
+    return UpdateConfig(
+        Parallelism=variant % 3,
+        Delay=(variant % 2) * 200 * MS,
+        Monitor=500 * MS,
+        Order="start-first" if start_first else "stop-first",
+        FailureAction=("pause", "continue", "rollback")[variant % 5 % 3],
+        MaxFailureRatio=(variant % 2) * 0.5,
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from swarmctl.core.model.change import Kind, Ref
 from swarmctl.core.model.objects import NodeRow, ServiceRow, TaskRow
+from swarmctl.core.model.rolling import START_FIRST, settings_of, why_stop_first
 from swarmctl.core.model.task import TaskState
 from swarmctl.core.orchestrator.enforcer import REASON
 from swarmctl.core.orchestrator.restart import STOP_TIMEOUT_NS
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 Key = tuple[str, ...]
 _NODE = Kind.NODE
 LOST_LATELY_NS = 3 * S
+OVERLAPPING = ("web", "log")
+"""Services that are sometimes updated start-first: two tasks of a slot may be runnable then."""
 
 
 class Wrong(AssertionError):
@@ -45,6 +48,7 @@ class Tables:
         self.evictions = 0
         self._made: dict[str, int] = {}
         self._lost: dict[str, int] = {}
+        self._left: dict[str, int] = {}
         self._dead: set[Ref] = set()
         self._holders: dict[Key, set[str]] = {}
         self._cpu: dict[str, int] = {}
@@ -61,6 +65,7 @@ class Tables:
         """
         touched: dict[Key, None] = {}
         nodes: dict[str, None] = {}
+        taken: list[TaskRow] = []
         for ref, before, after in changes:
             if before != self.rows.get(ref):
                 raise Wrong(f"entry {index} changes a {ref} that nobody had written")
@@ -79,15 +84,42 @@ class Tables:
                 self.rows[ref] = after
             if _is_evicted(before, after):
                 self.evictions += 1
+            if _is_taken(before, after):
+                taken.append(after)  # type: ignore[arg-type] # a task
             for row, sign in ((before, -1), (after, 1)):
                 if row is not None:
                     self._book(row, sign, touched, nodes)
         for key in touched:
             holders = self._holders.get(key, ())
-            if len(holders) > 1:
+            if len(holders) > self._most(key):
                 raise Wrong(f"entry {index}: {' '.join(key)} is held by {sorted(holders)}")
         for node in nodes:
             self._see_room(index, node)
+        for task in taken:
+            self._see_floor(index, task)
+
+    def _most(self, key: Key) -> int:
+        """Return how many may hold a key."""
+        service = self.rows.get(Ref(Kind.SERVICE, key[1])) if key[0] == "slot" else None
+        name = service.api.Spec.Name if isinstance(service, ServiceRow) else ""
+        return 2 if name in OVERLAPPING else 1
+
+    def _see_floor(self, index: int, task: TaskRow) -> None:
+        """See that start-first takes no ready task before another one of its slot is ready."""
+        service = self.rows.get(Ref(Kind.SERVICE, task.api.ServiceID))
+        if not isinstance(service, ServiceRow) or why_stop_first(service.api.Spec):
+            return
+        if settings_of(service.api).Order != START_FIRST:
+            return
+        node = task.api.NodeID
+        left_at = max(self._left.get(node, -S), self._lost.get(node, -S))
+        if self._is_lost(node) or (left_at >= 0 and left_at >= self.now - LOST_LATELY_NS):
+            return
+        for other_id in self._holders.get(("slot", task.api.ServiceID, str(task.api.Slot)), ()):
+            other = self.rows[Ref(Kind.TASK, other_id)]
+            if isinstance(other, TaskRow) and other.api.Status.State is TaskState.RUNNING:
+                return
+        raise Wrong(f"entry {index}: ready task {task.api.ID} is taken, and none is in its place")
 
     def see_overlap(self, task: TaskRow, other: TaskRow) -> None:
         """Two containers of one slot run at the same time; see that it had to be.
@@ -98,6 +130,9 @@ class Tables:
         Raises:
             Wrong: it had not.
         """
+        service = self.rows.get(Ref(Kind.SERVICE, task.api.ServiceID))
+        if isinstance(service, ServiceRow) and service.api.Spec.Name in OVERLAPPING:
+            return
         if other.private.spec_index > task.private.spec_index:
             task, other = other, task
         if other.api.Status.State > TaskState.RUNNING or not self.clocks_agree:
@@ -118,6 +153,9 @@ class Tables:
         if not isinstance(before, NodeRow):
             return
         was, private = before.api.Status, before.private
+        for row in (before, after):
+            if isinstance(row, NodeRow) and row.api.Spec.Availability == "drain":
+                self._left[before.api.ID] = self.now
         if was.State == "down" or (isinstance(after, NodeRow) and after.api.Status.State == "down"):
             self._lost[before.api.ID] = self.now
         if not isinstance(after, NodeRow) or not self.clocks_agree:
@@ -174,6 +212,18 @@ def _is_evicted(before: Row | None, after: Row | None) -> bool:
     if not isinstance(before, TaskRow) or not isinstance(after, TaskRow):
         return False
     return after.api.Status.Err == REASON and before.api.Status.Err != REASON
+
+
+def _is_taken(before: Row | None, after: Row | None) -> bool:
+    """Return whether a task that runs on is no longer to: not for good, as by a scale."""
+    if not isinstance(before, TaskRow) or not isinstance(after, TaskRow):
+        return False
+    return (
+        before.api.Status.State is TaskState.RUNNING
+        and after.api.Status.State is TaskState.RUNNING
+        and before.api.DesiredState <= TaskState.RUNNING
+        and after.api.DesiredState is TaskState.SHUTDOWN
+    )
 
 
 def _holds_place(task: TaskRow) -> bool:

@@ -305,9 +305,21 @@ BUGS = {
         (
             Patch(
                 "core.orchestrator.rollout",
-                "_at_work_until",
+                "_held_until",
                 "return until if until > now else None",
                 "return max(until, now + 1)",
+            ),
+        ),
+        seeds=60,
+    ),
+    "old-task-leaves-early": Bug(
+        "start-first stops the old task though the new one does not run yet",
+        (
+            Patch(
+                "core.orchestrator.overlap",
+                "judge",
+                "arrived = [task for task in running if any(task is one for one in wanted)]",
+                "arrived = wanted",
             ),
         ),
         seeds=60,

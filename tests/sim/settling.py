@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from swarmctl.core.manager.pipeline import reconcilers
 from swarmctl.core.model.change import Applied, Kind, Ref
 from swarmctl.core.model.objects import NodeRow, ServiceRow, TaskRow
+from swarmctl.core.model.rolling import PAUSED, ROLLBACK_PAUSED
 from swarmctl.core.model.task import TaskState
 from swarmctl.core.raft.errors import ConfChangeRefused, ProposalDropped
 from swarmctl.core.raft.message import ConfChange
@@ -184,6 +185,10 @@ class Settling:
             elif TaskState.ASSIGNED <= state <= TaskState.RUNNING:
                 return f"task {task.api.ID} is still {state.value}"
         for service in self._rows(ServiceRow):
+            status = service.api.UpdateStatus
+            if status is not None and status.State in (PAUSED, ROLLBACK_PAUSED):
+                self._resume(service)
+                return f"{service.api.Spec.Name} is {status.State}: {status.Message}"
             replicas = service.api.Spec.Mode.Replicated.Replicas
             image = service.api.Spec.TaskTemplate.ContainerSpec.Image
             if images.get(service.api.ID, {image}) != {image}:
@@ -192,6 +197,14 @@ class Settling:
             if found != replicas and service.api.Spec.Name != "job":
                 return f"{service.api.Spec.Name} has {found} of {replicas} tasks"
         return ""
+
+    def _resume(self, service: ServiceRow) -> None:
+        """Have a paused update go on, as its user would."""
+        cluster = self._cluster
+        cluster.counts["updates resumed"] += 1
+        name = service.api.Spec.Name
+        request = Request(f"end-resume-{cluster.counts['updates resumed']}", "resume", name)
+        cluster.scope.start(_insist(cluster.clients[0], request))
 
     def _containers(self) -> str:
         wanted = {

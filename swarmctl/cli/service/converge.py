@@ -38,23 +38,27 @@ class Screen(Protocol):
         """Leave what was shown last."""
 
 
-def wait_converged(api: Api, service_id: str, *, quiet: bool) -> None:
+def wait_converged(api: Api, service_id: str, *, quiet: bool, back: bool = False) -> None:
     """Wait until a service converged.
 
     An interrupt from the keyboard ends the waiting, and nothing else.
 
     Args:
         quiet: show nothing.
+        back: a rollback is what was asked for. Where it was not, one that the daemon began is the
+            failure of what was; Docker's CLI takes it for a success.
 
     Raises:
-        Failure: the update, or its rollback, paused.
+        Failure: the update, or its rollback, paused; or the update was rolled back.
         DaemonError: the service is gone. ClientError: the daemon is.
     """
     screen = _screen(quiet=quiet)
     watch = _Watch(api, service_id, screen)
+    rolled_back = ""
     try:
         while not watch.look():
             time.sleep(LOOK_EVERY_S)
+        rolled_back = watch.rolled_back
     except KeyboardInterrupt:
         screen.close()
         if not quiet and not watch.converged:
@@ -62,6 +66,8 @@ def wait_converged(api: Api, service_id: str, *, quiet: bool) -> None:
             click.echo(f"Use `swarmctl service ps {service_id}` to check progress.")
     finally:
         screen.close()
+    if rolled_back and not back:
+        raise Failure(f"service update rolled back: {rolled_back}")
 
 
 def _screen(*, quiet: bool) -> Screen:
@@ -82,6 +88,8 @@ class _Watch:
         self._converged_at: float | None = None
         self._back = False
         self._last_word = ""
+        self.rolled_back = ""
+        """Why the daemon went back to the spec before, if it was seen to."""
 
     @property
     def converged(self) -> bool:
@@ -115,14 +123,17 @@ class _Watch:
             return self._converged_at is None
         if state == "updating":
             self._back = False
+            self.rolled_back = ""
         elif state == "rollback_started":
             if not self._back and message:
                 self._screen.show([Line("rollback", message)])
             self._back = True
+            self.rolled_back = message
         elif state == "rollback_completed":
             if self._converged_at is None:
                 self._last_word = message
             self._back = True
+            self.rolled_back = self.rolled_back or message
         return False
 
     def _look_at_tasks(self, service: Json, monitor: float) -> bool:

@@ -45,7 +45,8 @@ def update(call: Invocation) -> None:
         click.echo(f"WARNING: {warning}", err=True)
     click.echo(name)
     if not given.is_set("detach"):
-        wait_converged(call.api, service["ID"], quiet=given.is_set("quiet"))
+        back = given.is_set("rollback")
+        wait_converged(call.api, service["ID"], quiet=given.is_set("quiet"), back=back)
 
 
 def _changed(call: Invocation, spec: Json) -> Json:

@@ -84,6 +84,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/services/{id}", "services.inspect"),
     Route("POST", "/services/{id}/update", "services.update"),
     Route("DELETE", "/services/{id}", "services.remove"),
+    Route("GET", "/services/{id}/history", "services.history"),
     Route("GET", "/services/{id}/logs", "logs.service"),
     Route("GET", "/tasks", "tasks.list"),
     Route("GET", "/tasks/{id}", "tasks.inspect"),

@@ -10,29 +10,27 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from ..errors import (
-    BadRequest,
-    FailedPrecondition,
-    SwarmError,
-)
-from ..model.base import Time
+from ..errors import BadRequest, SwarmError
+from ..model import revision
 from ..model.change import (
     Advance,
     Change,
     Create,
     Delete,
-    Exists,
-    Free,
-    Index,
     Kind,
     Ref,
-    Requirement,
     Transaction,
     Update,
 )
-from ..model.crosscheck import check_ports, check_references, name_taken, resolve_networks
+from ..model.crosscheck import (
+    check_ports,
+    check_references,
+    name_taken,
+    resolve_networks,
+    rests_on,
+)
 from ..model.defaults import normalize_service_spec
-from ..model.objects import Endpoint, Service, ServicePrivate, ServiceRow, UpdateStatus
+from ..model.objects import Endpoint, Service, ServicePrivate, ServiceRow
 from ..model.release import check_service_available, service_warnings
 from ..model.request import ServiceCreated, ServiceUpdated
 from ..model.spec import EndpointSpec, ServiceSpec
@@ -53,6 +51,7 @@ if TYPE_CHECKING:
 
 NAMES_TRIED = 20
 TASKS_AT_ONCE = 900
+NUMBER_DIGITS_MAX = 9
 _ADJECTIVES = ("agile", "brave", "calm", "deft", "eager", "keen", "lucid", "noble", "quick", "wise")
 _PEOPLE = ("curie", "darwin", "euler", "gauss", "hopper", "kepler", "lamport", "noether", "turing")
 
@@ -80,6 +79,13 @@ async def inspect(server: ApiServer, call: Call) -> Reply:
     return json_reply(present_service(row.api, with_defaults=with_defaults))
 
 
+async def history(server: ApiServer, call: Call) -> Reply:
+    """``GET /services/{id}/history``: the specs that are kept, newest first; ours."""
+    view = await server.manager().read()
+    row = query.resolve_service(view, call.params["id"])
+    return json_reply(revision.history_of(row))
+
+
 async def create(server: ApiServer, call: Call) -> Reply:
     """``POST /services/create``"""
     manager = server.manager()
@@ -101,17 +107,20 @@ async def create(server: ApiServer, call: Call) -> Reply:
         )
         warnings = service_warnings(spec) or None
         created = json_reply(ServiceCreated(ID=service_id, Warnings=warnings), 201)
-        return Transaction(changes=(Create(row=row),), requires=_rests_on(spec)), created
+        return Transaction(changes=(Create(row=row),), requires=rests_on(spec)), created
 
     return await write(manager, call, plan)
 
 
 async def update(server: ApiServer, call: Call) -> Reply:
-    """``POST /services/{id}/update``: a new spec, or ``rollback=previous`` to the one before."""
+    """``POST /services/{id}/update``: a new spec, or an older one.
+
+    ``rollback=previous`` is Docker's: the spec before. ``rollback=N`` is ours: that revision.
+    """
     manager = server.manager()
     version = query.object_version("service", call.query.get("version"))
     rollback = call.query.get("rollback")
-    if rollback not in ("", "previous"):
+    if rollback not in ("", "previous") and not _is_number(rollback):
         raise SwarmError(f"unrecognized rollback option {rollback}")
     asked = call.body(ServiceSpec)
     service_id = query.resolve_service(await manager.read(), call.params["id"]).api.ID
@@ -119,11 +128,13 @@ async def update(server: ApiServer, call: Call) -> Reply:
     def plan(view: View) -> tuple[Transaction, Response]:
         row = query.resolve_service(view, service_id)
         query.check_sequence(row, version)
+        now = server.clock.now()
         if rollback:
-            changed = _rolled_back(row, server.clock.now())
+            changed = _rolled_back(row, rollback, now)
+            _fitted(changed.api.Spec, view, own_id=service_id)
         else:
-            changed = _updated(call, row, _fitted(_checked(asked), view, own_id=service_id))
-        requires = _rests_on(changed.api.Spec, own_id=service_id)
+            changed = _updated(call, row, _fitted(_checked(asked), view, own_id=service_id), now)
+        requires = rests_on(changed.api.Spec, own_id=service_id)
         warnings = service_warnings(changed.api.Spec) or None
         updated = json_reply(ServiceUpdated(Warnings=warnings))
         return Transaction(changes=(Update(row=changed),), requires=requires), updated
@@ -169,45 +180,13 @@ def _fitted(spec: ServiceSpec, view: View, *, own_id: str = "") -> ServiceSpec:
     return spec
 
 
-def _rests_on(spec: ServiceSpec, *, own_id: str = "") -> tuple[Requirement, ...]:
-    """Return what has to hold still when the write is applied."""
-    requires: list[Requirement] = []
-    container = spec.TaskTemplate.ContainerSpec
-    if container is not None:
-        requires += [Exists(ref=Ref(Kind.SECRET, use.SecretID)) for use in container.Secrets]
-        requires += [Exists(ref=Ref(Kind.CONFIG, use.ConfigID)) for use in container.Configs]
-    requires += [Exists(ref=Ref(Kind.NETWORK, use.Target)) for use in spec.TaskTemplate.Networks]
-    for port in spec.EndpointSpec.Ports if spec.EndpointSpec is not None else ():
-        if port.PublishMode == "ingress" and port.PublishedPort:
-            key = f"{port.Protocol}/{port.PublishedPort}"
-            requires.append(Free(index=Index.INGRESS_PORT, key=key, holder=own_id))
-    return tuple(requires)
-
-
 # --- new rows ------------------------------------------------------------------------------------
 
 
-def _updated(call: Call, row: ServiceRow, spec: ServiceSpec) -> ServiceRow:
+def _updated(call: Call, row: ServiceRow, spec: ServiceSpec, now: int) -> ServiceRow:
     """Return the row with a new spec; the one before is kept for rolling back."""
-    old, private = row.api.Spec, row.private
-    check_service_update(old, spec)
-    api = replace(
-        row.api,
-        Spec=spec,
-        PreviousSpec=old,
-        UpdateStatus=None,  # a finished one would end the client's wait at once
-        Endpoint=replace(row.api.Endpoint, Spec=spec.EndpointSpec or EndpointSpec()),
-    )
-    return replace(
-        row,
-        api=api,
-        private=replace(
-            private,
-            previous_spec_index=private.spec_index,
-            registry_auth=_auth_for(call, row),
-            previous_registry_auth=private.registry_auth,
-        ),
-    )
+    check_service_update(row.api.Spec, spec)
+    return revision.updated(row, spec, now, registry_auth=_auth_for(call, row))
 
 
 def _auth_for(call: Call, row: ServiceRow) -> str:
@@ -225,33 +204,15 @@ def _auth_for(call: Call, row: ServiceRow) -> str:
     raise SwarmError("unsupported registryAuthFrom value")
 
 
-def _rolled_back(row: ServiceRow, now_ns: int) -> ServiceRow:
-    """Return the row with its two specs swapped."""
-    previous, private = row.api.PreviousSpec, row.private
-    if previous is None:
-        raise FailedPrecondition(f"service {row.api.ID} does not have a previous spec")
-    status = UpdateStatus(
-        State="rollback_started",
-        StartedAt=Time(now_ns),
-        Message="manually requested rollback",
-    )
-    api = replace(
-        row.api,
-        Spec=previous,
-        PreviousSpec=row.api.Spec,
-        UpdateStatus=status,
-        Endpoint=replace(row.api.Endpoint, Spec=previous.EndpointSpec or EndpointSpec()),
-    )
-    return replace(
-        row,
-        api=api,
-        private=replace(
-            private,
-            previous_spec_index=private.spec_index,
-            registry_auth=private.previous_registry_auth,
-            previous_registry_auth=private.registry_auth,
-        ),
-    )
+def _rolled_back(row: ServiceRow, rollback: str, now: int) -> ServiceRow:
+    """Return the row with an older spec, as the query asks for it."""
+    if rollback == "previous":
+        return revision.rolled_back(row, now)
+    return revision.rolled_back_to(row, int(rollback), now)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= NUMBER_DIGITS_MAX
 
 
 def _random_name(view: View) -> str:
@@ -269,6 +230,7 @@ def _random_name(view: View) -> str:
 HANDLERS = {
     "list": list_services,
     "inspect": inspect,
+    "history": history,
     "create": create,
     "update": update,
     "remove": remove,

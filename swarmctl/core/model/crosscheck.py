@@ -22,11 +22,12 @@ from ..errors import (
     MissingNetwork,
     NameTaken,
 )
-from .change import Kind
+from .change import Exists, Free, Index, Kind, Ref
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from .change import Requirement
     from .objects import ConfigRow, NetworkRow, SecretRow, ServiceRow
     from .spec import NetworkAttachmentConfig, PortConfig, ServiceSpec
 
@@ -59,6 +60,25 @@ def check_references(spec: ServiceSpec, tables: Tables) -> None:
         if missing:
             plural = "s" if len(missing) > 1 else ""
             raise InvalidArgument(f"{kind}{plural} not found: {', '.join(missing)}")
+
+
+def rests_on(spec: ServiceSpec, *, own_id: str = "") -> tuple[Requirement, ...]:
+    """Return what has to hold when a service gets this spec, judged again as that is applied.
+
+    Args:
+        own_id: the service, if it is there already.
+    """
+    requires: list[Requirement] = []
+    container = spec.TaskTemplate.ContainerSpec
+    if container is not None:
+        requires += [Exists(ref=Ref(Kind.SECRET, use.SecretID)) for use in container.Secrets]
+        requires += [Exists(ref=Ref(Kind.CONFIG, use.ConfigID)) for use in container.Configs]
+    requires += [Exists(ref=Ref(Kind.NETWORK, use.Target)) for use in spec.TaskTemplate.Networks]
+    for port in _spec_ports(spec):
+        if port.PublishMode == "ingress" and port.PublishedPort:
+            key = f"{port.Protocol}/{port.PublishedPort}"
+            requires.append(Free(index=Index.INGRESS_PORT, key=key, holder=own_id))
+    return tuple(requires)
 
 
 def resolve_networks(spec: ServiceSpec, networks: Sequence[NetworkRow]) -> ServiceSpec:

@@ -106,6 +106,39 @@ class RestartRecord(PrivateStruct, frozen=True, kw_only=True):
     times: tuple[int, ...] = ()
 
 
+class RolloutRecord(PrivateStruct, frozen=True, kw_only=True):
+    """How an update (or rollback) went so far, as far as tasks do not tell.
+
+    Attributes:
+        spec_version: the update it is about; that of another one counts for nothing.
+        slots: how many places had to be replaced when it began; what failures are a ratio of.
+        failures: tasks of it that failed and were dealt with.
+        since: log index it began after; what failed before is no failure of it.
+    """
+
+    spec_version: int = 0
+    slots: int = 0
+    failures: int = 0
+    since: int = 0
+
+
+class Revision(PrivateStruct, frozen=True, kw_only=True):
+    """A spec that a service once had.
+
+    Attributes:
+        number: 1 for the spec it was created with, one more with every change.
+        at: when it became the spec, in nanoseconds.
+        how: what made it the spec, in words.
+        registry_auth: the pull credentials that went with it; secret.
+    """
+
+    number: int
+    at: int
+    how: str
+    spec: ServiceSpec
+    registry_auth: str = ""
+
+
 class ServicePrivate(PrivateStruct, frozen=True, kw_only=True):
     """What a service's row holds beyond the API.
 
@@ -114,6 +147,10 @@ class ServicePrivate(PrivateStruct, frozen=True, kw_only=True):
         previous_spec_index: the same of ``PreviousSpec``.
         registry_auth, previous_registry_auth: pull credentials; secret.
         restarts: restart counters by slot (as text) or node id.
+        rollout: of the update under way, or of the last one.
+        revision, revised_at, revised_how: number, time and maker of the present spec, as in
+            :class:`Revision`; no time: that of creation.
+        revisions: the specs before, oldest first.
     """
 
     spec_index: int = 0
@@ -121,6 +158,11 @@ class ServicePrivate(PrivateStruct, frozen=True, kw_only=True):
     registry_auth: str = ""
     previous_registry_auth: str = ""
     restarts: dict[str, RestartRecord] = msgspec.field(default_factory=dict)
+    rollout: RolloutRecord | None = None
+    revision: int = 1
+    revised_at: int = 0
+    revised_how: str = "created"
+    revisions: tuple[Revision, ...] = ()
 
 
 # --- node ----------------------------------------------------------------------------------------

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from ..errors import Unimplemented
 from .constraint import parse_constraint
-from .defaults import DEFAULT_UPDATE
+from .rolling import START_FIRST, why_stop_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .spec import ContainerSpec, Placement, ServiceSpec, UpdateConfig
+    from .spec import ContainerSpec, Placement, ServiceSpec
 
 
 def check_service_available(spec: ServiceSpec) -> None:
@@ -70,22 +68,12 @@ def _network_warnings(spec: ServiceSpec) -> Iterator[str]:
 
 
 def _update_warnings(spec: ServiceSpec) -> Iterator[str]:
-    update = spec.UpdateConfig or DEFAULT_UPDATE
-    # What asks for no more than the defaults is what happens, or would be missed by nobody; clients
-    # that read with insertDefaults post the defaults back.
-    followed = replace(DEFAULT_UPDATE, Parallelism=update.Parallelism, Delay=update.Delay)
-    if _with_monitor(update) != followed:
-        yield (
-            "of the update settings only parallelism and delay are followed yet: tasks are "
-            "replaced stop-first, and a failing update goes on"
-        )
-    rollback = spec.RollbackConfig
-    if rollback is not None and _with_monitor(rollback) != followed:
-        yield "rollback settings are kept but not yet followed: the update settings count"
-
-
-def _with_monitor(config: UpdateConfig) -> UpdateConfig:
-    return replace(config, Monitor=config.Monitor or DEFAULT_UPDATE.Monitor)
+    reason = why_stop_first(spec)
+    if not reason:
+        return
+    for word, config in (("updates", spec.UpdateConfig), ("rollbacks", spec.RollbackConfig)):
+        if config is not None and config.Order == START_FIRST:
+            yield f"{word} are stop-first although start-first is asked for: {reason}"
 
 
 def _placement_warnings(placement: Placement | None) -> Iterator[str]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from .base import U32, ApiStruct, printed
+from .base import NEVER, U32, ApiStruct, Time, printed
 from .cluster import SwarmSpec
+from .spec import ServiceSpec
 
 
 class InitRequest(ApiStruct, frozen=True, kw_only=True):
@@ -67,6 +68,25 @@ class ServiceUpdated(ApiStruct, frozen=True, kw_only=True):
     """Answer of ``POST /services/{id}/update``."""
 
     Warnings: tuple[str, ...] | None = printed(None)
+
+
+class ServiceRevision(ApiStruct, frozen=True, kw_only=True):
+    """One of ``GET /services/{id}/history``, which Docker's API does not have.
+
+    Attributes:
+        Number: what ``rollback=N`` takes.
+        CreatedAt: when it became the service's spec.
+        How: by what, in words.
+        Changes: what changed from the one before it, a line each; none for the oldest kept.
+        Current: it is the spec of now.
+    """
+
+    Number: int = printed(0)
+    CreatedAt: Time = printed(NEVER)
+    How: str = ""
+    Changes: tuple[str, ...] = printed(())
+    Current: bool = False
+    Spec: ServiceSpec = msgspec.field(default_factory=lambda: ServiceSpec())
 
 
 class NetworkCreated(ApiStruct, frozen=True, kw_only=True):

@@ -187,6 +187,8 @@ class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
         endpoint: the endpoint spec the task was made with; part of what makes it dirty.
         registry_auth: credentials for pulling the image; secret.
         replaces: the task that has to stop before this one starts, else "".
+        owed: it is to stand in for a replica that an update replaces, or that failed: no update
+            takes another in its stead until it runs.
         start_delay_ns: how long after creation this task may leave READY.
         delay_from: counts the delay from here instead of from creation, once a leader found the
             creation in its own future; 0: from creation.
@@ -204,6 +206,7 @@ class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
     endpoint: EndpointSpec | None = None
     registry_auth: str = ""
     replaces: str = ""
+    owed: bool = False
     start_delay_ns: int = 0
     delay_from: int = 0
     applied_at: int = 0

@@ -3,10 +3,12 @@
 Level-driven: every decision compares what the service asks for with the slots as the tables show
 them, whatever happened in between. The order of work in one decision:
 
-1. slots beyond the wanted number go (:func:`_fewer`), missing ones are filled (:func:`_more`);
-2. in each slot that stays: a superfluous task is shut down, an ended one replaced or settled, a
-   waiting one promoted when its time has come;
-3. what is left outdated goes to :mod:`.rollout`, which says what may be replaced now.
+1. :mod:`.rollout` says which outdated slots may be replaced now. Where it has something to write
+   about the update itself (it begins, it failed, it is over), that is all of this decision;
+2. slots beyond the wanted number go (:func:`_fewer`), missing ones are filled (:func:`_more`);
+3. in each slot that stays: a superfluous task is shut down (:mod:`.overlap`), an ended one replaced
+   or settled, a waiting one promoted when its time has come;
+4. what may be replaced is.
 
 Every slot is a transaction of its own, and each requires that the service still asks for what was
 decided upon and that nobody else is runnable in the slot (``slots.slot_requirements``).
@@ -14,14 +16,19 @@ decided upon and that nobody else is runnable in the slot (``slots.slot_requirem
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..model.change import Advance, At, Decision, Kind, Ref, Transaction
+from msgspec.structs import replace
+
+from ..model.change import Advance, At, Decision, Kind, Ref, Transaction, Update
+from ..model.objects import ServiceRow
 from ..model.task import TaskState
-from . import rollout
+from . import overlap, rollout
 from .restart import (
+    carried_failures,
     corrected_stamps,
     is_counted,
+    is_owed,
     may_restart,
     promotion_time,
     recorded,
@@ -29,15 +36,16 @@ from .restart import (
     start_time,
     successor,
 )
-from .slots import Fates, Slot, creation_order, new_task, slot_requirements, slots_of
+from .slots import Fates, Slot, new_task, slot_requirements, slots_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..ids import NewId
     from ..model.change import Change, Requirement
-    from ..model.objects import ServiceRow, TaskRow
+    from ..model.objects import TaskRow
     from ..store.view import View
+    from .rollout import Rollout
 
 CREATE_MAX = 400
 """Tasks created by one decision; it asks for the next turn at once when there are more to make."""
@@ -46,6 +54,20 @@ CREATE_MAX = 400
 def decide(view: View, service: ServiceRow, now: int, new_id: NewId) -> Decision:
     """Return what one replicated service needs."""
     return _Pass(view, service, now, new_id).run()
+
+
+class _Counted(NamedTuple):
+    """Changes of one slot that go with a counter in the service's row.
+
+    Attributes:
+        restarts, fails: which counters.
+    """
+
+    slot: Slot
+    changes: tuple[Change, ...]
+    requires: tuple[Requirement, ...]
+    restarts: bool
+    fails: bool
 
 
 class _Pass:
@@ -58,7 +80,8 @@ class _Pass:
         self._new_id = new_id
         self._fates = Fates(view)
         self._transactions: list[Transaction] = []
-        self._restarts: list[tuple[Slot, tuple[Change, ...]]] = []
+        self._counted: list[_Counted] = []
+        self._failed: frozenset[str] = frozenset()
         self._wake_at: int | None = None
 
     def run(self) -> Decision:
@@ -70,12 +93,16 @@ class _Pass:
         kept, surplus = taken, list[Slot]()
         if len(taken) > wanted:
             kept, surplus = self._split(taken, wanted)
+        plan = rollout.decide(self._service, kept, self._fates, self._view, self._now)
+        if plan.row is not None:
+            written = Transaction(changes=(Update(row=plan.row),), requires=plan.requires)
+            return Decision(transactions=(written,))
         self._fewer(surplus)
         free = {slot.number: slot for slot in vacant}
         filled = self._more(wanted - len(kept), {slot.number for slot in kept}, free)
         self._fewer(slot for slot in vacant if slot.number not in filled)
-        self._tend(kept)
-        self._write_restarts()
+        self._tend(kept, plan)
+        self._write_counted()
         return Decision(transactions=tuple(self._transactions), wake_at=self._wake_at)
 
     # --- how many ---
@@ -95,20 +122,21 @@ class _Pass:
         """
         ranked: list[tuple[bool, bool, int, int, Slot]] = []
         on_node: dict[str, int] = {}
-        for slot in sorted(slots, key=lambda slot: (not self._runs(slot), slot.number)):
-            node_id = slot.newest.api.NodeID
+        ready = {slot.number: rollout.is_ready(slot, self._fates) for slot in slots}
+        for slot in sorted(slots, key=lambda slot: (not ready[slot.number], slot.number)):
+            node_id = self._home(slot).api.NodeID
             copy = on_node[node_id] = on_node.get(node_id, 0) + 1
-            ranked.append((not node_id, not self._runs(slot), copy, slot.number, slot))
+            ranked.append((not node_id, not ready[slot.number], copy, slot.number, slot))
         ranked.sort(key=lambda rank: rank[:4])
         in_order = [rank[4] for rank in ranked]
         kept = sorted(in_order[:wanted], key=lambda slot: slot.number)
         return kept, in_order[wanted:]
 
-    def _runs(self, slot: Slot) -> bool:
-        return any(
-            task.api.Status.State is TaskState.RUNNING and not self._fates.ended(task)
-            for task in slot.runnable
-        )
+    def _home(self, slot: Slot) -> TaskRow:
+        """Return the task by which a slot is where it is: one that runs beside a coming one."""
+        if len(slot.runnable) > 1:
+            return overlap.judge(self._service, slot, self._fates, self._view).stays
+        return slot.newest
 
     def _fewer(self, slots: Iterable[Slot]) -> None:
         """Have every task of these slots removed, history included."""
@@ -150,47 +178,95 @@ class _Pass:
 
     # --- slot by slot ---
 
-    def _tend(self, slots: list[Slot]) -> None:
-        steady: list[Slot] = []
+    def _tend(self, slots: list[Slot], plan: Rollout) -> None:
+        self._failed = plan.failed
+        self._look_again(plan.wake_at)
+        rolled = {slot.number for slot in plan.replace}
         for slot in slots:
+            if slot.number in rolled:
+                continue
             runnable = slot.runnable
             if len(runnable) > 1:
-                self._thin_out(runnable)
+                self._tend_overlap(slot, rolls=plan.rolls)
             elif not runnable:
-                steady.append(slot)  # settled: only a new spec can bring it back
+                continue  # settled: only a new spec can bring it back
             elif self._fates.ended(runnable[0]):
                 self._after_end(slot, runnable[0])
             else:
                 self._keep(slot, runnable[0])
-                steady.append(slot)
-        plan = rollout.decide(self._service, steady, self._view, self._now)
-        self._look_again(plan.wake_at)
         for slot in plan.replace:
-            self._replace(slot, delay_ns=0)
+            if plan.start_first and rollout.is_ready(slot, self._fates):
+                self._start_beside(slot)
+            else:
+                owed = is_owed(slot.current, self._fates.of(slot.current))
+                self._replace(slot, delay_ns=0, owed=owed)
 
-    def _thin_out(self, runnable: list[TaskRow]) -> None:
-        """Leave one runnable task: one that runs, and the newest of those."""
-        best = max(
-            runnable,
-            key=lambda task: (
-                not self._fates.ended(task),
-                task.api.Status.State is TaskState.RUNNING,
-                creation_order(task),
-            ),
-        )
+    def _tend_overlap(self, slot: Slot, *, rolls: bool) -> None:
+        """Let the one that is wanted stay, or come; nobody leaves for one that does not run."""
+        found = overlap.judge(self._service, slot, self._fates, self._view)
+        coming = found.coming
+        if found.leaving:
+            self._shut_down(found.leaving, found.stays)
+        elif coming is None:
+            return
+        elif not self._fates.ended(coming):
+            self._keep(slot, coming)
+        elif not rolls:
+            self._shut_down((coming,), found.stays)
+        elif coming.api.Status.State is TaskState.COMPLETE and not may_restart(
+            self._service, coming, self._now
+        ):
+            self._shut_down((found.stays,), coming)  # it did run, and is not to run again
+        else:
+            self._start_again(slot, coming)
+
+    def _shut_down(self, leaving: tuple[TaskRow, ...], stays: TaskRow) -> None:
+        """Have tasks leave for the sake of one that is as it was seen here."""
         changes = tuple(
-            Advance(task_id=task.api.ID, desired=TaskState.SHUTDOWN)
-            for task in runnable
-            if task is not best
+            Advance(task_id=task.api.ID, desired=TaskState.SHUTDOWN) for task in leaving
         )
-        self._transactions.append(Transaction(changes=changes))
+        self._transactions.append(Transaction(changes=changes, requires=(_unchanged(stays),)))
+
+    def _start_beside(self, slot: Slot) -> None:
+        """Start a slot's next task while the present one runs on."""
+        create = new_task(
+            self._service,
+            self._view,
+            task_id=self._new_id(),
+            slot=slot.number,
+            now=self._now,
+            owed=True,
+            failures=carried_failures(self._service, slot.newest, self._now),
+        )
+        (present,) = slot.runnable
+        requires = slot_requirements(self._service, slot.number, holder=present.api.ID)
+        self._transactions.append(Transaction(changes=(create,), requires=requires))
+
+    def _start_again(self, slot: Slot, failed: TaskRow) -> None:
+        """Try once more to start a task beside the one that runs on, after the restart delay."""
+        if self._corrects(failed) or self._delays(failed):
+            return
+        delay_ns = restart_delay(failed, self._fates.of(failed))
+        create = new_task(
+            self._service,
+            self._view,
+            task_id=self._new_id(),
+            slot=slot.number,
+            now=self._now,
+            desired=TaskState.READY if delay_ns else TaskState.RUNNING,
+            owed=True,
+            start_delay_ns=delay_ns,
+            failures=carried_failures(self._service, failed, self._now),
+        )
+        shutdown = Advance(task_id=failed.api.ID, desired=TaskState.SHUTDOWN)
+        requires = (slot_requirements(self._service, slot.number)[0], _unchanged(failed))
+        self._write(slot, (shutdown, create), requires, failed=failed)
 
     def _keep(self, slot: Slot, task: TaskRow) -> None:
         """Promote a waiting task when its time has come."""
-        correction = corrected_stamps(task, self._now)
-        if correction is not None:
-            self._transactions.append(Transaction(changes=(correction,)))
-        elif task.api.DesiredState < TaskState.RUNNING:
+        if self._corrects(task):
+            return
+        if task.api.DesiredState < TaskState.RUNNING:
             due = promotion_time(slot, task, self._fates)
             if due <= self._now:
                 start = Advance(task_id=task.api.ID, desired=TaskState.RUNNING)
@@ -202,33 +278,49 @@ class _Pass:
         """Replace an ended task as its policy says, or settle the slot."""
         if not may_restart(self._service, task, self._now):
             change = Advance(task_id=task.api.ID, desired=TaskState.SHUTDOWN)
-            self._transactions.append(Transaction(changes=(change,)))
-            return
-        correction = corrected_stamps(task, self._now)
-        if correction is not None:
-            self._transactions.append(Transaction(changes=(correction,)))
-            return
-        if task.api.DesiredState is TaskState.READY and start_time(task) > self._now:
-            # It failed while it was being prepared (an image that cannot be pulled): its delay
-            # still holds for whoever comes next, else nothing would slow the loop down.
-            self._look_again(start_time(task))
-            return
-        self._replace(slot, delay_ns=restart_delay(task, self._fates.of(task)), counted=True)
+            self._write(slot, (change,), (), failed=task)
+        elif not self._corrects(task) and not self._delays(task):
+            fate = self._fates.of(task)
+            self._replace(
+                slot,
+                delay_ns=restart_delay(task, fate),
+                owed=is_owed(task, fate),
+                restarts=is_counted(self._service),
+            )
 
-    def _replace(self, slot: Slot, *, delay_ns: int, counted: bool = False) -> None:
+    def _corrects(self, task: TaskRow) -> bool:
+        """Bring stamps out of the future to now; return whether there were any."""
+        correction = corrected_stamps(task, self._now)
+        if correction is None:
+            return False
+        self._transactions.append(Transaction(changes=(correction,)))
+        return True
+
+    def _delays(self, task: TaskRow) -> bool:
+        """Return whether an ended task's own delay still holds for whoever comes next.
+
+        It failed while it was being prepared (an image that cannot be pulled); else nothing would
+        slow the loop down.
+        """
+        waits = task.api.DesiredState is TaskState.READY and start_time(task) > self._now
+        if waits:
+            self._look_again(start_time(task))
+        return waits
+
+    def _replace(
+        self, slot: Slot, *, delay_ns: int, owed: bool = False, restarts: bool = False
+    ) -> None:
         changes = successor(
             self._view,
             self._service,
             slot,
             self._fates,
             delay_ns=delay_ns,
+            owed=owed,
             now=self._now,
             new_id=self._new_id,
         )
-        if counted and is_counted(self._service):
-            self._restarts.append((slot, changes))
-        else:
-            self._transactions.append(Transaction(changes=changes, requires=self._replacing(slot)))
+        self._write(slot, changes, self._replacing(slot), failed=slot.current, restarts=restarts)
 
     def _replacing(self, slot: Slot) -> tuple[Requirement, ...]:
         """Return what must hold when a slot's task is replaced.
@@ -238,27 +330,60 @@ class _Pass:
         runnable = slot.runnable
         holder = runnable[0].api.ID if runnable else ""
         unassigned = tuple(
-            At(ref=Ref(Kind.TASK, task.api.ID), version=task.api.Version.Index)
-            for task in runnable
-            if task.api.Status.State < TaskState.ASSIGNED
+            _unchanged(task) for task in runnable if task.api.Status.State < TaskState.ASSIGNED
         )
         return (*slot_requirements(self._service, slot.number, holder=holder), *unassigned)
 
-    def _write_restarts(self) -> None:
-        """Write all counted restarts as one transaction with their counters.
+    # --- what is written ---
+
+    def _write(
+        self,
+        slot: Slot,
+        changes: tuple[Change, ...],
+        requires: tuple[Requirement, ...],
+        *,
+        failed: TaskRow,
+        restarts: bool = False,
+    ) -> None:
+        """Have a slot's changes written, with the counters they go with.
+
+        Args:
+            failed: the task that they deal with; whether it counts as a failure is known.
+        """
+        fails = failed.api.ID in self._failed
+        if restarts or fails:
+            self._counted.append(_Counted(slot, changes, requires, restarts, fails))
+        else:
+            self._transactions.append(Transaction(changes=changes, requires=requires))
+
+    def _write_counted(self) -> None:
+        """Write all changes that are counted as one transaction with their counters.
 
         The counters live in one row, so several transactions would get in each other's way.
         """
-        batch = self._restarts[: CREATE_MAX // 2]
-        if len(batch) < len(self._restarts):
+        batch = self._counted[: CREATE_MAX // 2]
+        if len(batch) < len(self._counted):
             self._look_again(self._now)
-        if batch:
-            record = recorded(self._service, [slot for slot, _ in batch], self._now)
-            changes = [change for _, group in batch for change in group]
-            requires = [need for slot, _ in batch for need in self._replacing(slot)]
-            self._transactions.append(
-                Transaction(changes=(record, *changes), requires=tuple(dict.fromkeys(requires)))
+        if not batch:
+            return
+        row = self._service
+        restarted = [one.slot for one in batch if one.restarts]
+        if restarted:
+            counted = recorded(row, restarted, self._now).row
+            assert isinstance(counted, ServiceRow)
+            row = counted
+        failures = sum(one.fails for one in batch)
+        record = row.private.rollout
+        if failures and record is not None:
+            record = replace(record, failures=record.failures + failures)
+            row = replace(row, private=replace(row.private, rollout=record))
+        changes = [change for one in batch for change in one.changes]
+        requires = [need for one in batch for need in one.requires]
+        self._transactions.append(
+            Transaction(
+                changes=(Update(row=row), *changes), requires=tuple(dict.fromkeys(requires))
             )
+        )
 
     def _look_again(self, at: int | None) -> None:
         if at is not None and (self._wake_at is None or at < self._wake_at):
@@ -268,3 +393,7 @@ class _Pass:
 def _replicas(service: ServiceRow) -> int:
     mode = service.api.Spec.Mode.Replicated
     return 1 if mode is None or mode.Replicas is None else mode.Replicas
+
+
+def _unchanged(task: TaskRow) -> At:
+    return At(ref=Ref(Kind.TASK, task.api.ID), version=task.api.Version.Index)

@@ -122,6 +122,7 @@ def successor(
     fates: Fates,
     *,
     delay_ns: int,
+    owed: bool = False,
     now: int,
     new_id: NewId,
 ) -> tuple[Change, ...]:
@@ -146,14 +147,24 @@ def successor(
         now=now,
         desired=TaskState.READY if waits else TaskState.RUNNING,
         replaces=blocker,
+        owed=owed,
         start_delay_ns=delay_ns,
-        failures=_failures(service, slot.newest, now),
+        failures=carried_failures(service, slot.newest, now),
     )
     shutdowns = (Advance(task_id=task.api.ID, desired=TaskState.SHUTDOWN) for task in runnable)
     return (*shutdowns, create)
 
 
-def _failures(service: ServiceRow, task: TaskRow, now: int) -> tuple[TaskFailure, ...]:
+def is_owed(task: TaskRow, fate: Fate) -> bool:
+    """Return whether the successor of ``task`` makes up for a replica that was taken away.
+
+    Not where the node was lost or is being left: no update took that replica, and there may be no
+    other place for it as long as the node is away.
+    """
+    return fate is Fate.KEPT and (task.private.owed or bool(task.api.NodeID))
+
+
+def carried_failures(service: ServiceRow, task: TaskRow, now: int) -> tuple[TaskFailure, ...]:
     """Return the failures that a successor of ``task`` carries on."""
     if task.private.spec_version != service.private.spec_index:
         return ()

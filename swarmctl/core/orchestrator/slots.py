@@ -88,6 +88,11 @@ class Slot(NamedTuple):
     def newest(self) -> TaskRow:
         return self.tasks[-1]
 
+    @property
+    def current(self) -> TaskRow:
+        """The newest task that should run, else the newest of all."""
+        return self.runnable[-1] if self.runnable else self.tasks[-1]
+
 
 def slots_of(view: View, service_id: str) -> list[Slot]:
     """Return a service's slots by number."""
@@ -123,6 +128,7 @@ def new_task(
     now: int,
     desired: TaskState = TaskState.RUNNING,
     replaces: str = "",
+    owed: bool = False,
     start_delay_ns: int = 0,
     failures: tuple[TaskFailure, ...] = (),
 ) -> Create:
@@ -130,6 +136,7 @@ def new_task(
 
     Args:
         replaces: the task that has to stop first; it then starts at READY.
+        owed: it stands in for a replica that is replaced, or failed.
         start_delay_ns: how long it has to wait at READY.
     """
     spec = service.api.Spec
@@ -150,6 +157,7 @@ def new_task(
         endpoint=spec.EndpointSpec,
         registry_auth=service.private.registry_auth,
         replaces=replaces,
+        owed=owed,
         start_delay_ns=start_delay_ns,
         failures=failures,
         log_driver=default_driver if spec.TaskTemplate.LogDriver is None else None,

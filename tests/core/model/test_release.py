@@ -63,10 +63,8 @@ def test_a_plain_service_has_no_warnings() -> None:
     assert service_warnings(spec) == ()
 
 
-UPDATE_WARNING = (
-    "of the update settings only parallelism and delay are followed yet: tasks are replaced "
-    "stop-first, and a failing update goes on"
-)
+HOST_PORT = {"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"}
+HELD = "host-mode port 8080 can be held by one task only"
 
 
 @pytest.mark.parametrize(
@@ -103,22 +101,16 @@ UPDATE_WARNING = (
         ),
         ({"UpdateConfig": {"Parallelism": 3, "Delay": 5, "FailureAction": "pause"}}, []),
         ({"UpdateConfig": {"Parallelism": 0, "Monitor": 5000000000}}, []),
-        ({"UpdateConfig": {"Order": "start-first"}}, [UPDATE_WARNING]),
-        ({"UpdateConfig": {"FailureAction": "rollback"}}, [UPDATE_WARNING]),
-        ({"UpdateConfig": {"Monitor": 1}}, [UPDATE_WARNING]),
-        ({"UpdateConfig": {"MaxFailureRatio": 0.5}}, [UPDATE_WARNING]),
+        ({"UpdateConfig": {"Order": "start-first", "FailureAction": "rollback"}}, []),
         (
-            {
-                "UpdateConfig": {"Parallelism": 2, "Delay": 3},
-                "RollbackConfig": {"Parallelism": 2, "Delay": 3, "Monitor": 5000000000},
-            },
-            [],
+            {"UpdateConfig": {"Order": "start-first"}, "EndpointSpec": {"Ports": [HOST_PORT]}},
+            [f"updates are stop-first although start-first is asked for: {HELD}"],
         ),
-        ({"RollbackConfig": {"Parallelism": 1}}, []),
         (
-            {"RollbackConfig": {}},
-            ["rollback settings are kept but not yet followed: the update settings count"],
+            {"RollbackConfig": {"Order": "start-first"}, "EndpointSpec": {"Ports": [HOST_PORT]}},
+            [f"rollbacks are stop-first although start-first is asked for: {HELD}"],
         ),
+        ({"UpdateConfig": {"Order": "stop-first"}, "EndpointSpec": {"Ports": [HOST_PORT]}}, []),
         (
             {"TaskTemplate.Placement": {"Constraints": ["node.ip==x"]}},
             [

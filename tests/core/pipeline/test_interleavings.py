@@ -282,8 +282,9 @@ def unassigned_pair(world: World) -> tuple[Transaction, Transaction]:
     world.service("web", spec())
     world.turn(("orchestrator", "allocator"))
     world.turn(("orchestrator", "allocator"))
-    (place,) = world.decide("scheduler", "everything")
     world.update("web", spec(image="new"))
+    world.turn(("orchestrator",))  # the update begins
+    (place,) = world.decide("scheduler", "everything")
     (replacement,) = world.decide("orchestrator", "web")
     return place, replacement
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from swarmctl.core.manager.pipeline import reconcilers
+from swarmctl.core.model import revision
 from swarmctl.core.model.base import SECOND, Platform, Time
 from swarmctl.core.model.change import (
     Advance,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 
 EPOCH = 1_700_000_000 * SECOND
 TURNS_MAX = 60
+EXIT = "task: non-zero exit (1)"
 
 
 class World:
@@ -76,6 +78,7 @@ class World:
         self.store = Store()
         self.now = EPOCH
         self.cut: set[str] = set()
+        self.bad: set[str] = set()  # images whose tasks fail instead of running
         self._ids = 0
         spec = SwarmSpec(
             Name="default", Orchestration=OrchestrationConfig(TaskHistoryRetentionLimit=history)
@@ -190,6 +193,9 @@ class World:
         if state < TaskState.READY:
             return self._status(TaskState.READY, "prepared")
         if state < TaskState.RUNNING and wanted is TaskState.RUNNING:
+            container = task.api.Spec.ContainerSpec
+            if container is not None and container.Image in self.bad:
+                return replace(self._status(TaskState.FAILED, "started"), Err=EXIT)
             return self._status(TaskState.RUNNING, "started")
         return None
 
@@ -264,8 +270,16 @@ class World:
         """Give a service another spec, as the API does."""
         row = self.view.service(service_id)
         assert row is not None
-        api = replace(row.api, Spec=spec, PreviousSpec=row.api.Spec)
-        self.write(Update(row=replace(row, api=api)))
+        self.write(Update(row=revision.updated(row, spec, self.now, registry_auth="")))
+
+    def roll_back(self, service_id: str, number: int = 0) -> None:
+        """Give a service its previous spec, or that of a revision, as the API does."""
+        row = self.view.service(service_id)
+        assert row is not None
+        if number:
+            self.write(Update(row=revision.rolled_back_to(row, number, self.now)))
+        else:
+            self.write(Update(row=revision.rolled_back(row, self.now)))
 
     def scale(self, service_id: str, replicas: int) -> None:
         row = self.view.service(service_id)
@@ -281,7 +295,7 @@ class World:
     def end(self, task: TaskRow | str, state: TaskState = TaskState.FAILED) -> None:
         """Have a task's agent report that it ended."""
         task_id = task if isinstance(task, str) else task.api.ID
-        err = "task: non-zero exit (1)" if state is TaskState.FAILED else ""
+        err = EXIT if state is TaskState.FAILED else ""
         status = replace(self._status(state), Err=err)
         self.write(Advance(task_id=task_id, status=status))
 

@@ -104,6 +104,24 @@ async def running(cluster: LoneManager, task_id: str, **spec: object) -> None:
     await cluster.until(lambda: cluster.task_state(task_id) is TaskState.RUNNING)
 
 
+async def test_a_task_that_ends_before_it_is_healthy_never_ran(
+    cluster: LoneManager, host: Host
+) -> None:
+    """RUNNING means healthy: what ends before its first verdict goes to FAILED without it."""
+    async with host.daemon():
+        env = (
+            "SWARMCTL_NULL_HEALTHY_AFTER=9s",
+            "SWARMCTL_NULL_EXIT_AFTER=3s",
+            "SWARMCTL_NULL_EXIT_CODE=7",
+        )
+        await cluster.assign("t1", "w1", Env=env)
+        await cluster.until(lambda: cluster.task_state("t1") is TaskState.FAILED)
+        assert cluster.task("t1").Status.Err == "task: non-zero exit (7)"
+        row = cluster.view.task("t1")
+        assert row is not None
+        assert row.private.started_at == 0
+
+
 async def test_an_exit_is_reported_with_its_code(cluster: LoneManager, host: Host) -> None:
     """A task that ends by itself with a code other than 0 is FAILED, and says the code."""
     async with host.daemon():

@@ -189,6 +189,7 @@ BUGS = {
     "promotion-forgotten": Bug(
         "a task that waits for its time is not looked at when the time has come",
         (Patch(REPLICATED, "_Pass._keep", "self._look_again(due)", "pass"),),
+        seeds=60,
     ),
     "one-too-many": Bug(
         "a service that is scaled down keeps a slot too many",

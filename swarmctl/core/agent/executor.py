@@ -63,7 +63,11 @@ class ExitStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskObservation(msgspec.Struct, frozen=True, kw_only=True):
-    """What the executor sees of one task now; what it cannot see is None or empty."""
+    """What the executor sees of one task now; what it cannot see is None or empty.
+
+    ``container.PID`` is 0 exactly when the task has ended: one that ends before it was healthy
+    never counts as RUNNING.
+    """
 
     container: ContainerStatus | None = None
     ports: PortStatus | None = None

@@ -174,6 +174,9 @@ class Runner:
         self._reach(TaskState.STARTING)
         await self.controller.start()
         seen = await self.controller.observe()
+        if seen.container is not None and not seen.container.PID:
+            await self._wait()  # it ended before it was ready: RUNNING means healthy, so not that
+            return
         running = steps.reached(TaskState.RUNNING, self._clock.now(), self.status)
         self._set(steps.observed(running, seen))
 

@@ -195,11 +195,12 @@ class _Pass:
             else:
                 self._keep(slot, runnable[0])
         for slot in plan.replace:
-            if plan.start_first and rollout.is_ready(slot, self._fates):
+            ready = rollout.is_ready(slot, self._fates)
+            if plan.start_first and ready:
                 self._start_beside(slot)
             else:
                 owed = is_owed(slot.current, self._fates.of(slot.current))
-                self._replace(slot, delay_ns=0, owed=owed)
+                self._replace(slot, delay_ns=0, owed=owed, as_seen=not ready)
 
     def _tend_overlap(self, slot: Slot, *, rolls: bool) -> None:
         """Let the one that is wanted stay, or come; nobody leaves for one that does not run."""
@@ -221,7 +222,11 @@ class _Pass:
             self._start_again(slot, coming)
 
     def _shut_down(self, leaving: tuple[TaskRow, ...], stays: TaskRow) -> None:
-        """Have tasks leave for the sake of one that is as it was seen here."""
+        """Have tasks leave for the sake of one that is as it was seen here.
+
+        The next pass is asked for: one that had ended may be reaped before anybody sees it leave.
+        """
+        self._look_again(self._now)
         changes = tuple(
             Advance(task_id=task.api.ID, desired=TaskState.SHUTDOWN) for task in leaving
         )
@@ -308,8 +313,19 @@ class _Pass:
         return waits
 
     def _replace(
-        self, slot: Slot, *, delay_ns: int, owed: bool = False, restarts: bool = False
+        self,
+        slot: Slot,
+        *,
+        delay_ns: int,
+        owed: bool = False,
+        restarts: bool = False,
+        as_seen: bool = False,
     ) -> None:
+        """Have a slot's tasks shut down and a successor made.
+
+        Args:
+            as_seen: only while they are as they are now; one that was not ready may become so.
+        """
         changes = successor(
             self._view,
             self._service,
@@ -320,19 +336,22 @@ class _Pass:
             now=self._now,
             new_id=self._new_id,
         )
-        self._write(slot, changes, self._replacing(slot), failed=slot.current, restarts=restarts)
+        requires = self._replacing(slot, as_seen=as_seen)
+        self._write(slot, changes, requires, failed=slot.current, restarts=restarts)
 
-    def _replacing(self, slot: Slot) -> tuple[Requirement, ...]:
+    def _replacing(self, slot: Slot, *, as_seen: bool) -> tuple[Requirement, ...]:
         """Return what must hold when a slot's task is replaced.
 
         One without a node is not waited for; should it have got one meanwhile, it may have started.
         """
         runnable = slot.runnable
         holder = runnable[0].api.ID if runnable else ""
-        unassigned = tuple(
-            _unchanged(task) for task in runnable if task.api.Status.State < TaskState.ASSIGNED
+        unchanged = tuple(
+            _unchanged(task)
+            for task in runnable
+            if as_seen or task.api.Status.State < TaskState.ASSIGNED
         )
-        return (*slot_requirements(self._service, slot.number, holder=holder), *unassigned)
+        return (*slot_requirements(self._service, slot.number, holder=holder), *unchanged)
 
     # --- what is written ---
 

@@ -30,6 +30,7 @@ from swarmctl.core.model.spec import (
     Resources,
     SecretReference,
     TaskSpec,
+    UpdateConfig,
 )
 from swarmctl.core.model.task import TaskState
 from tests.core.pipeline.world import World, creation, make_node, secret_removal, spec
@@ -307,6 +308,54 @@ def test_replaced_then_placed() -> None:
     place, replacement = unassigned_pair(world)
     assert outcome(world, replacement, place) == ["applied", "version"]
     assert world.in_slot("web").api.DesiredState is TaskState.RUNNING
+
+
+@pytest.mark.parametrize("order", ["stop-first", "start-first"])
+def test_a_task_that_becomes_ready_while_it_is_replaced_stays(order: str) -> None:
+    """A slot that was judged unready is judged anew: an update takes no ready task by mistake."""
+    world = World()
+    world.node("n0")
+    rolling = UpdateConfig(Parallelism=1, Order=order)
+    world.service("web", spec(update=rolling))
+    for _ in range(3):
+        world.turn()
+    world.agents()  # prepared, and to start
+    world.update("web", spec(image="new", update=rolling))
+    world.turn(("orchestrator",))  # the update begins
+    (replacement,) = world.decide("orchestrator", "web")
+    old = world.in_slot("web")
+    world.agents()
+    assert world.task(old.api.ID).api.Status.State is TaskState.RUNNING
+    (result,) = world.apply(replacement)
+    assert isinstance(result, Conflict)
+    assert [row.api.ID for row in world.running("web")] == [old.api.ID]
+    world.run()
+    assert [row.api.Spec.ContainerSpec.Image for row in world.running("web")] == ["new"]
+
+
+@pytest.mark.parametrize("first", ["failure", "takeover"])
+def test_a_new_task_that_fails_while_the_old_one_is_told_to_stop(first: str) -> None:
+    """Start-first: the old task leaves only if the new one still runs when that is applied."""
+    world = World()
+    world.node("n0")
+    rolling = UpdateConfig(Parallelism=1, Order="start-first")
+    world.service("web", spec(update=rolling))
+    world.run()
+    world.update("web", spec(image="new", update=rolling))
+    while len(world.running("web")) < 2:
+        world.turn()
+        world.agents()
+    old, new = world.runnable("web")
+    (takeover,) = world.decide("orchestrator", "web")
+    if first == "failure":
+        world.end(new)
+        (result,) = world.apply(takeover)
+        assert isinstance(result, Conflict)
+        assert world.running("web")[0].api.ID == old.api.ID
+    else:
+        (result,) = world.apply(takeover)
+        assert isinstance(result, Applied)
+        assert [row.api.ID for row in world.running("web")] == [new.api.ID]
 
 
 def test_port_taken_while_a_dynamic_one_is_chosen() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -145,6 +145,19 @@ histories = st.lists(steps, min_size=10, max_size=60).map(
 )
 
 
+@example(  # the old task of an overlap crashes, and is reaped in the moment it is told to leave
+    update=UpdateConfig(Parallelism=1, Order="start-first"),
+    rollback=UpdateConfig(Parallelism=1),
+    history=[
+        ("update", "v2"),
+        ("orchestrate",),
+        ("orchestrate",),
+        ("place",),
+        ("agents", set(NODES)),
+        ("update", "v1"),
+        ("crash", 0),
+    ],
+)
 @given(configs, backs, histories)
 @settings(max_examples=300)
 def test_an_update_keeps_its_floor_and_comes_to_an_end(

@@ -101,8 +101,9 @@ class Tables:
     def _most(self, key: Key) -> int:
         """Return how many may hold a key."""
         service = self.rows.get(Ref(Kind.SERVICE, key[1])) if key[0] == "slot" else None
-        name = service.api.Spec.Name if isinstance(service, ServiceRow) else ""
-        return 2 if name in OVERLAPPING else 1
+        if isinstance(service, ServiceRow):
+            return 2 if service.api.Spec.Name in OVERLAPPING else 1
+        return 2 if key[0] == "slot" else 1  # of a service that is gone
 
     def _see_floor(self, index: int, task: TaskRow) -> None:
         """See that start-first takes no ready task before another one of its slot is ready."""
@@ -113,7 +114,12 @@ class Tables:
             return
         node = task.api.NodeID
         left_at = max(self._left.get(node, -S), self._lost.get(node, -S))
-        if self._is_lost(node) or (left_at >= 0 and left_at >= self.now - LOST_LATELY_NS):
+        if left_at >= 0 and left_at >= self.now - LOST_LATELY_NS:
+            return
+        row = self.rows.get(Ref(_NODE, node))
+        if self._is_lost(node) or (
+            isinstance(row, NodeRow) and row.api.Spec.Availability == "drain"
+        ):
             return
         for other_id in self._holders.get(("slot", task.api.ServiceID, str(task.api.Slot)), ()):
             other = self.rows[Ref(Kind.TASK, other_id)]

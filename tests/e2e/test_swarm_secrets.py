@@ -72,6 +72,13 @@ def _serve(
     return service
 
 
+def _only(swarm: Swarm, service: str) -> dict[str, Any]:
+    """The service's one running task."""
+    running = swarm.running(service)
+    assert len(running) == 1, running
+    return running[0]
+
+
 def _lines(swarm: Swarm, task: str) -> list[str]:
     """What a task has printed."""
     with swarm.daemons[0].client() as client:
@@ -88,8 +95,7 @@ def _said(swarm: Swarm, service: str, count: int) -> list[str]:
     """What the service's one running task has printed, once it is so many lines."""
 
     def lines() -> list[str]:
-        (task,) = swarm.running(service)
-        found = _lines(swarm, task["ID"])
+        found = _lines(swarm, _only(swarm, service)["ID"])
         return found if len(found) >= count else []
 
     return eventually(lines, 20, what=f"{count} lines of {service}")
@@ -146,13 +152,15 @@ def test_files_are_as_asked_for_and_go_with_the_task(swarm: Swarm, where: int) -
     for index, host in enumerate(swarm.hosts):
         files = _files_in_memory(host)
         assert len(files) == (2 if index == where else 0), (host, files)
-    # ended, though its history is kept
-    (task,) = swarm.running(service)
+    # ended, though it is kept as history
+    old = _only(swarm, service)["ID"]
+    swarm.update(service, lambda spec: spec["TaskTemplate"].update(ForceUpdate=1))
+    swarm.wait_running(service, 1, not_tasks=old)
+    assert swarm.task(old)["Status"]["State"] == "shutdown"
+    eventually(lambda: len(_files_in_memory(swarm.hosts[where])) == 2, what="its files to go")
+    assert not any(old in file for file in _files_in_memory(swarm.hosts[where]))
     swarm.scale(service, 0)
-    eventually(
-        lambda: swarm.task(task["ID"])["Status"]["State"] == "shutdown", 20, what="the task to end"
-    )
-    eventually(lambda: not _files_in_memory(swarm.hosts[where]), what="its files to go")
+    eventually(lambda: not _files_in_memory(swarm.hosts[where]), 20, what="all files to go")
 
 
 @pytest.mark.parametrize("where", [DOCKER, PROCESS], ids=["docker", "process"])
@@ -194,8 +202,7 @@ def _reads(swarm: Swarm, service: str, secret: str, config: str) -> None:
     """Soon the service's one task reads this."""
 
     def right() -> bool:
-        (task,) = swarm.running(service)
-        return _lines(swarm, task["ID"])[1:3] == [secret, config]
+        return _lines(swarm, _only(swarm, service)["ID"])[1:3] == [secret, config]
 
     eventually(right, 30, what=f"{secret} and {config} to be read")
 
@@ -207,7 +214,7 @@ def test_a_restarted_daemon_gets_secrets_again(swarm: Swarm, where: int) -> None
     secret = _make(swarm, "secret", "pw", "one")
     config = _make(swarm, "config", "conf", "setting")
     service = _serve_reader(swarm, where, secret, config)
-    (task,) = swarm.running(service)
+    task = _only(swarm, service)
     swarm.daemons[where].kill()
     assert len(_files_in_memory(swarm.hosts[where])) == 2
     if where == PROCESS:

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from swarmctl.core.api import payloads
+from swarmctl.core.errors import Unavailable
 from swarmctl.core.model.change import Kind
 from swarmctl.plugins.null_exec import NullExecutor
 
@@ -460,6 +461,41 @@ async def test_more_services_than_fit_into_one_transaction(
             assert row.private.due == ()
             assert row.api.PreviousSpec is not None
             assert (await api.get(f"/services/{row.api.ID}"))["PreviousSpec"] is not None
+
+
+async def test_services_that_were_cut_off_follow_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where moving the services ends early the version is there all the same; those left behind
+    are due, and the same update once more, or their own next update, takes them on."""
+    real = payloads.write
+
+    async def cut(manager: Any, call: Any, plan: Any, *, part: str = "") -> Any:
+        if part.startswith("moves"):
+            raise Unavailable("cut off")
+        return await real(manager, call, plan, part=part)
+
+    monkeypatch.setattr(payloads, "AT_ONCE", 3)
+    monkeypatch.setattr(payloads, "write", cut)
+    async with running_api(tmp_path) as api:
+        await api.init()
+        old = await _create(api, "secret", "pw")
+        for number in range(8):
+            await _serve(api, f"web{number}", _uses("secret", old))
+        new = (await _new_version(api, "secret", "pw", b"two"))["ID"]
+        uses = {
+            row.api.Spec.Name: await _ids(api, row.api.ID, "secret")
+            for row in api.manager.view.services()
+        }
+        behind = [name for name, ids in uses.items() if ids == [old]]
+        assert len(behind) == 5
+        await _update(api, behind[0], lambda spec: spec["TaskTemplate"].update(ForceUpdate=1))
+        assert await _ids(api, behind[0], "secret") == [new]
+        monkeypatch.undo()
+        again = await _new_version(api, "secret", "pw", b"two")
+        assert (again["Unchanged"], again["Moving"]["Count"]) == (True, 4)
+        for number in range(8):
+            assert await _ids(api, f"web{number}", "secret") == [new]
 
 
 async def test_a_large_config_goes_beside_its_services(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ async def test_the_cli_runs_jobs_and_global_services(tmp_path: Path, cli: str) -
         assert (await run("service", "ls", "--format", line)).out.splitlines() == [
             "agent global 1/1",
             "batch replicated job 0/2 (4/4 completed)",
-            "sweep global job 0/1 (1/1 completed)",
+            "sweep global job 0/0 (1/1 completed)",
         ]
         said = await run("service", "update", "--force", "--detach=false", "batch")
         assert said.out.rstrip().endswith("job complete")

@@ -75,12 +75,13 @@ def test_a_job_of_twenty_five_at_a_time(
         said = swarm.hosts[0].swarmctl(create, timeout_s=JOB_OF_20_S)
         took = time.monotonic() - started
     record_property("job_of_20_s", took)
+    service = said.stdout.split()[0]
     assert said.stdout.splitlines()[-1] == "job complete"
     assert "job progress: 20 out of 20 complete" in said.stdout
     assert 1 <= max(counts) <= 5
     (listed,) = rows(swarm, "service", "ls")
     assert (listed["Mode"], listed["Replicas"]) == ("replicated job", "0/5 (20/20 completed)")
-    tasks = swarm.tasks("batch")
+    tasks = swarm.tasks(service)
     assert sorted(task.get("Slot", 0) for task in tasks) == list(range(20))
     assert {task["Status"]["State"] for task in tasks} == {"complete"}
     assert {0, 1, 2} == set(swarm.nodes_of(tasks))
@@ -88,7 +89,7 @@ def test_a_job_of_twenty_five_at_a_time(
     said = swarm.hosts[0].swarmctl(["service", "update", "--force", "batch"], timeout_s=JOB_OF_20_S)
     assert said.stdout.splitlines()[-1] == "job complete"
     assert swarm.api("GET", "/services/batch")["JobStatus"]["JobIteration"] == {"Index": 1}
-    swarm.remove("batch")
+    swarm.remove(service)
     assert all(not engine.containers() for engine in swarm.engines())
 
 
@@ -131,9 +132,11 @@ def test_a_global_service_and_a_node_that_joins_later(
              IMAGE, "sleep", "3600"]
         )  # fmt: skip
         assert said.stdout.splitlines()[-1].endswith("converged")
-        swarm.assert_exactly("agent", 2)
+        agent = said.stdout.split()[0]
+        swarm.assert_exactly(agent, 2)
         sweep = ["service", "create", "--name", "sweep", "--mode", "global-job", IMAGE, "true"]
-        assert swarm.hosts[0].swarmctl(sweep).stdout.splitlines()[-1] == "job complete"
+        said = swarm.hosts[0].swarmctl(sweep)
+        assert said.stdout.splitlines()[-1] == "job complete"
 
         late = lab3.hosts[2]
         late.start_daemon()
@@ -142,17 +145,17 @@ def test_a_global_service_and_a_node_that_joins_later(
         late.daemon.api("POST", "/swarm/join", swarm.join_body())
         whole = Swarm(lab3.hosts)
         try:
-            eventually(lambda: len(whole.containers_on(2, "agent")) == 1, JOINS_S, what="its task")
+            eventually(lambda: len(whole.containers_on(2, agent)) == 1, JOINS_S, what="its task")
             record_property("joined_and_running_s", time.monotonic() - started)
-            whole.assert_exactly("agent", 3)
+            whole.assert_exactly(agent, 3)
 
             def counts() -> dict[str, str]:
                 return {row["Name"]: row["Replicas"] for row in rows(whole, "service", "ls")}
 
             wanted = {"agent": "3/3", "sweep": "0/0 (3/3 completed)"}
             eventually(lambda: counts() == wanted, JOINS_S, what="the job on the new node")
-            whole.remove("agent")
-            whole.remove("sweep")
+            whole.remove(agent)
+            whole.remove(said.stdout.split()[0])
         finally:
             whole.close()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..model.change import Advance, Decision, Kind, Transaction
 from ..model.task import TaskState
 from . import global_, jobs, replicated
-from .tend import REMOVE_BATCH
+from .tend import WISH_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,7 +73,7 @@ def _remove_all(view: View, service_id: str) -> Decision:
     ]
     return Decision(
         transactions=tuple(
-            Transaction(changes=tuple(changes[start : start + REMOVE_BATCH]))
-            for start in range(0, len(changes), REMOVE_BATCH)
+            Transaction(changes=tuple(changes[start : start + WISH_BATCH]))
+            for start in range(0, len(changes), WISH_BATCH)
         )
     )

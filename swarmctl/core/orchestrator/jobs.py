@@ -75,17 +75,15 @@ def has_had_its_turn(tending: Tending, slot: Slot) -> bool:
 def end_earlier_runs(tending: Tending, slots: Iterable[Slot]) -> list[TaskRow]:
     """Have the tasks of earlier runs removed; return those that had not ended.
 
-    What had ended is history.
+    What had ended is history, and of what failed nothing more is wished.
     """
     run = run_of(tending.service)
     assert run is not None
-    left = [
-        task
-        for slot in slots
-        for task in slot.tasks
-        if task.api.Status.State <= TaskState.RUNNING and not is_of_run(task, run)
-    ]
-    tending.remove_tasks(left)
+    earlier = [task for slot in slots for task in slot.tasks if not is_of_run(task, run)]
+    left = [task for task in earlier if task.api.Status.State <= TaskState.RUNNING]
+    tending.wish(left, TaskState.REMOVE)
+    failed = (task for task in earlier if task.api.Status.State > TaskState.COMPLETE)
+    tending.wish(failed, TaskState.SHUTDOWN)
     return left
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 CREATE_MAX = 400
 """Tasks created by one decision; it asks for the next turn at once when there are more to make."""
 
-REMOVE_BATCH = 200
+WISH_BATCH = 200
 
 
 class Tending:
@@ -98,11 +98,11 @@ class Tending:
         for slot in slots:
             self._advance(slot.tasks, TaskState.REMOVE, (spec_unchanged(self.service),))
 
-    def remove_tasks(self, tasks: Iterable[TaskRow]) -> None:
-        """Have tasks removed that no spec will want back."""
-        gone = [task for task in tasks if task.api.DesiredState < TaskState.REMOVE]
-        for start in range(0, len(gone), REMOVE_BATCH):
-            self._advance(gone[start : start + REMOVE_BATCH], TaskState.REMOVE)
+    def wish(self, tasks: Iterable[TaskRow], desired: TaskState) -> None:
+        """Wish of tasks what no spec will take back."""
+        below = [task for task in tasks if task.api.DesiredState < desired]
+        for start in range(0, len(below), WISH_BATCH):
+            self._advance(below[start : start + WISH_BATCH], desired)
 
     def stop(self, slot: Slot, requires: tuple[Requirement, ...] = ()) -> None:
         """Have nobody run in a slot, for as long as what was decided upon holds."""

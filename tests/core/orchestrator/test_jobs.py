@@ -232,6 +232,17 @@ def test_an_update_starts_a_new_run() -> None:
     assert [row.api.JobIteration.Index for row in kept] == [0]  # type: ignore[union-attr]
 
 
+def test_nothing_more_is_wished_of_what_failed_in_an_earlier_run() -> None:
+    """A failed task whose run is over reads as settled, and is not tried again."""
+    world = cluster(total=1, Delay=60 * SECOND)
+    world.end(working(world)[0], FAILED)
+    world.update("batch", job(1, image="batch:2"))
+    world.run()
+    failed = world.tasks("batch")[0]
+    assert failed.api.DesiredState is TaskState.SHUTDOWN
+    assert [row.api.Spec.ContainerSpec.Image for row in working(world)] == ["batch:2"]  # type: ignore[union-attr]
+
+
 def test_runs_of_old_are_trimmed() -> None:
     """A job that is run every minute does not fill the tables (quirk 21)."""
     world = World(history=3)

@@ -200,6 +200,7 @@ BUGS = {
             Patch("core.orchestrator.jobs", "decide", "if slot.done:", "if False:"),
             Patch("core.store.view", "_task_keys", "<= TaskState.COMPLETE", "<= TaskState.RUNNING"),
         ),
+        seeds=60,
     ),
     "port-handed-out-twice": Bug(
         "a port without a number gets one that another service has",
@@ -258,6 +259,7 @@ BUGS = {
                 "secrets = tuple(_new(wanted.secrets, sent.secrets)) if complete else ()",
             ),
         ),
+        seeds=60,
     ),
     "wish-not-sent": Bug(
         "an agent is not told that a task it has shall stop",

@@ -44,7 +44,7 @@ swarmctl.core                  together:T statedir:E managership:T refusals node
 swarmctl.core                  comeback:T reissue:E leftovers:T nodestate
 swarmctl.core.model            base spec objects cluster task change request session codec
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
-swarmctl.core.model            template validate_cluster crosscheck release payload
+swarmctl.core.model            template validate_cluster crosscheck release payload suits
 swarmctl.core.model            gotemplate gofunctions
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
@@ -56,6 +56,7 @@ swarmctl.core.wire             unix_listener:T address:E
 swarmctl.core.ca               keys x509 roots chain token issue rotation calls keyfiles:E server:T
 swarmctl.core.ca               signing settings cfssl returning external:T credentials:T renew:T
 swarmctl.core.orchestrator     decide slots replicated global_ jobs restart rollout reaper enforcer
+swarmctl.core.orchestrator     tend
 swarmctl.core.allocator        decide ports
 swarmctl.core.scheduler        decide filters resources explain
 swarmctl.core.autoscaler       policy expression decide

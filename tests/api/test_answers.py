@@ -215,10 +215,10 @@ REFUSED_SERVICES = {
         400,
         INVALID + "secret not found: pass",
     ),
-    "global": (
-        _service(Mode={"Global": {}}),
-        501,
-        UNIMPLEMENTED + "services of mode global are not available in this release",
+    "a job that is updated": (
+        _service(Mode={"GlobalJob": {}}, UpdateConfig={"Parallelism": 1}),
+        400,
+        INVALID + "Jobs may not have an update config",
     ),
     "a word for a number": (
         _service(Mode={"Replicated": {"Replicas": "2"}}),
@@ -254,7 +254,7 @@ async def test_updates_that_are_refused(tmp_path: Path) -> None:
                 (400, PRECONDITION + f"service {web} does not have a previous spec"),
             ),
             ("", {**spec, "Name": "new"}, (501, UNIMPLEMENTED + RENAMED)),
-            ("", {**spec, "Mode": {"Global": {}}}, (501, UNIMPLEMENTED + NO_GLOBAL)),
+            ("", {**spec, "Mode": {"Global": {}}}, (501, UNIMPLEMENTED + NEW_MODE)),
             ("&registryAuthFrom=x", spec, (500, "unsupported registryAuthFrom value")),
             (
                 "&registryAuthFrom=previous-spec",
@@ -274,7 +274,7 @@ async def test_updates_that_are_refused(tmp_path: Path) -> None:
 
 
 RENAMED = "renaming services is not supported"
-NO_GLOBAL = "services of mode global are not available in this release"
+NEW_MODE = "service mode change is not allowed"
 
 
 async def test_references_versions_and_filters_that_are_refused(tmp_path: Path) -> None:

@@ -146,6 +146,44 @@ async def test_the_cli_runs_a_service_through_its_life(tmp_path: Path, cli: str)
         assert (await run("service", "ls", "-q")).out == ""
 
 
+async def test_the_cli_runs_jobs_and_global_services(tmp_path: Path, cli: str) -> None:
+    """Every other mode is created, waited for, listed and run again as on Docker."""
+    async with running_api(tmp_path) as api:
+        run = Docker(cli, api, tmp_path)
+        await api.init()
+        said = await run(
+            "service", "create", "--name", "agent", "--mode", "global", "--update-monitor", "1s",
+            "--detach=false", "host",
+        )  # fmt: skip
+        assert "overall progress: 1 out of 1 tasks" in said.out
+        said = await run(
+            "service", "create", "--name", "batch", "--mode", "replicated-job", "--replicas", "4",
+            "--max-concurrent", "2", "--env", "SWARMCTL_NULL_EXIT_AFTER=10ms",
+            "--detach=false", "host",
+        )  # fmt: skip
+        assert "active tasks: 0 out of 0 tasks\n" in said.out
+        assert said.out.rstrip().endswith("job complete")
+        said = await run(
+            "service", "create", "--name", "sweep", "--mode", "global-job",
+            "--env", "SWARMCTL_NULL_EXIT_AFTER=10ms", "--detach=false", "host",
+        )  # fmt: skip
+        assert said.out.rstrip().endswith("job complete")
+        line = "{{.Name}} {{.Mode}} {{.Replicas}}"
+        assert (await run("service", "ls", "--format", line)).out.splitlines() == [
+            "agent global 1/1",
+            "batch replicated job 0/2 (4/4 completed)",
+            "sweep global job 0/0 (1/1 completed)",
+        ]
+        said = await run("service", "update", "--force", "--detach=false", "batch")
+        assert said.out.rstrip().endswith("job complete")
+        runs = "{{.JobStatus.JobIteration.Index}}"
+        assert (await run("service", "inspect", "--format", runs, "batch")).out == "1\n"
+        said = await run("service", "scale", "--detach=false", "batch=2")
+        assert said.out.startswith("batch scaled to 2\n")
+        assert said.out.rstrip().endswith("job complete")
+        assert "scale can only be used" in (await run("service", "scale", "agent=2", code=1)).err
+
+
 async def test_the_cli_shows_a_services_output(tmp_path: Path, cli: str) -> None:
     """service logs prefixes each line with its task and node, by name or by task id."""
     async with running_api(tmp_path) as api:

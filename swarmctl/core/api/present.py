@@ -55,7 +55,8 @@ def service_status(service: Service, tasks: Iterable[Task]) -> ServiceStatus:
         if is_job and not _of_present_run(service, task):
             continue
         state = task.Status.State
-        wanted += task.DesiredState is goal
+        # Clients add what is complete to what is desired to know how long a global job is.
+        wanted += task.DesiredState is goal and state is not TaskState.COMPLETE
         running += state is TaskState.RUNNING and task.DesiredState is goal
         completed += state is TaskState.COMPLETE
     if mode.Replicated is not None:

@@ -32,7 +32,7 @@ from ..model.change import (
 )
 from ..model.crosscheck import check_ports, check_references, name_taken, resolve_networks
 from ..model.defaults import normalize_service_spec
-from ..model.objects import Endpoint, Service, ServicePrivate, ServiceRow, UpdateStatus
+from ..model.objects import Endpoint, Service, ServicePrivate, ServiceRow, UpdateStatus, next_run
 from ..model.release import check_service_available, service_warnings
 from ..model.request import ServiceCreated, ServiceUpdated
 from ..model.spec import EndpointSpec, ServiceSpec
@@ -97,6 +97,7 @@ async def create(server: ApiServer, call: Call) -> Reply:
                 ID=service_id,
                 Spec=spec,
                 Endpoint=Endpoint(Spec=spec.EndpointSpec or EndpointSpec()),
+                JobStatus=next_run(spec, None, server.clock.now()),
             ),
             private=ServicePrivate(registry_auth=call.request.headers.get("x-registry-auth")),
         )
@@ -129,6 +130,7 @@ async def update(server: ApiServer, call: Call) -> Reply:
             spec, due = with_due_moved(view, row, spec)
             changed = respecified(row, spec, _auth_for(call, row))
             changed = replace(changed, private=replace(changed.private, due=due))
+        changed = _with_next_run(changed, server.clock.now())
         requires = _rests_on(changed.api.Spec, own_id=service_id)
         warnings = service_warnings(changed.api.Spec) or None
         updated = json_reply(ServiceUpdated(Warnings=warnings))
@@ -257,6 +259,16 @@ def _rolled_back(row: ServiceRow, now_ns: int) -> ServiceRow:
             previous_registry_auth=private.registry_auth,
         ),
     )
+
+
+def _with_next_run(row: ServiceRow, now_ns: int) -> ServiceRow:
+    """Return the row as it is; of a job with its next run, of which nothing was restarted yet."""
+    run = next_run(row.api.Spec, row.api.JobStatus, now_ns)
+    if run is None:
+        return row
+    # A run has no update to show: it begins whole, and goes back whole.
+    api = replace(row.api, JobStatus=run, UpdateStatus=None)
+    return replace(row, api=api, private=replace(row.private, restarts={}))
 
 
 def _random_name(view: View) -> str:

@@ -35,8 +35,9 @@ class Index(str, Enum):
     """The indexes that a requirement may ask.
 
     Keys: INGRESS_PORT ``protocol/port`` of a service's endpoint; ADDRESS ``network id/address``;
-    SLOT ``service id/slot`` of tasks whose desired state is RUNNING or below; ROLE the certificate
-    role of a node; WISH the role that its administrator wants it to have.
+    SLOT ``service id/slot`` (a node id for global services) of tasks whose desired state is RUNNING
+    or below, ``service id/slot/run`` of a job's tasks that shall complete or did; ROLE the
+    certificate role of a node; WISH the role that its administrator wants it to have.
     """
 
     INGRESS_PORT = "ingress-port"

@@ -72,6 +72,18 @@ class JobStatus(ApiStruct, frozen=True, kw_only=True):
     LastExecution: Time | None = None
 
 
+def next_run(spec: ServiceSpec, before: JobStatus | None, now_ns: int) -> JobStatus | None:
+    """Return a job's status as its next run begins; every update begins one. None: it is no job.
+
+    Args:
+        before: of the run before, None for a new job.
+    """
+    if spec.Mode.ReplicatedJob is None and spec.Mode.GlobalJob is None:
+        return None
+    number = 0 if before is None else before.JobIteration.Index + 1
+    return JobStatus(JobIteration=Version(Index=number), LastExecution=Time(now_ns))
+
+
 class Service(ApiStruct, frozen=True, kw_only=True):
     """A service as the API shows it.
 
@@ -400,6 +412,11 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="task"):
 
     api: Task
     private: TaskPrivate = msgspec.field(default_factory=lambda: TaskPrivate())
+
+    @property
+    def place(self) -> str:
+        """Where in its service it stands: its slot's number, or the node that it was made for."""
+        return self.api.NodeID if self.private.by_node else str(self.api.Slot)
 
 
 class SecretRow(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="secret"):

@@ -1,7 +1,7 @@
 """What this release understands but does not do yet: refused, or done without and said so.
 
-Nothing may be accepted silently and not done. A feature that would be missed at once (a mode that
-starts no task, a lock that locks nothing) is refused; one whose absence leaves a service running
+Nothing may be accepted silently and not done. A feature that would be missed at once (a volume that
+is not there, a lock that locks nothing) is refused; one whose absence leaves a service running
 with less is a warning, shown in the answer and beside the service. The issue that builds a feature
 takes its line out of here.
 """
@@ -29,13 +29,6 @@ def check_service_available(spec: ServiceSpec) -> None:
     Raises:
         Unimplemented: what it cannot do.
     """
-    for name, given in (
-        ("global", spec.Mode.Global),
-        ("replicated-job", spec.Mode.ReplicatedJob),
-        ("global-job", spec.Mode.GlobalJob),
-    ):
-        if given is not None:
-            raise Unimplemented(f"services of mode {name} are not available in this release")
     container = spec.TaskTemplate.ContainerSpec
     for mount in container.Mounts if container is not None else ():
         if mount.Type == "cluster":

@@ -74,6 +74,9 @@ def revision_of(row: Row) -> int:
 # An index maps a row to the keys under which it is found. The first part of a key names the index.
 
 
+_ON_EVERY_NODE: Key = ("service.everywhere",)
+
+
 def _service_keys(row: ServiceRow) -> Iterator[Key]:
     spec, endpoint = row.api.Spec, row.api.Endpoint
     asked = spec.EndpointSpec.Ports if spec.EndpointSpec else ()
@@ -90,16 +93,22 @@ def _service_keys(row: ServiceRow) -> Iterator[Key]:
             yield ("ref", Kind.CONFIG, config.ConfigID)
     for network in spec.TaskTemplate.Networks or spec.Networks:
         yield ("ref", Kind.NETWORK, network.Target)
+    if spec.Mode.Global is not None or spec.Mode.GlobalJob is not None:
+        yield _ON_EVERY_NODE
 
 
 def _task_keys(row: TaskRow) -> Iterator[Key]:
     task = row.api
     yield ("task.state", task.Status.State.name)
     if task.ServiceID:
-        place = str(task.Slot) if task.Slot else task.NodeID
+        place = row.place
         yield ("task.service", task.ServiceID)
         yield ("task.slot", task.ServiceID, place)
-        if task.DesiredState <= TaskState.RUNNING:
+        if task.JobIteration is not None:
+            # One task of a run in a place, also once it is complete: that is the run's progress.
+            if task.DesiredState <= TaskState.COMPLETE:
+                yield (Index.SLOT, f"{task.ServiceID}/{place}/{task.JobIteration.Index}")
+        elif task.DesiredState <= TaskState.RUNNING:
             yield (Index.SLOT, f"{task.ServiceID}/{place}")
     if task.NodeID:
         yield ("task.node", task.NodeID)
@@ -186,6 +195,11 @@ class View:
     def tasks(self) -> Iterable[TaskRow]:
         return cast("Iterable[TaskRow]", self.rows(Kind.TASK))
 
+    def services_everywhere(self) -> list[ServiceRow]:
+        """Return the services and jobs that have a task on every node that suits them."""
+        found = (self.service(service_id) for service_id in self.ids(_ON_EVERY_NODE))
+        return [row for row in found if row is not None]
+
     # by index
 
     def by_name(self, kind: Kind, name: str) -> Row | None:
@@ -206,11 +220,11 @@ class View:
         return self._tasks_by(("task.service", service_id))
 
     def tasks_in(self, service_id: str, place: str) -> list[TaskRow]:
-        """Return every task of a slot (its number as text) or, for global ones, of a node id."""
+        """Return every task of a place: a slot's number as text or, for global ones, a node id."""
         return self._tasks_by(("task.slot", service_id, place))
 
     def tasks_on(self, node_id: str) -> list[TaskRow]:
-        """Return every task that was assigned to a node."""
+        """Return every task that was assigned to a node or made for it."""
         return self._tasks_by(("task.node", node_id))
 
     def tasks_at(self, state: TaskState) -> list[TaskRow]:

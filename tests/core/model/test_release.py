@@ -20,20 +20,6 @@ from swarmctl.core.model.release import (
 from .specs import service_spec
 
 
-@pytest.mark.parametrize(
-    ("mode", "name"),
-    [
-        ({"Global": {}}, "global"),
-        ({"ReplicatedJob": {}}, "replicated-job"),
-        ({"GlobalJob": {}}, "global-job"),
-    ],
-)
-def test_modes_that_would_start_nothing_are_refused(mode: dict[str, object], name: str) -> None:
-    """A mode that no reconciler knows yet is refused, not accepted and left without tasks."""
-    with pytest.raises(Unimplemented, match=f"^services of mode {name} are not available"):
-        check_service_available(service_spec(Mode=mode))
-
-
 def test_secrets_of_a_driver_are_refused() -> None:
     """Data that would have to come from elsewhere is refused, with what can be done instead."""
     check_secret_available(SecretSpec(Name="a", Data=b"x"))

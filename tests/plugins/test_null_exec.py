@@ -19,12 +19,8 @@ from swarmctl.plugins import (
 )
 from swarmctl.plugins.loader import load_plugins
 from swarmctl.plugins.model import SECOND, ContainerSpec
-from swarmctl.plugins.null_exec import (
-    NullExecutor,
-    NullWorld,
-    read_behaviour,
-    swarmctl_executor,
-)
+from swarmctl.plugins.null_behaviour import read_behaviour
+from swarmctl.plugins.null_exec import NullExecutor, NullWorld, swarmctl_executor
 from swarmctl.plugins.testing import check_executor, simple_assignment
 
 if TYPE_CHECKING:

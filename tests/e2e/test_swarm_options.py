@@ -123,6 +123,34 @@ def test_options_reach_the_container(swarm: Swarm) -> None:
     }
 
 
+def test_privileges_and_terminals(swarm: Swarm) -> None:
+    """What only the API can ask for is there too: no new privileges, no system call filter, a
+    terminal, standard input that stays open."""
+    script = """
+        echo privileges=$(grep NoNewPrivs /proc/self/status | cut -f2)
+        echo filter=$(grep Seccomp: /proc/self/status | cut -f2)
+        echo tty=$([ -t 1 ] && echo yes || echo no)
+        echo done=; cat; echo never=
+    """
+    privileges = {"NoNewPrivileges": True, "Seccomp": {"Mode": "unconfined"}}
+    container = {"Command": ["/bin/sh", "-c", script], "Privileges": privileges}
+    swarm.create_spec("guarded", 1, container={**container, "TTY": True, "OpenStdin": True})
+    assert facts(swarm, "guarded") == {
+        "privileges": "1",
+        "filter": "0",
+        "tty": "yes",
+        "done": "",
+    }
+    swarm.create_spec("plain", 1, container={"Command": ["/bin/sh", "-c", script]})
+    assert facts(swarm, "plain") == {
+        "privileges": "0",
+        "filter": "2",
+        "tty": "no",
+        "done": "",
+        "never": "",
+    }
+
+
 def test_mounts_of_every_kind(swarm: Swarm) -> None:
     """A bind is the host's directory and read-only if asked, a volume is one for each slot with its
     labels, a tmpfs has its size and mode; a bind whose source is missing rejects the task."""
@@ -192,7 +220,7 @@ def test_limits_init_and_stopping(swarm: Swarm) -> None:
     assert found["pid"] != "1"
     assert "init" in found["first"]
     (task,) = swarm.running("limits")
-    swarm.scale("limits", 0)
+    swarm.hosts[0].swarmctl(["service", "update", "--detach", "--force", "limits"])
 
     def stopped() -> bool:
         return bool(swarm.task(task["ID"])["Status"]["State"] == "shutdown")

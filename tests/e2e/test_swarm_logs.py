@@ -18,7 +18,7 @@ from tests.e2e.lab import eventually
 from tests.e2e.swarm import Swarm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tests.e2e.lab import Host, Lab
 
@@ -301,7 +301,7 @@ def test_a_node_that_cannot_be_reached_is_named_in_one_line(swarm: Swarm) -> Non
 
 
 def test_much_output_takes_little_memory(
-    swarm: Swarm, record_property: pytest.RecordProperty
+    swarm: Swarm, record_property: Callable[[str, object], None]
 ) -> None:
     """40 MB of a container go through a slow client's hands, and neither the manager nor the node
     holds more than a few of them; meanwhile another client gets its answers."""

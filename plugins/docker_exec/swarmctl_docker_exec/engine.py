@@ -142,7 +142,7 @@ class Engine:
 
     @asynccontextmanager
     async def stream(
-        self, path: str, *, limiter: trio.CapacityLimiter | None = None, **query: str
+        self, path: str, query: Mapping[str, str], limiter: trio.CapacityLimiter | None = None
     ) -> AsyncIterator[Stream]:
         """Open an answer that has no end of its own: events, followed logs.
 

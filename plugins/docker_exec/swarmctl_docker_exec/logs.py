@@ -166,7 +166,7 @@ async def _read(
     try:
         path = f"/containers/{container.container_id}/logs"
         with engine.output_place():
-            async with engine.stream(path, limiter=engine.outputs, **query) as stream:
+            async with engine.stream(path, query, engine.outputs) as stream:
                 async for piece in stream:
                     for line in parser.feed(piece):
                         yield line

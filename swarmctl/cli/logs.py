@@ -1,8 +1,8 @@
 """``service logs`` and ``task logs``: what tasks have written, line by line, each with its origin.
 
 The daemon streams Docker's frames (docker-api.md section 2.7): a header of eight bytes and one
-line. Unless ``--raw`` was asked for, a line's details say which task wrote it, and its name is put
-before the line: ``web.1.abc@host    | text``.
+line, whose end is missing where the task wrote none. Unless ``--raw`` was asked for, a line's
+details say which task wrote it, and its name is put before the line: ``web.1.abc@host    | text``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .task_table import Names
 from .wording import short_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from .api import Api, Json
     from .command import Invocation
@@ -98,24 +98,32 @@ def _print_logs(
     with call.api.stream(path_to(kind, object_id, "logs"), query) as (content_type, chunks):
         if "raw-stream" in content_type:
             for chunk in chunks:
-                _write(sys.stdout.buffer, chunk)
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
             return
-        for frame in frames(chunks):
-            _print_frame(call, origins, frame)
+        _print_frames(call, origins, chunks)
 
 
-def _print_frame(call: Invocation, origins: _Origins, frame: Frame) -> None:
-    if frame.stream == SYSTEM_ERROR:
-        raise Failure(f"Error from daemon in stream: {frame.payload.decode(errors='replace')}")
-    payload = frame.payload
-    if not call.given.is_set("raw"):
-        payload = origins.told(payload)
-    _write((sys.stderr if frame.stream == STDERR else sys.stdout).buffer, payload)
-
-
-def _write(out: object, data: bytes) -> None:
-    out.write(data)  # type: ignore[attr-defined] # a binary stream
-    out.flush()  # type: ignore[attr-defined]
+def _print_frames(call: Invocation, origins: _Origins, chunks: Iterable[bytes]) -> None:
+    """Print frames to where they belong; what came together is written together."""
+    out, err = sys.stdout.buffer, sys.stderr.buffer
+    last = out
+    unread = bytearray()
+    for chunk in chunks:
+        unread += chunk
+        for frame in take_frames(unread):
+            if frame.stream == SYSTEM_ERROR:
+                out.flush()
+                text = frame.payload.decode(errors="replace")
+                raise Failure(f"Error from daemon in stream: {text}")
+            to = err if frame.stream == STDERR else out
+            if to is not last:  # the two are often one screen
+                last.flush()
+                last = to
+            to.write(frame.payload if call.given.is_set("raw") else origins.told(frame.payload))
+        last.flush()
+    if unread:
+        raise SwarmError("the log stream ended in the middle of a line")
 
 
 # --- frames --------------------------------------------------------------------------------------
@@ -128,25 +136,26 @@ class Frame(NamedTuple):
     payload: bytes
 
 
-def frames(chunks: Iterable[bytes]) -> Iterator[Frame]:
-    """Yield the frames that the pieces of a stream make up.
+def take_frames(unread: bytearray) -> list[Frame]:
+    """Take the whole frames off the front of what was received.
 
     Raises:
-        SwarmError: the stream is no such stream, or ends inside a frame.
+        SwarmError: these are no frames.
     """
-    buffer = bytearray()
-    for chunk in chunks:
-        buffer += chunk
-        while len(buffer) >= HEADER_BYTES:
-            stream, length = buffer[0], int.from_bytes(buffer[4:8], "big")
-            if stream > SYSTEM_ERROR or any(buffer[1:4]) or length > MAX_FRAME_BYTES:
-                raise SwarmError(f"Unrecognized input header: {stream}")
-            if len(buffer) < HEADER_BYTES + length:
-                break
-            yield Frame(stream, bytes(buffer[HEADER_BYTES : HEADER_BYTES + length]))
-            del buffer[: HEADER_BYTES + length]
-    if buffer:
-        raise SwarmError("the log stream ended in the middle of a line")
+    found: list[Frame] = []
+    at = 0
+    while len(unread) - at >= HEADER_BYTES:
+        stream = unread[at]
+        length = int.from_bytes(unread[at + 4 : at + HEADER_BYTES], "big")
+        if stream > SYSTEM_ERROR or any(unread[at + 1 : at + 4]) or length > MAX_FRAME_BYTES:
+            raise SwarmError(f"Unrecognized input header: {stream}")
+        begin = at + HEADER_BYTES
+        if len(unread) < begin + length:
+            break
+        found.append(Frame(stream, bytes(unread[begin : begin + length])))
+        at = begin + length
+    del unread[:at]
+    return found
 
 
 _RELATIVE = re.compile(r"[0-9.]+(?:[a-zµ]+[0-9.]*)+")
@@ -217,7 +226,8 @@ class _Origins:
         extra = ""
         if self._given.is_set("details"):
             extra = ",".join(f"{key}={details[key]}" for key in sorted(details)) + " "
-        return stamp + f"{origin}    | {extra}".encode() + parts[1]
+        text = parts[1] if parts[1].endswith(b"\n") else parts[1] + b"\n"
+        return stamp + f"{origin}    | {extra}".encode() + text
 
     def _origin(self, task_id: str, service_id: str, node_id: str) -> str:
         if task_id not in self._known:

@@ -1,25 +1,8 @@
 """An executor that pretends: tasks exist, run, print and end, and nothing happens anywhere.
 
 For demonstrations, simulations and tests of scale. All time is trio's, so a test that jumps the
-clock jumps through a task's whole life. What a task does is said by variables in its environment,
-``SWARMCTL_NULL_EXIT_AFTER=2s``, or by container labels, ``swarmctl.x.null.exit-after=2s``:
-
-| name            | meaning                                                          | default |
-|-----------------|------------------------------------------------------------------|---------|
-| prepare-after   | how long prepare takes                                           | 0s      |
-| prepare-error   | prepare fails with this text                                     |         |
-| start-after     | how long start takes                                             | 0s      |
-| start-error     | start fails with this text                                       |         |
-| healthy-after   | start returns once the task is healthy, this long after it runs  |         |
-| unhealthy-after | the task is stopped as unhealthy, this long after it runs        |         |
-| exit-after      | it ends by itself, this long after it runs                       | never   |
-| exit-code       | with this code                                                   | 0       |
-| exit-error      | and this text                                                    |         |
-| stop-after      | how long it takes to obey its stop signal                        | 0s      |
-| output          | what it prints on stdout when it starts, lines apart by ``\\n``  |         |
-| error-output    | the same on stderr                                               |         |
-| cpu             | how many processors it keeps busy                                | 0       |
-| memory          | how many bytes it uses                                           | 0       |
+clock jumps through a task's whole life. What a task does is said by its environment or its labels;
+``null_behaviour.py`` has the table.
 
 Its settings' options: ``cpus`` (4), ``memory`` in bytes (8 GiB), ``hostname``. Tasks live in a
 :class:`NullWorld`, which outlasts executors as an engine outlasts daemons.
@@ -35,7 +18,6 @@ import trio
 from swarmctl import __version__
 from swarmctl.core.clock import TrioClock
 from swarmctl.core.errors import InvalidArgument
-from swarmctl.core.model.duration import parse_duration
 from swarmctl.plugins import (
     EngineUnavailable,
     ExecutorDescription,
@@ -58,6 +40,8 @@ from swarmctl.plugins.model import (
     Resources,
 )
 
+from .null_behaviour import Behaviour, read_behaviour
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
@@ -65,31 +49,10 @@ if TYPE_CHECKING:
     from swarmctl.plugins import Executor, ExecutorSettings, LogOptions, NodeIdentity
     from swarmctl.plugins.model import TaskAssignment
 
-VARIABLE_PREFIX = "SWARMCTL_NULL_"
-LABEL_PREFIX = "swarmctl.x.null."
 DEFAULT_STOP_GRACE_S = 10.0
 STOPPED, KILLED = 143, 137  # 128 + SIGTERM, 128 + SIGKILL
 UNHEALTHY = "unhealthy container"
 CLOCK_SLACK_S = 1e-6  # a clock that jumps to a deadline may land a rounding error before it
-
-
-class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
-    """What a task will do; durations in seconds, None for never."""
-
-    prepare_after: float = 0.0
-    prepare_error: str = ""
-    start_after: float = 0.0
-    start_error: str = ""
-    healthy_after: float | None = None
-    unhealthy_after: float | None = None
-    exit_after: float | None = None
-    exit_code: int = 0
-    exit_error: str = ""
-    stop_after: float = 0.0
-    output: str = ""
-    error_output: str = ""
-    cpu: float = 0.0
-    memory: int = 0
 
 
 class NullTask:
@@ -104,6 +67,8 @@ class NullTask:
         self.ends = float("inf")
         self.exit = ExitStatus(code=0)
         self.lines: list[LogLine] = []
+        self.next_output = float("inf")
+        self.times_printed = 0
         self.changed = trio.Event()
 
     @property
@@ -362,10 +327,17 @@ class NullController:
             if self._executor.find(self._id) is not task:
                 return  # removed before it ever ran
             await task.changed.wait()
-        for line in _selected(task.lines, options):
-            yield line
-        if options.follow:
-            await _wait_ended(task)
+        given = 0
+        while True:
+            self._print_due(task)
+            fresh, given = task.lines[given:], len(task.lines)
+            for line in _selected(fresh, options):
+                yield line
+            if not options.follow or (task.ended and given == len(task.lines)):
+                return
+            options = msgspec.structs.replace(options, tail=-1)
+            with trio.move_on_at(min(task.ends, task.next_output)):
+                await task.changed.wait()
 
     async def _enter(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -374,10 +346,8 @@ class NullController:
     def _run(self, task: NullTask) -> None:
         behaviour, now = task.behaviour, trio.current_time()
         task.started, task.pid = now, self._world.next_pid()
-        at = self._world.clock.now()
-        for stream, text in ((1, behaviour.output), (2, behaviour.error_output)):
-            lines = text.split("\n") if text else []
-            task.lines += [LogLine(at=at, stream=stream, text=line.encode()) for line in lines]
+        task.next_output = now
+        self._print_due(task)
         if behaviour.exit_after is not None:
             status = ExitStatus(code=behaviour.exit_code, error=behaviour.exit_error)
             task.end_at(now + behaviour.exit_after, status)
@@ -386,6 +356,20 @@ class NullController:
             task.end_at(now + behaviour.unhealthy_after, status)
         task.changed.set()
         task.changed = trio.Event()
+
+    def _print_due(self, task: NullTask) -> None:
+        """Print what should have been printed by now; each time but the first with its number."""
+        behaviour = task.behaviour
+        while task.next_output < task.ends and _is_past(task.next_output):
+            at = self._world.wall_time(task.next_output)
+            number = f" {task.times_printed}" if task.times_printed else ""
+            for stream, text in ((1, behaviour.output), (2, behaviour.error_output)):
+                for line in text.split("\n") if text else ():
+                    at += 1  # no two lines have the same time
+                    said = f"{line}{number}".encode()
+                    task.lines.append(LogLine(at=at, stream=stream, text=said))
+            task.times_printed += 1
+            task.next_output += behaviour.output_every or float("inf")
 
 
 def _is_past(moment: float) -> bool:
@@ -409,44 +393,6 @@ def _selected(lines: Sequence[LogLine], options: LogOptions) -> Sequence[LogLine
         and (not options.until or line.at <= options.until)
     ]
     return found if options.tail < 0 else found[len(found) - min(options.tail, len(found)) :]
-
-
-def read_behaviour(spec: ContainerSpec) -> Behaviour:
-    """Return what a spec's variables and labels say; variables win.
-
-    Raises:
-        ExecutorError: a name or value that means nothing.
-    """
-    said = {
-        name.removeprefix(LABEL_PREFIX): value
-        for name, value in spec.Labels.items()
-        if name.startswith(LABEL_PREFIX)
-    }
-    for entry in spec.Env:
-        name, _, value = entry.partition("=")
-        if name.startswith(VARIABLE_PREFIX):
-            said[name.removeprefix(VARIABLE_PREFIX).lower().replace("_", "-")] = value
-    fields = {}
-    for name, value in said.items():
-        field = name.replace("-", "_")
-        if field not in Behaviour.__struct_fields__:
-            known = ", ".join(one.replace("_", "-") for one in Behaviour.__struct_fields__)
-            raise ExecutorError(f'the null executor knows no behaviour "{name}"; it knows {known}')
-        fields[field] = _seconds(name, value) if name.endswith("-after") else value
-    try:
-        return msgspec.convert(fields, Behaviour, strict=False)
-    except msgspec.ValidationError as error:
-        raise ExecutorError(f"a behaviour of the null executor: {error}") from error
-
-
-def _seconds(name: str, text: str) -> float:
-    try:
-        nanoseconds = parse_duration(text)
-    except (ValueError, InvalidArgument) as error:
-        raise ExecutorError(f'{name} "{text}": must be a duration such as 2s or 500ms') from error
-    if nanoseconds < 0:
-        raise ExecutorError(f'{name} "{text}": must not be negative')
-    return nanoseconds / NANOSECONDS_PER_SECOND
 
 
 # --- the hook ------------------------------------------------------------------------------------

@@ -386,6 +386,10 @@ async def _keeps_logs(rig: _Rig) -> None:
             _require(texts == [b"a", b"b", b"c"], f"stdout {texts}")
             texts = [line.text for line in found if line.stream == 2]
             _require(texts == [b"x"], f"stderr {texts}")
+            times = {line.at for line in found}
+            _require(len(times) == len(found), f"several lines of one time: {found}")
+        rest = await _read_all(control, LogOptions(since=min(line.at for line in lines) + 1))
+        _require(len(rest) == len(lines) - 1, f"after the first line: {rest}")
         only = await _read_all(control, LogOptions(stderr=False, tail=2))
         _require([line.text for line in only] == [b"b", b"c"], f"stdout with tail 2: {only}")
         late = await _read_all(control, LogOptions(since=lines[-1].at + 3600 * SECOND))

@@ -63,10 +63,12 @@ class StandIn:
     """A manager whose consensus is the test's. Everything else the API sees of one is real."""
 
     while_leading = Manager.while_leading
+    while_managing = Manager.while_managing
 
     def __init__(self, managers: Several, node_id: str, certificate_der: bytes) -> None:
         self._managers = managers
         self._led: set[trio.CancelScope] = set()
+        self._managing: set[trio.CancelScope] = set()
         self.node_id = node_id
         self.certificate_der = certificate_der
         self.store = Store()
@@ -75,7 +77,7 @@ class StandIn:
         self.ca = SimpleNamespace(external=None)  # nobody asks for one here
         self.leader = SimpleNamespace(is_elsewhere=self._is_led_elsewhere)
         self.membership = SimpleNamespace(status_of=self.status_of, waiting=())
-        self.dispatcher = SimpleNamespace(warning="", connected=lambda _node_id: None)
+        self.dispatcher = SimpleNamespace(warning="")
         self.disk_complaint = ""
         self.leadership_changed = trio.Event()
         self.dead = False
@@ -104,6 +106,15 @@ class StandIn:
         if not self.leading:
             raise NoLeader
         return self.view
+
+    async def read_here(self) -> View:
+        with trio.move_on_after(LEADER_WAIT_S):
+            while self._managers.leader is None:
+                await self.leadership_changed.wait()
+            await trio.lowlevel.checkpoint()
+            self.catch_up(self._managers.log)
+            return self.view
+        raise NoLeader
 
     async def propose(self, transactions: Sequence[Transaction]) -> tuple[Result, ...]:
         await trio.lowlevel.checkpoint()
@@ -257,7 +268,7 @@ class Several:
         self._links: dict[tuple[str, str], tuple[Link, Link]] = {}
         self._dialling = trio.Lock()
         self._ids = count(1)
-        self._log: list[bytes] = []
+        self.log: list[bytes] = []
         self.truth = Store()
         self.by_snapshot = False
         self.in_flight: list[Transaction] = []
@@ -285,11 +296,11 @@ class Several:
         """Agree on an entry, and on those before it; all apply it, but those that lag."""
         in_flight, self.in_flight = self.in_flight, []
         for write in (*in_flight, transaction):
-            self._log.append(pack(Entry(transactions=(write,))))
-            (result,) = self.truth.apply(len(self._log), decode_entry(self._log[-1])).results
+            self.log.append(pack(Entry(transactions=(write,))))
+            (result,) = self.truth.apply(len(self.log), decode_entry(self.log[-1])).results
         for seat in self.seats:
             if not seat.manager.lagging:
-                seat.manager.catch_up(self._log)
+                seat.manager.catch_up(self.log)
         return result
 
     def land(self) -> None:
@@ -321,7 +332,7 @@ class Several:
             self.leader.lagging = False
             if self.by_snapshot:
                 load(self.leader.store, dump(self.truth))
-            self.leader.catch_up(self._log)
+            self.leader.catch_up(self.log)
         for seat in self.seats:
             seat.manager.tell()
 

@@ -34,6 +34,7 @@ TOO_OLD = (
     "client version 1.20 is too old. Minimum supported API version is 1.24, please upgrade your "
     "client to a newer version"
 )
+FILTERS = 'invalid filters: they must be JSON such as {"name":["web"]} or {"name":{"web":true}}'
 NO_FLAG = 'invalid value for {}: strconv.ParseBool: parsing "{}": invalid syntax'
 
 
@@ -214,10 +215,10 @@ REFUSED_SERVICES = {
         400,
         INVALID + "secret not found: pass",
     ),
-    "global": (
-        _service(Mode={"Global": {}}),
-        501,
-        UNIMPLEMENTED + "services of mode global are not available in this release",
+    "a job that is updated": (
+        _service(Mode={"GlobalJob": {}}, UpdateConfig={"Parallelism": 1}),
+        400,
+        INVALID + "Jobs may not have an update config",
     ),
     "a word for a number": (
         _service(Mode={"Replicated": {"Replicas": "2"}}),
@@ -253,7 +254,7 @@ async def test_updates_that_are_refused(tmp_path: Path) -> None:
                 (400, PRECONDITION + f"service {web} does not have a previous spec"),
             ),
             ("", {**spec, "Name": "new"}, (501, UNIMPLEMENTED + RENAMED)),
-            ("", {**spec, "Mode": {"Global": {}}}, (501, UNIMPLEMENTED + NO_GLOBAL)),
+            ("", {**spec, "Mode": {"Global": {}}}, (501, UNIMPLEMENTED + NEW_MODE)),
             ("&registryAuthFrom=x", spec, (500, "unsupported registryAuthFrom value")),
             (
                 "&registryAuthFrom=previous-spec",
@@ -273,7 +274,7 @@ async def test_updates_that_are_refused(tmp_path: Path) -> None:
 
 
 RENAMED = "renaming services is not supported"
-NO_GLOBAL = "services of mode global are not available in this release"
+NEW_MODE = "service mode change is not allowed"
 
 
 async def test_references_versions_and_filters_that_are_refused(tmp_path: Path) -> None:
@@ -352,10 +353,15 @@ async def test_references_versions_and_filters_that_are_refused(tmp_path: Path) 
                 501,
                 UNIMPLEMENTED + "GET /events is not available in this release of swarmctl",
             ),
-            ("POST", "/secrets/create"): (
-                501,
-                UNIMPLEMENTED + "POST /secrets/create is not available in this release of swarmctl",
-            ),
+            ("GET", "/secrets?filters=[]"): (400, FILTERS),
+            ("GET", '/configs?filters={"x":["y"]}'): (400, "invalid filter 'x'"),
+            ("GET", "/secrets?all=2"): (400, NO_FLAG.format("all", 2)),
+            ("DELETE", "/secrets/nope"): (404, "secret nope not found"),
+            ("DELETE", "/configs/nope"): (404, "config nope not found"),
+            ("POST", "/secrets/nope/versions"): (404, "secret nope not found"),
+            ("POST", "/secrets/nope/update?version=1"): (404, "secret nope not found"),
+            ("POST", "/secrets/nope/update"): (400, f"invalid secret version '': {parse}"),
+            ("POST", "/configs/nope/update"): (400, f"invalid config version '': {parse}"),
         }.items():
             method, target = request
             path = target.replace("{", "%7B").replace("}", "%7D").replace('"', "%22")

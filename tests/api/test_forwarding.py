@@ -195,13 +195,13 @@ async def test_a_large_request_and_a_long_list_arrive_whole(
 
 
 class Output:
-    """A handler of output without end, whose lines the test says."""
+    """A handler whose answer has no end, and whose lines the test says."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lines, self._lines = trio.open_memory_channel[bytes](0)
         self.sent = 0
         self.over = trio.Event()
-        monkeypatch.setitem(server.HANDLERS, "logs.service", self.handle)
+        monkeypatch.setitem(server.HANDLERS, "services.inspect", self.handle)
 
     async def handle(self, _server: ApiServer, _call: Call) -> Reply:
         async def write(send: SendChunk) -> None:
@@ -222,7 +222,7 @@ async def test_output_is_followed_line_by_line(
     """A line is with the client as soon as it is written, and the end is the end."""
     output = Output(monkeypatch)
     client = managers[1].client()
-    head = await client.begin("GET", "/services/web/logs?follow=1")
+    head = await client.begin("GET", "/services/web")
     assert (head[0], head[1]["Content-Type"]) == (200, "text/plain")
     for line in (b"one\n", b"two\n"):
         await output.lines.send(line)
@@ -237,7 +237,7 @@ async def test_a_client_that_hangs_up_ends_the_leaders_work(
     """The leader's handler is cancelled when the follower's client goes."""
     output = Output(monkeypatch)
     client = managers[1].client()
-    await client.begin("GET", "/services/web/logs?follow=1")
+    await client.begin("GET", "/services/web")
     await output.lines.send(b"one\n")
     assert not output.over.is_set()
     await client.stream.aclose()
@@ -256,7 +256,7 @@ async def test_a_client_that_is_gone_before_the_first_byte_ends_it_too(
         raise trio.BrokenResourceError
 
     client.peer.send_stream.send_all_hook = broken
-    await client.ask("GET", "/services/web/logs?follow=1")
+    await client.ask("GET", "/services/web")
     with trio.fail_after(1):
         await output.over.wait()
 
@@ -267,7 +267,7 @@ async def test_a_client_that_reads_slowly_makes_the_leader_wait(
     """What is under way of a stream is bounded by its window, however much there is to send."""
     output = Output(monkeypatch)
     client = managers[1].client()
-    await client.begin("GET", "/services/web/logs?follow=1")
+    await client.begin("GET", "/services/web")
     gate = trio.Event()
     client.peer.send_stream.send_all_hook = gate.wait
     line = b"x" * 65536
@@ -295,7 +295,7 @@ async def test_output_breaks_off_when_the_leader_is_deposed(
         managers.elect(0)
         output = Output(monkeypatch)
         client = managers[number].client()
-        await client.begin("GET", "/services/web/logs?follow=1")
+        await client.begin("GET", "/services/web")
         await output.lines.send(b"one\n")
         assert await client.piece() == b"one\n"
         managers.fail_over()

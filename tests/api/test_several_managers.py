@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from .following import Follower
 from .running import WAIT_S, RunningApi, running_api, service_body
 
 if TYPE_CHECKING:
@@ -201,10 +202,68 @@ async def test_output_is_followed_through_a_follower(tmp_path: Path) -> None:
         assert said.count(b"one\n") == 3
 
 
-async def _until_running(api: RunningApi, count: int) -> None:
+@pytest.mark.parametrize("how", ["hands over", "ends"])
+async def test_following_outlasts_the_leader(tmp_path: Path, how: str) -> None:
+    """Who follows at a manager that stays reads on when another one leads: of each task that runs
+    on, every line once and in order."""
+    async with three_managers(tmp_path) as swarm:
+        follower = swarm.followers()[0]
+        leader = swarm.apis[swarm.leader()]
+        env = ["SWARMCTL_NULL_OUTPUT=tick", "SWARMCTL_NULL_OUTPUT_EVERY=20ms"]
+        container = {"Image": "host", "Env": env}
+        await follower.create("web", TaskTemplate={"ContainerSpec": container}, replicas=3)
+        await _until_running(follower, 3)
+        tasks = {task["ID"]: task["NodeID"] for task in await follower.get("/tasks")}
+        reading = Follower(follower, "/services/web/logs?stdout=1&stderr=1&follow=1&details=1")
+
+        def numbers(task_id: str) -> list[int]:
+            mine = [text for _, text in reading.frames if task_id.encode() in text]
+            return [int(text.partition(b" tick")[2].strip() or b"0") for text in mine]
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(reading.run)
+            await _until(lambda: all(len(numbers(task_id)) > 20 for task_id in tasks))
+            if how == "ends":
+                swarm.ends[swarm.leader()].cancel()
+                staying = [id_ for id_, node in tasks.items() if node != leader.node.node_id]
+            else:
+                member = follower.manager.raft_status().id
+                await leader.manager._runner.transfer_leadership(member)
+                staying = list(tasks)
+            before = {task_id: len(numbers(task_id)) for task_id in staying}
+            await _until(lambda: all(len(numbers(id_)) > before[id_] + 100 for id_ in staying))
+            for task_id in staying:
+                found = numbers(task_id)
+                assert found == list(range(len(found)))
+            assert not any(b"[swarmctl:" in text for _, text in reading.frames)
+            nursery.cancel_scope.cancel()
+
+
+async def test_output_of_the_whole_swarm_is_had_at_every_manager(tmp_path: Path) -> None:
+    """Each manager gives the same lines of all nodes, of running and of ended tasks."""
+    async with three_managers(tmp_path) as swarm:
+        for name, more in (("runs", []), ("ended", ["SWARMCTL_NULL_EXIT_AFTER=1ms"])):
+            env = [f"SWARMCTL_NULL_OUTPUT={name}", *more]
+            template = {
+                "ContainerSpec": {"Image": "host", "Env": env},
+                "RestartPolicy": {"Condition": "none"},
+            }
+            await swarm.apis[0].create(name, TaskTemplate=template, replicas=3)
+        await _until_running(swarm.apis[0], 3, others="complete")
+        for api in swarm.apis:
+            for name in ("runs", "ended"):
+                body = (await api.request("GET", f"/services/{name}/logs?stdout=1")).body
+                assert body.count(f"{name}\n".encode()) == 3, (name, body)
+            for task in await api.get("/tasks"):
+                body = (await api.request("GET", f"/tasks/{task['ID']}/logs?stdout=1")).body
+                assert len(body.splitlines()) == 1
+
+
+async def _until_running(api: RunningApi, count: int, *, others: str = "") -> None:
+    """Wait until so many tasks run, and as many are in another state if one is named."""
     with trio.fail_after(WAIT_S):
         while True:
             states = [task["Status"]["State"] for task in await api.get("/tasks")]
-            if states.count("running") == count:
+            if states.count("running") == count and (not others or states.count(others) == count):
                 return
             await trio.sleep(0.05)

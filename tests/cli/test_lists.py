@@ -55,6 +55,16 @@ def swarm(stub: Stub) -> Stub:
     return stub
 
 
+def test_a_global_job_is_as_long_as_what_is_done_and_to_do(
+    stub: Stub, run: Callable[..., Ran]
+) -> None:
+    """Completed tasks are not desired any more; together they are the job."""
+    sweep = counted(service("sweep", Mode={"GlobalJob": {}}), 1, 2, 3)
+    stub.answers["GET /services"] = [sweep]
+    shown = run("service", "ls", "--format", "{{.Mode}}: {{.Replicas}}").out
+    assert shown == "global job: 1/2 (3/5 completed)\n"
+
+
 def test_services_are_listed_by_name_with_counts(swarm: Stub, run: Callable[..., Ran]) -> None:
     """The table is docker's: natural order, replicas by mode, neighbouring ports drawn together."""
     assert run("service", "ls").out.splitlines() == [

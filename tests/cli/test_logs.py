@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmctl.cli.command import Failure
-from swarmctl.cli.logs import Frame, frames, since_of
-from swarmctl.core.errors import SwarmError
+from swarmctl.cli.logs import Frame, since_of, take_frames
 from tests.cli.objects import node, service, task
 
 if TYPE_CHECKING:
@@ -114,14 +113,33 @@ def test_frames_survive_any_cutting(sent: list[tuple[int, bytes]], cuts: list[in
         pieces.append(data[:cut])
         data = data[cut:]
     pieces.append(data)
-    assert list(frames(pieces)) == [Frame(*one) for one in sent]
+    unread = bytearray()
+    found = []
+    for piece in pieces:
+        unread += piece
+        found += take_frames(unread)
+    assert found == [Frame(*one) for one in sent]
+    assert not unread
 
 
 @pytest.mark.parametrize("data", [b"\x01\x00\x00\x00\x00\x00\x00\x05ab", b"hello world", b"\x01"])
-def test_a_broken_stream_is_an_error(data: bytes) -> None:
+def test_a_broken_stream_is_an_error(data: bytes, stub: Stub, run: Callable[..., Ran]) -> None:
     """A stream that ends inside a frame, or holds no frames, is never taken for output."""
-    with pytest.raises(SwarmError):
-        list(frames([data]))
+    stub.answers[f"GET /services/{SERVICE['ID']}/logs"] = data
+    ran = run("service", "logs", "--raw", "web")
+    assert (ran.code, ran.out) == (1, "")
+    assert "header" in ran.err or "middle of a line" in ran.err
+
+
+def test_a_line_without_an_end_spoils_no_other(stub: Stub, run: Callable[..., Ran]) -> None:
+    """A last line without a line end gets one beside other tasks' lines; raw output stays bytes."""
+    path = f"GET /services/{SERVICE['ID']}/logs"
+    stub.answers[path] = frame(1, line(T1, "open")[8:-1]) + line(T2, "next")
+    printed = run("service", "logs", "web").out.splitlines()
+    assert [text.partition(" | ")[2] for text in printed] == ["open", "next"]
+    stub.answers[path] = frame(1, b"open") + frame(2, b"oops") + frame(1, b" closed\n")
+    ran = run("service", "logs", "--raw", "web")
+    assert (ran.out, ran.err) == ("open closed\n", "oops")
 
 
 def test_moments_are_told_in_many_ways() -> None:

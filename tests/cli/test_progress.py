@@ -96,10 +96,44 @@ def test_a_job_is_done_when_enough_tasks_are_complete() -> None:
         [
             Line("job progress", "1 out of 2 complete"),
             Line("active tasks", "1 out of 1 tasks"),
+            Line("1/2", "complete", 9),
+            Line("2/2", "running", 9),
         ],
         False,
     )
     assert look([done, {**running, "Status": {"State": "complete"}}], mode)[1] is True
+
+
+def test_a_slot_of_a_job_is_complete_once() -> None:
+    """A task that was taken for lost and completed after all stands for its slot."""
+    mode = {"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 1}}
+    now = {"JobIteration": {"Index": 1}, "DesiredState": "shutdown"}
+    both = [task(1, 0, "complete", **now), task(2, 0, "complete", **now)]
+    assert look(both, mode)[1] is True
+
+
+def test_a_long_job_has_no_bars() -> None:
+    """Above twenty completions only the sums are shown."""
+    mode = {"ReplicatedJob": {"MaxConcurrent": 5, "TotalCompletions": 21}}
+    assert [line.key for line in look([], mode)[0]] == ["job progress", "active tasks"]
+
+
+def test_a_global_job_is_done_when_every_node_with_a_task_is() -> None:
+    """It waits for its first task; then each node has a bar, and its error where there is one."""
+    mode: dict[str, Any] = {"GlobalJob": {}}
+    assert look([], mode) == ([Line("overall progress", "waiting for new tasks")], False)
+    now = {"JobIteration": {"Index": 1}, "DesiredState": "complete"}
+    done = task(1, 0, "complete", **now)
+    failed = task(2, 0, "failed", error="task: non-zero exit (1)", NodeID="node2", **now)
+    assert look([done, failed], mode) == (
+        [
+            Line("job progress", "1 out of 2 complete"),
+            Line("node1", "complete", 9),
+            Line("node2", "task: non-zero exit (1)"),
+        ],
+        False,
+    )
+    assert look([done], mode)[1] is True
 
 
 def scaled(stub: Stub, run: Callable[..., Ran], status: dict[str, Any] | None) -> Ran:

@@ -19,12 +19,8 @@ from swarmctl.plugins import (
 )
 from swarmctl.plugins.loader import load_plugins
 from swarmctl.plugins.model import SECOND, ContainerSpec
-from swarmctl.plugins.null_exec import (
-    NullExecutor,
-    NullWorld,
-    read_behaviour,
-    swarmctl_executor,
-)
+from swarmctl.plugins.null_behaviour import read_behaviour
+from swarmctl.plugins.null_exec import NullExecutor, NullWorld, swarmctl_executor
 from swarmctl.plugins.testing import check_executor, simple_assignment
 
 if TYPE_CHECKING:
@@ -69,6 +65,25 @@ async def executor(nursery: trio.Nursery) -> NullExecutor:
     made = NullExecutor(cpus=2, memory_bytes=1000)
     await nursery.start(made.run, IDENTITY)
     return made
+
+
+async def test_output_may_be_repeated(autojump_clock: MockClock, executor: NullExecutor) -> None:
+    """With output-every a task prints again and again, numbered, until it ends; whoever follows
+    gets each line when it is printed, and who asks later gets all of them."""
+    container = spec(output="tick", output_every="2s", exit_after="7s")
+    control = executor.controller(assigned(container))
+    await control.prepare()
+    await control.start()
+    began = trio.current_time()
+    seen = [
+        (line.text, round(trio.current_time() - began))
+        async for line in control.logs(LogOptions(follow=True))
+    ]
+    assert seen == [(b"tick", 0), (b"tick 1", 2), (b"tick 2", 4), (b"tick 3", 6)]
+    await trio.sleep(100)
+    again = [line async for line in control.logs(LogOptions())]
+    assert [line.text for line in again] == [text for text, _ in seen]
+    assert len({line.at for line in again}) == 4
 
 
 async def test_conformance(autojump_clock: MockClock) -> None:

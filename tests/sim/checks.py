@@ -305,7 +305,7 @@ class Checks:
                 other = rows.get(Ref(Kind.TASK, other_id))
                 if other_id == task_id or not isinstance(other, TaskRow):
                     continue
-                if (other.api.ServiceID, other.api.Slot) == (task.api.ServiceID, task.api.Slot):
+                if (other.api.ServiceID, other.place) == (task.api.ServiceID, task.place):
                     counts["overlapping containers"] += 1
                     self.tables.now = self._cluster.queue.now
                     self.tables.see_overlap(task, other)

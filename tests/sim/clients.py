@@ -25,14 +25,23 @@ from swarmctl.core.model.change import (
     Unreferenced,
     Update,
 )
-from swarmctl.core.model.objects import Secret, SecretRow, SecretSpec, Service, ServiceRow
+from swarmctl.core.model.objects import (
+    Secret,
+    SecretRow,
+    SecretSpec,
+    Service,
+    ServiceRow,
+    next_run,
+)
 from swarmctl.core.model.revision import updated
 from swarmctl.core.model.spec import (
     ContainerSpec,
     EndpointSpec,
     FileTarget,
+    GlobalService,
     Placement,
     PortConfig,
+    ReplicatedJob,
     ReplicatedService,
     ResourceRequirements,
     Resources,
@@ -60,7 +69,7 @@ ROLES = 0.25
 MANAGERS_MIN = 3
 ZONE_A = (0, 3)
 """The places of the nodes that are in the zone some services ask for."""
-SERVICES = ("web", "db", "job", "log")
+SERVICES = ("web", "db", "job", "log", "each", "batch")
 SECRETS = ("key", "cert")
 
 
@@ -89,7 +98,7 @@ class Front:
         if first is not None:
             self._cluster.counts["retries answered"] += 1
             return first
-        transaction = build(request, manager.view, self._cluster)
+        transaction = build(request, manager.view, self._cluster, manager.host.now())
         transaction = replace(transaction, request_id=request.request_id)
         self._cluster.checks.built(request.request_id, transaction)
         (result,) = await manager.proposer.propose([transaction])
@@ -228,14 +237,17 @@ def some_request(rng: random.Random, request_id: str) -> Request:  # type: ignor
 AVAILABILITIES = ("drain", "pause", "active", "active")
 
 
-def build(request: Request, view: View, cluster: Cluster) -> Transaction:
+def build(request: Request, view: View, cluster: Cluster, now: int) -> Transaction:
     """Return what the API proposes for a request as the tables stand.
+
+    Args:
+        now: the manager's wall time, in nanoseconds.
 
     Raises:
         NotFound: it speaks of something that is not there.
     """
     if request.kind == "create":
-        return _creation(request, view, cluster)
+        return _creation(request, view, cluster.new_id(), now)
     if request.kind in ("node", "label", "role"):
         return _node(request, view)
     if request.kind == "secret":
@@ -258,18 +270,18 @@ def build(request: Request, view: View, cluster: Cluster) -> Transaction:
         return Transaction(changes=(Delete(ref=ref, version=found.api.Version.Index),))
     spec = found.api.Spec
     if request.kind == "scale":
-        mode = ServiceMode(Replicated=ReplicatedService(Replicas=request.number))
-        spec = replace(spec, Mode=mode)
+        spec = replace(spec, Mode=_mode(request.name, request.number))
     elif request.kind != "resume":
-        replicas = spec.Mode.Replicated.Replicas or 0  # type: ignore[union-attr]
-        spec = service_spec(request.name, replicas, request.number, view)
-    row = updated(found, spec, cluster.queue.now, registry_auth="")
+        mode = spec.Mode
+        spec = replace(service_spec(request.name, 0, request.number, view), Mode=mode)
+    row = updated(found, spec, now, registry_auth="")
     return Transaction(changes=(Update(row=row),), requires=_needs(spec, found))
 
 
-def _creation(request: Request, view: View, cluster: Cluster) -> Transaction:
+def _creation(request: Request, view: View, service_id: str, now: int) -> Transaction:
     spec = service_spec(request.name, request.number, int(request.text), view)
-    row = ServiceRow(api=Service(ID=cluster.new_id(), Spec=spec))
+    run = next_run(spec, None, now)
+    row = ServiceRow(api=Service(ID=service_id, Spec=spec, JobStatus=run))
     return Transaction(changes=(Create(row=row),), requires=_needs(spec, row))
 
 
@@ -322,8 +334,8 @@ def service_spec(name: str, replicas: int, variant: int, view: View) -> ServiceS
     return ServiceSpec(
         Name=name,
         TaskTemplate=template,
-        Mode=ServiceMode(Replicated=ReplicatedService(Replicas=replicas)),
-        UpdateConfig=_rolling(name, variant),
+        Mode=_mode(name, replicas),
+        UpdateConfig=_rolling(name, variant) if name != "batch" else None,
         EndpointSpec=EndpointSpec(Ports=_ports(name, variant)),
     )
 
@@ -338,6 +350,15 @@ def _rolling(name: str, variant: int) -> UpdateConfig:
         FailureAction=("pause", "continue", "rollback")[variant % 5 % 3],
         MaxFailureRatio=(variant % 2) * 0.5,
     )
+
+
+def _mode(name: str, number: int) -> ServiceMode:
+    if name == "each":
+        return ServiceMode(Global=GlobalService())
+    if name == "batch":
+        numbers = ReplicatedJob(MaxConcurrent=1 + number % 3, TotalCompletions=2 * number)
+        return ServiceMode(ReplicatedJob=numbers)
+    return ServiceMode(Replicated=ReplicatedService(Replicas=number))
 
 
 def _policy(name: str, variant: int) -> RestartPolicy:

@@ -240,8 +240,11 @@ def _exclusive(row: Row) -> Iterable[Key]:
     """Return what only one row may hold at a time."""
     if isinstance(row, TaskRow):
         task = row.api
-        if task.ServiceID and task.DesiredState <= TaskState.RUNNING:
-            yield ("slot", task.ServiceID, str(task.Slot))
+        if task.ServiceID and task.JobIteration is not None:
+            if task.DesiredState <= TaskState.COMPLETE:
+                yield ("slot", task.ServiceID, row.place, str(task.JobIteration.Index))
+        elif task.ServiceID and task.DesiredState <= TaskState.RUNNING:
+            yield ("slot", task.ServiceID, row.place)
         if _holds_place(row):
             for port in demand_of(row).ports:
                 yield ("host port", task.NodeID, port)

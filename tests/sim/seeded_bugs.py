@@ -188,12 +188,20 @@ BUGS = {
     ),
     "promotion-forgotten": Bug(
         "a task that waits for its time is not looked at when the time has come",
-        (Patch(REPLICATED, "_Pass._keep", "self._look_again(due)", "pass"),),
+        (Patch("core.orchestrator.tend", "Tending._keep", "self.look_again(due)", "pass"),),
         seeds=60,
     ),
     "one-too-many": Bug(
         "a service that is scaled down keeps a slot too many",
-        (Patch(REPLICATED, "_Pass.run", "len(taken) > wanted", "len(taken) > wanted + 1"),),
+        (Patch(REPLICATED, "decide", "len(taken) > wanted", "len(taken) > wanted + 1"),),
+    ),
+    "one-job-too-many": Bug(
+        "a job's slot that is complete may be taken once more",
+        (
+            Patch("core.orchestrator.jobs", "decide", "if slot.done:", "if False:"),
+            Patch("core.store.view", "_task_keys", "<= TaskState.COMPLETE", "<= TaskState.RUNNING"),
+        ),
+        seeds=60,
     ),
     "port-handed-out-twice": Bug(
         "a port without a number gets one that another service has",
@@ -252,6 +260,7 @@ BUGS = {
                 "secrets = tuple(_new(wanted.secrets, sent.secrets)) if complete else ()",
             ),
         ),
+        seeds=60,
     ),
     "wish-not-sent": Bug(
         "an agent is not told that a task it has shall stop",

@@ -170,16 +170,16 @@ class Settling:
         return ""
 
     def _services(self) -> str:
-        running: dict[str, set[int]] = {}
+        running: dict[str, set[str]] = {}
         images: dict[str, set[str]] = {}
         for task in self._rows(TaskRow):
-            wanted, state = task.api.DesiredState, task.api.Status.State
+            state = task.api.Status.State
             if Ref(Kind.SERVICE, task.api.ServiceID) not in self._cluster.checks.tables.rows:
                 return f"task {task.api.ID} of no service"
-            if wanted <= TaskState.RUNNING:
+            if _is_wanted(task):
                 if state is not TaskState.RUNNING:
                     return f"task {task.api.ID} is {state.value}: {task.api.Status.Err}"
-                running.setdefault(task.api.ServiceID, set()).add(task.api.Slot)
+                running.setdefault(task.api.ServiceID, set()).add(task.place)
                 image = task.api.Spec.ContainerSpec.Image
                 images.setdefault(task.api.ServiceID, set()).add(image)
             elif TaskState.ASSIGNED <= state <= TaskState.RUNNING:
@@ -189,13 +189,14 @@ class Settling:
             if status is not None and status.State in (PAUSED, ROLLBACK_PAUSED):
                 self._resume(service)
                 return f"{service.api.Spec.Name} is {status.State}: {status.Message}"
-            replicas = service.api.Spec.Mode.Replicated.Replicas
+            most = self._wanted(service)
             image = service.api.Spec.TaskTemplate.ContainerSpec.Image
             if images.get(service.api.ID, {image}) != {image}:
                 return f"{service.api.Spec.Name} runs {images[service.api.ID]}, not {image}"
             found = len(running.get(service.api.ID, ()))
-            if found != replicas and service.api.Spec.Name != "job":
-                return f"{service.api.Spec.Name} has {found} of {replicas} tasks"
+            ends = service.api.Spec.Name in ("job", "batch")  # their tasks may have had their turn
+            if found > most or (found < most and not ends):
+                return f"{service.api.Spec.Name} has {found} of {most} tasks"
         return ""
 
     def _resume(self, service: ServiceRow) -> None:
@@ -205,6 +206,15 @@ class Settling:
         name = service.api.Spec.Name
         request = Request(f"end-resume-{cluster.counts['updates resumed']}", "resume", name)
         cluster.scope.start(_insist(cluster.clients[0], request))
+
+    def _wanted(self, service: ServiceRow) -> int:
+        """Return how many tasks of a service are to run at a time."""
+        mode = service.api.Spec.Mode
+        if mode.Global is not None:
+            return len(self._rows(NodeRow))
+        if mode.ReplicatedJob is not None:
+            return int(mode.ReplicatedJob.MaxConcurrent)
+        return int(mode.Replicated.Replicas)
 
     def _containers(self) -> str:
         wanted = {
@@ -244,6 +254,14 @@ class Settling:
                 if wanted:
                     return f"{one.name} wants something of {key}: {wanted[0].changes[:1]}"
         return ""
+
+
+def _is_wanted(task: TaskRow) -> bool:
+    """Return whether a task is to run, or if it is a job's to complete and is not complete."""
+    if task.api.JobIteration is None:
+        return task.api.DesiredState <= TaskState.RUNNING
+    wanted = task.api.DesiredState <= TaskState.COMPLETE
+    return wanted and task.api.Status.State is not TaskState.COMPLETE
 
 
 async def _insist(client: Client, request: Request) -> None:

@@ -14,7 +14,7 @@ import math
 import os
 import stat
 import urllib.parse
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +27,13 @@ from .level import NEWEST, OLDEST, ApiLevel
 from .transport import BROKEN, Answer, Line, why_broken
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 LOOKUPS = 8
 SIGNALS = 8
-STREAMS = 64
+STREAMS = 4
+OUTPUTS = 256
+"""Each output that is followed has a thread that waits; they may take none from the events."""
 LOOKUP_PATIENCE_S = 15.0
 CHANGE_PATIENCE_S = 120.0  # creating may copy an image's files into a volume first
 MAX_IDLE_LINES = 12
@@ -62,6 +64,8 @@ class Engine:
         self.signals = trio.CapacityLimiter(SIGNALS)
         self.unlimited = trio.CapacityLimiter(math.inf)  # for what is limited by its caller
         self.streams = trio.CapacityLimiter(STREAMS)
+        self.outputs = trio.CapacityLimiter(OUTPUTS)
+        self._outputs_open = 0
 
     async def level(self) -> ApiLevel:
         """Return the API version that is spoken, agreed upon with the engine when not yet known.
@@ -137,7 +141,9 @@ class Engine:
         )
 
     @asynccontextmanager
-    async def stream(self, path: str, **query: str) -> AsyncIterator[Stream]:
+    async def stream(
+        self, path: str, query: Mapping[str, str], limiter: trio.CapacityLimiter | None = None
+    ) -> AsyncIterator[Stream]:
         """Open an answer that has no end of its own: events, followed logs.
 
         Leaving the block closes it. Raises as :meth:`ask` does.
@@ -145,11 +151,27 @@ class Engine:
         prefix = f"/v{await self.level()}"
         ask = partial(_exchange, method="GET", path=prefix + path, query=query, stream=True)
         line = self._take()
+        limiter = limiter or self.streams
         try:
-            yield Stream(self, line, await self._in_thread(line, ask, self.streams))
+            yield Stream(self, line, await self._in_thread(line, ask, limiter), limiter)
         finally:
             line.cut()
             line.close()
+
+    @contextmanager
+    def output_place(self) -> Iterator[None]:
+        """Take one of the places for outputs that are being read.
+
+        Raises:
+            EngineUnavailable: there is none left.
+        """
+        if self._outputs_open >= OUTPUTS:
+            raise EngineUnavailable(f"{OUTPUTS} outputs are read on this node already")
+        self._outputs_open += 1
+        try:
+            yield
+        finally:
+            self._outputs_open -= 1
 
     async def call(self, work: Callable[[Line], Answer], limiter: trio.CapacityLimiter) -> Answer:
         """Run ``work`` with a line in a thread. Raises as :meth:`ask` does."""
@@ -233,8 +255,11 @@ class Engine:
 class Stream:
     """An open answer, read piece by piece."""
 
-    def __init__(self, engine: Engine, line: Line, answer: Answer) -> None:
+    def __init__(
+        self, engine: Engine, line: Line, answer: Answer, limiter: trio.CapacityLimiter
+    ) -> None:
         self._engine = engine
+        self._limiter = limiter
         self._line = line
         self._chunks = answer.chunks
         self.headers = answer.headers
@@ -248,7 +273,7 @@ class Stream:
         Raises:
             EngineUnavailable: it broke off.
         """
-        answer = await self._engine._in_thread(self._line, self._next, self._engine.streams)
+        answer = await self._engine._in_thread(self._line, self._next, self._limiter)
         if not answer.body:
             raise StopAsyncIteration
         return answer.body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -25,14 +26,20 @@ HEADER_BYTES = 8
 STDOUT = 1
 MAX_LINE_BYTES = 1 << 20
 """A longer line is given in pieces, so that output without line ends takes no memory."""
+STAMP_BYTES = len(b"2006-01-02T15:04:05.000000000Z ")
+ENGINE_PIECE_BYTES = 16 * 1024
+"""Where the engine cuts a line; to a terminal's output it then adds another time stamp."""
+
+_STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z ")
 
 
 class LogParser:
     """Turns the bytes of a log answer into lines. Pure.
 
     Without a terminal the answer is frames, ``[stream, 0, 0, 0, length (4)] + message``; with one
-    it is plain text. Either way each message starts with a time stamp, and the engine cuts messages
-    at 16 KiB, so one line may be several messages, of which only the last has a line end.
+    it is plain text, whose carriage returns are kept. Either way each message starts with a time
+    stamp, and the engine cuts messages at 16 KiB, so one line may be several messages, of which
+    only the last has a line end.
     """
 
     def __init__(self, *, has_tty: bool) -> None:
@@ -51,22 +58,35 @@ class LogParser:
         """Give what is left when the output has ended without a line end."""
         if self._has_tty and self._buffer:
             yield from self._message(STDOUT, self._buffer)
-        yield from self._open.values()
+        for line in self._open.values():
+            yield msgspec.structs.replace(line, partial=True)
         self._open.clear()
 
     def _frames(self) -> Iterator[tuple[int, bytes]]:
-        while len(self._buffer) >= HEADER_BYTES:
-            end = HEADER_BYTES + int.from_bytes(self._buffer[4:HEADER_BYTES], "big")
-            if len(self._buffer) < end:
-                return
-            stream, message = self._buffer[0], self._buffer[HEADER_BYTES:end]
-            self._buffer = self._buffer[end:]
-            yield stream, message
+        at, data = 0, self._buffer
+        while len(data) - at >= HEADER_BYTES:
+            begin = at + HEADER_BYTES
+            end = begin + int.from_bytes(data[at + 4 : begin], "big")
+            if len(data) < end:
+                break
+            yield data[at], data[begin:end]
+            at = end
+        self._buffer = data[at:]
 
     def _lines_of_terminal(self) -> Iterator[tuple[int, bytes]]:
-        *complete, self._buffer = self._buffer.split(b"\n")
-        for line in complete:
-            yield STDOUT, line.removesuffix(b"\r") + b"\n"
+        at, data = 0, self._buffer
+        while True:
+            piece_end = at + STAMP_BYTES + ENGINE_PIECE_BYTES
+            found = data.find(b"\n", at, piece_end)
+            if found >= 0:
+                end = found + 1
+            elif len(data) >= piece_end + STAMP_BYTES:
+                end = _end_of_piece(data, piece_end)
+            else:
+                break
+            yield STDOUT, data[at:end]
+            at = end
+        self._buffer = data[at:]
 
     def _message(self, stream: int, message: bytes) -> Iterator[LogLine]:
         stamp, _, text = message.partition(b" ")
@@ -75,10 +95,24 @@ class LogParser:
             line = LogLine(at=parse_time(stamp.decode()), stream=stream, text=text)
         else:
             line = LogLine(at=before.at, stream=stream, text=before.text + text)
-        if not message.endswith(b"\n") and len(line.text) < MAX_LINE_BYTES:
-            self._open[stream] = line
+        if message.endswith(b"\n"):
+            yield msgspec.structs.replace(line, text=line.text[:-1])
+        elif len(line.text) >= MAX_LINE_BYTES:
+            yield msgspec.structs.replace(line, partial=True)
         else:
-            yield LogLine(at=line.at, stream=stream, text=line.text.removesuffix(b"\n"))
+            self._open[stream] = line
+
+
+def _end_of_piece(data: bytes, piece_end: int) -> int:
+    """Return where a message of a terminal ends that has no line end within the engine's piece.
+
+    The next one's stamp follows at once. A log driver that cuts elsewhere is not understood: then
+    the stamps inside are part of the text, as they are for every client of the engine.
+    """
+    if _STAMP.match(data, piece_end):
+        return piece_end
+    end = data.find(b"\n", piece_end)
+    return end + 1 if end >= 0 else len(data)
 
 
 async def read_logs(
@@ -130,10 +164,12 @@ async def _read(
             query[key] = f"{time // NANOSECONDS_PER_SECOND}.{time % NANOSECONDS_PER_SECOND:09d}"
     parser = LogParser(has_tty=container.has_tty)
     try:
-        async with engine.stream(f"/containers/{container.container_id}/logs", **query) as stream:
-            async for piece in stream:
-                for line in parser.feed(piece):
-                    yield line
+        path = f"/containers/{container.container_id}/logs"
+        with engine.output_place():
+            async with engine.stream(path, query, engine.outputs) as stream:
+                async for piece in stream:
+                    for line in parser.feed(piece):
+                        yield line
     except Refused as error:
         if error.status == 404:
             return

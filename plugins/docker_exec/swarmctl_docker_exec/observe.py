@@ -106,7 +106,7 @@ class Observer:
         """Ring bells until the stream ends."""
         filters = {"type": ["container"], "event": EVENTS, "label": owner_filter(identity)}
         query = {"filters": msgspec.json.encode(filters).decode(), "since": str(since)}
-        async with self._engine.stream("/events", **query) as self._stream:
+        async with self._engine.stream("/events", query) as self._stream:
             rest = b""
             try:
                 async for piece in self._stream:

@@ -55,8 +55,9 @@ def test_log_frames_are_read_in_any_pieces(step: int) -> None:
     parser = LogParser(has_tty=False)
     found = [line for at in range(0, len(data), step) for line in parser.feed(data[at : at + step])]
     found += parser.end()
-    expected = [(1, b"a"), (2, b"err"), (1, b"long line"), (2, b"rest")]
-    assert found == [LogLine(at=AT, stream=stream, text=text) for stream, text in expected]
+    expected = [(1, b"a"), (2, b"err"), (1, b"long line")]
+    whole = [LogLine(at=AT, stream=stream, text=text) for stream, text in expected]
+    assert found == [*whole, LogLine(at=AT, stream=2, text=b"rest", partial=True)]
 
 
 def test_an_endless_line_is_given_in_pieces() -> None:
@@ -64,7 +65,25 @@ def test_an_endless_line_is_given_in_pieces() -> None:
     parser = LogParser(has_tty=False)
     piece = frame(1, b"x" * 16_384)
     found = [line for _ in range(128) for line in parser.feed(piece)]
-    assert [len(line.text) for line in found] == [1 << 20, 1 << 20]
+    assert [(len(line.text), line.partial) for line in found] == [(1 << 20, True)] * 2
+
+
+@pytest.mark.parametrize("step", [1, 1000, 100_000])
+def test_a_terminals_long_lines_are_put_together(step: int) -> None:
+    """The engine stamps each piece of 16 KiB; the stamps between them are no output, and what only
+    looks like a stamp is."""
+    fake = STAMP + b"x" * 100
+    data = STAMP + b"x" * 16_384 + STAMP + b"y" * 16_384 + STAMP + b"\r\n" + STAMP + fake + b"\r\n"
+    data += STAMP + b"prompt"
+    parser = LogParser(has_tty=True)
+    found = [line for at in range(0, len(data), step) for line in parser.feed(data[at : at + step])]
+    found += parser.end()
+    texts = [(line.text, line.partial) for line in found]
+    assert texts == [
+        (b"x" * 16_384 + b"y" * 16_384 + b"\r", False),
+        (fake + b"\r", False),
+        (b"prompt", True),
+    ]
 
 
 @pytest.mark.parametrize(

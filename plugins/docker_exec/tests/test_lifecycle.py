@@ -242,7 +242,8 @@ async def test_host_ports_are_reported_as_bound(node: Node, engine: PrivateEngin
 
 
 async def test_secrets_and_configs_are_files_in_memory(node: Node, engine: PrivateEngine) -> None:
-    """They have their owner and mode, cannot be written, lie on a tmpfs, and go with the task."""
+    """They have their owner and mode, cannot be written, lie on a tmpfs, and go with the task's
+    end, though its container is kept."""
     files = {
         "secrets": (
             SecretFile(id="s", target="key", uid="7", gid="8", mode=0o440, data=b"marker\n"),
@@ -260,8 +261,10 @@ async def test_secrets_and_configs_are_files_in_memory(node: Node, engine: Priva
     said = [line.text for line in await lines(task, at_least=4)]
     assert said == [b"440 7 8", b"marker", b"config", b"read-only"]
     assert await node.executor.known_tasks() == {"t0": True}
-    await task.remove()
+    await task.kill()
     assert list(home.iterdir()) == []
+    assert await node.executor.known_tasks() == {"t0": False}
+    await task.remove()
 
 
 async def test_logs_keep_streams_times_and_long_lines(node: Node) -> None:
@@ -275,6 +278,7 @@ async def test_logs_keep_streams_times_and_long_lines(node: Node) -> None:
     found = await lines(task)
     assert [line.stream for line in found] == [1, 2, 1, 1]
     assert [line.text for line in found] == [b"out", b"err", b"x" * 40000, b"unfinished"]
+    assert [line.partial for line in found] == [False, False, False, True]
     assert [line.at for line in found] == sorted(line.at for line in found)
     assert [line.text for line in await lines(task, stdout=False)] == [b"err"]
     assert [line.text for line in await lines(task, tail=1)] == [b"unfinished"]
@@ -283,10 +287,12 @@ async def test_logs_keep_streams_times_and_long_lines(node: Node) -> None:
 
 
 async def test_logs_of_a_terminal(node: Node) -> None:
-    """With a terminal there is one stream, and its carriage returns are not part of the text."""
-    task = await node.running("echo one; echo two >&2", TTY=True)
+    """With a terminal there is one stream; carriage returns are kept, long lines are whole."""
+    script = "echo one; echo two >&2; head -c 40000 /dev/zero | tr '\\0' x; echo"
+    task = await node.running(script, TTY=True)
     await task.wait()
-    assert [(line.stream, line.text) for line in await lines(task)] == [(1, b"one"), (1, b"two")]
+    found = [(line.stream, line.text) for line in await lines(task)]
+    assert found == [(1, b"one\r"), (1, b"two\r"), (1, b"x" * 40_000 + b"\r")]
 
 
 async def test_followed_logs_end_with_the_task_or_when_closed(node: Node) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from swarmctl_docker_exec import engine as engine_module
 from swarmctl_docker_exec import pull
 
-from swarmctl.plugins import ExecutorError
+from swarmctl.plugins import EngineUnavailable, ExecutorError, LogOptions
 from tests.e2e.lab.waiting import eventually
 
 from .assignments import IMAGE
@@ -32,6 +34,34 @@ def silent(engine: PrivateEngine) -> Iterator[str]:
     yield "127.0.0.1:5999"
     stub.kill()
     stub.communicate()
+
+
+async def test_followers_take_nothing_from_others(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many follow one task's output, the end of another is seen at once; who would be one
+    too many is told so."""
+    monkeypatch.setattr(engine_module, "OUTPUTS", 80)
+    talker = await node.running("echo hello; exec sleep 1000", setting=":")
+    other = await node.running(task_id="t1", slot=2)
+
+    async def follow(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with aclosing(talker.logs(LogOptions(follow=True))) as lines:  # type: ignore[type-var]
+            async for line in lines:
+                if line.text == b"hello":
+                    task_status.started()
+
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as starting:
+            for _ in range(80):
+                starting.start_soon(nursery.start, follow)
+        with pytest.raises(EngineUnavailable, match="80 outputs are read on this node already"):
+            await follow()
+        await other.kill()
+        with trio.fail_after(5):
+            assert (await other.wait()).code == 137
+        nursery.cancel_scope.cancel()
+    await node.running(task_id="t2", slot=3)
 
 
 async def test_a_hung_pull_holds_up_nobody(node: Node, silent: str) -> None:

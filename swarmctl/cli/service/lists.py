@@ -97,7 +97,8 @@ def _replicas(service: Json, mode: str) -> str:
     if mode == "replicated job":
         total = service["Spec"]["Mode"]["ReplicatedJob"].get("TotalCompletions", 0)
         return f"{text} ({done}/{total} completed)"
-    return f"{text} ({done}/{desired} completed)" if mode == "global job" else text
+    # Desired is what is still to complete.
+    return f"{text} ({done}/{desired + done} completed)" if mode == "global job" else text
 
 
 def ports_text(ports: Iterable[Json]) -> str:

@@ -142,38 +142,47 @@ class _Global:
 
 
 class _Job:
-    """Jobs of both modes: so many tasks complete, out of so many."""
+    """Jobs of both modes: so many places complete, out of so many; of the present run only."""
 
     def look(
         self, service: Json, tasks: Sequence[Json], active_nodes: frozenset[str], *, back: bool
     ) -> Look:
-        iteration = _iteration(service.get("JobStatus"))
-        now = [task for task in tasks if _iteration(task) == iteration]
-        done = sum(task["Status"]["State"] == "complete" for task in now)
-        active = sum(not is_over(task["Status"]["State"]) for task in now if _is_known(task))
+        run = _iteration(service.get("JobStatus"))
+        now = [task for task in tasks if _iteration(task) == run]
         numbers = service["Spec"]["Mode"].get("ReplicatedJob")
-        if numbers is None:
-            total = len({task.get("NodeID") for task in now})
-            if not total:
-                return Look((Line(_OVERALL, "waiting for new tasks"),), converged=False)
-            lines = [Line("job progress", f"{done} out of {total} complete")]
-        else:
-            total = numbers.get("TotalCompletions") or 0
-            most = min(numbers.get("MaxConcurrent") or total, total - done)
-            lines = [
-                Line("job progress", f"{done} out of {total} complete"),
-                Line("active tasks", f"{active} out of {most} tasks"),
-            ]
-        return Look(tuple(lines), done == total)
+        if numbers is not None:
+            return _replicated_job(numbers, wanted_most(now, lambda task: task.get("Slot", 0)))
+        return _global_job(wanted_most(now, lambda task: task.get("NodeID", "")))
+
+
+def _replicated_job(numbers: Json, slots: dict[object, Json]) -> Look:
+    total = numbers.get("TotalCompletions") or 0
+    states = [task["Status"]["State"] for task in slots.values()]
+    done = states.count("complete")
+    active = sum(not is_over(state) for state in states)
+    most = min(numbers.get("MaxConcurrent") or total, total - done)
+    lines = [
+        Line("job progress", f"{done} out of {total} complete"),
+        Line("active tasks", f"{active} out of {most} tasks"),
+    ]
+    if total <= MAX_BARS:
+        lines += [_job_bar(f"{slot + 1}/{total}", slots.get(slot)) for slot in range(total)]
+    return Look(tuple(lines), done == total)
+
+
+def _global_job(nodes: dict[object, Json]) -> Look:
+    if not nodes:  # not begun, or no node fits
+        return Look((Line(_OVERALL, "waiting for new tasks"),), converged=False)
+    done = sum(task["Status"]["State"] == "complete" for task in nodes.values())
+    lines = [Line("job progress", f"{done} out of {len(nodes)} complete")]
+    if len(nodes) <= MAX_BARS:
+        lines += [_job_bar(str(node)[:12], nodes[node]) for node in sorted(nodes, key=str)]
+    return Look(tuple(lines), done == len(nodes))
 
 
 def _iteration(holder: Json | None) -> int:
     number: int = ((holder or {}).get("JobIteration") or {}).get("Index", 0)
     return number
-
-
-def _is_known(task: Json) -> bool:
-    return task["Status"]["State"] in NUMBERS
 
 
 def _overall(running: int, wanted: int, *, back: bool) -> Line:
@@ -184,11 +193,24 @@ def _overall(running: int, wanted: int, *, back: bool) -> Line:
 def _bar(key: str, task: Json | None) -> Line:
     if task is None:
         return Line(key, "")
-    error = " ".join(task["Status"].get("Err", "").splitlines())
-    if error:
-        cut = error if len(error) <= _ERROR_WIDTH else f"{error[: _ERROR_WIDTH - 1]}…"
-        return Line(key, cut)
+    if _error(task):
+        return Line(key, _error(task))
     state = task["Status"]["State"]
     if is_over(task["DesiredState"]) or is_over(state):
         return Line(key, "")
     return Line(key, state, NUMBERS[state])
+
+
+def _job_bar(key: str, task: Json | None) -> Line:
+    """A job's tasks shall end: a bar is full when its task is complete."""
+    if task is None:
+        return Line(key, "")
+    if _error(task):
+        return Line(key, _error(task))
+    state = task["Status"]["State"]
+    return Line(key, state, min(NUMBERS[state], RUNNING))
+
+
+def _error(task: Json) -> str:
+    error = " ".join(task["Status"].get("Err", "").splitlines())
+    return error if len(error) <= _ERROR_WIDTH else f"{error[: _ERROR_WIDTH - 1]}…"

@@ -169,4 +169,4 @@ class Agent:
     async def _serve_logs(self, _link: Link, stream: LinkStream) -> None:
         if self._worker is None:
             raise NotFound("this node runs no tasks yet")
-        await serve_logs(self._worker, stream)
+        await serve_logs(self._worker, stream, self._clock)

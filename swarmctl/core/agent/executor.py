@@ -108,11 +108,16 @@ class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of output, without its line end. ``stream`` is 1 for stdout, 2 for stderr."""
+    """One line of output, without its line end. ``stream`` is 1 for stdout, 2 for stderr.
+
+    ``partial``: it had no line end, because the output ended, or the line is so long that it comes
+    in pieces, of which only the last is whole.
+    """
 
     at: int
     stream: int
     text: bytes
+    partial: bool = False
 
 
 class TaskController(Protocol):
@@ -163,6 +168,7 @@ class TaskController(Protocol):
     def logs(self, options: LogOptions) -> AsyncIterator[LogLine]:
         """Give the task's output, oldest first; with ``follow`` until the task ends.
 
+        No two lines should have the same time: who breaks off goes on after the last one he has.
         Close the iterator (``aclosing``) when done with it early.
         """
         ...

@@ -24,6 +24,7 @@ class By(Enum):
 
     NODE = "node"  # the node's that is asked, whatever it is
     LEADER = "leader"  # the leader's, through any manager
+    MANAGER = "manager"  # the manager's that is asked, whoever leads
     EITHER = "either"  # the leader's through a manager, else the node's own
 
 
@@ -42,7 +43,7 @@ class Route(NamedTuple):
     @property
     def needs_manager(self) -> bool:
         """True for what a node that is no manager answers with 503."""
-        return self.by is By.LEADER
+        return self.by in (By.LEADER, By.MANAGER)
 
 
 class Match(NamedTuple):
@@ -85,19 +86,23 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/services/{id}/update", "services.update"),
     Route("DELETE", "/services/{id}", "services.remove"),
     Route("GET", "/services/{id}/history", "services.history"),
-    Route("GET", "/services/{id}/logs", "logs.service"),
+    Route("GET", "/services/{id}/logs", "logs.service", By.MANAGER),
     Route("GET", "/tasks", "tasks.list"),
     Route("GET", "/tasks/{id}", "tasks.inspect"),
-    Route("GET", "/tasks/{id}/logs", "logs.task"),
+    Route("GET", "/tasks/{id}/logs", "logs.task", By.MANAGER),
     Route("GET", "/secrets", "secrets.list"),
     Route("POST", "/secrets/create", "secrets.create"),
+    Route("POST", "/secrets/prune", "secrets.prune"),
     Route("GET", "/secrets/{id}", "secrets.inspect"),
     Route("POST", "/secrets/{id}/update", "secrets.update"),
+    Route("POST", "/secrets/{id}/versions", "secrets.add_version"),
     Route("DELETE", "/secrets/{id}", "secrets.remove"),
     Route("GET", "/configs", "configs.list"),
     Route("POST", "/configs/create", "configs.create"),
+    Route("POST", "/configs/prune", "configs.prune"),
     Route("GET", "/configs/{id}", "configs.inspect"),
     Route("POST", "/configs/{id}/update", "configs.update"),
+    Route("POST", "/configs/{id}/versions", "configs.add_version"),
     Route("DELETE", "/configs/{id}", "configs.remove"),
     Route("GET", "/networks", "networks.list", By.EITHER),
     Route("POST", "/networks/create", "networks.create", By.EITHER),

@@ -8,7 +8,8 @@ One task for each connection. What a handler raises is one request's answer (wir
 a SwarmError its own status and Docker's text, since clients match on it; a bug a 500.
 
 Laws:
-- What is the cluster's is answered by the manager that leads, wherever it was asked.
+- What is the cluster's is answered by the manager that leads, wherever it was asked; output is read
+  by the manager that was asked, so that following it outlasts a leader.
 - A leader that is lost is no answer. The request is asked again, of whoever leads next, under the
   same request id; a request whose first attempt took effect gets that attempt's answer, whatever a
   later one finds. When nobody leads for ``LEADER_WAIT_S``, the client hears that.
@@ -154,7 +155,7 @@ class ApiServer:
         origin = Origin(self.node.node_id, request_id, connection.peer)
         call = Call(request, match.params, match.version, origin, connection.receive_body)
         by = match.route.by
-        if by is By.NODE or (by is By.EITHER and self.node.manager is None):
+        if by in (By.NODE, By.MANAGER) or (by is By.EITHER and self.node.manager is None):
             return await self._handle(match, call)
         return await self._have_answered(match, call)
 

@@ -30,7 +30,7 @@ from ..model.crosscheck import (
     rests_on,
 )
 from ..model.defaults import normalize_service_spec
-from ..model.objects import Endpoint, Service, ServicePrivate, ServiceRow
+from ..model.objects import Endpoint, Service, ServicePrivate, ServiceRow, next_run
 from ..model.release import check_service_available, service_warnings
 from ..model.request import ServiceCreated, ServiceUpdated
 from ..model.spec import EndpointSpec, ServiceSpec
@@ -39,6 +39,7 @@ from ..model.validate import check_service_spec, check_service_update
 from . import query
 from .call import EMPTY, json_reply, list_reply
 from .present import present_listed_service, present_service, service_status
+from .versions import with_due_moved
 from .write import write
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ async def create(server: ApiServer, call: Call) -> Reply:
                 ID=service_id,
                 Spec=spec,
                 Endpoint=Endpoint(Spec=spec.EndpointSpec or EndpointSpec()),
+                JobStatus=next_run(spec, None, server.clock.now()),
             ),
             private=ServicePrivate(registry_auth=call.request.headers.get("x-registry-auth")),
         )
@@ -131,9 +133,14 @@ async def update(server: ApiServer, call: Call) -> Reply:
         now = server.clock.now()
         if rollback:
             changed = _rolled_back(row, rollback, now)
-            _fitted(changed.api.Spec, view, own_id=service_id)
+            check_references(changed.api.Spec, view)  # what it used may be gone
+            check_ports(changed.api.Spec, view.services(), own_id=service_id)
         else:
-            changed = _updated(call, row, _fitted(_checked(asked), view, own_id=service_id), now)
+            spec = _fitted(_checked(asked), view, own_id=service_id)
+            check_service_update(row.api.Spec, spec)
+            spec, due = with_due_moved(view, row, spec)
+            changed = revision.updated(row, spec, now, registry_auth=_auth_for(call, row))
+            changed = replace(changed, private=replace(changed.private, due=due))
         requires = rests_on(changed.api.Spec, own_id=service_id)
         warnings = service_warnings(changed.api.Spec) or None
         updated = json_reply(ServiceUpdated(Warnings=warnings))
@@ -181,12 +188,6 @@ def _fitted(spec: ServiceSpec, view: View, *, own_id: str = "") -> ServiceSpec:
 
 
 # --- new rows ------------------------------------------------------------------------------------
-
-
-def _updated(call: Call, row: ServiceRow, spec: ServiceSpec, now: int) -> ServiceRow:
-    """Return the row with a new spec; the one before is kept for rolling back."""
-    check_service_update(row.api.Spec, spec)
-    return revision.updated(row, spec, now, registry_auth=_auth_for(call, row))
 
 
 def _auth_for(call: Call, row: ServiceRow) -> str:

@@ -7,6 +7,8 @@ from ..model.base import PrivateStruct
 JOIN = "join_managers"
 RESIGN = "resign"
 FORWARD = "forward"
+OUTPUT = "output"
+"""A stream: the output of a task, from whichever node has it, through the leader."""
 ROOM = "room"
 """Asks a manager why its disk takes no changes; the answer is a sentence, empty while it does."""
 

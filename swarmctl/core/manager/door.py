@@ -24,7 +24,7 @@ from ..errors import (
 from ..model.change import Kind
 from ..raft.transport import RAFT, SHOWN, SNAPSHOT, decode_message
 from ..wire.link import Methods
-from .calls import FORWARD, JOIN, RESIGN, ROOM
+from .calls import FORWARD, JOIN, OUTPUT, RESIGN, ROOM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -37,7 +37,7 @@ CONSENSUS = frozenset({RAFT, SHOWN, SNAPSHOT})
 """What members of consensus say to each other. The tables do not decide about it: a manager that
 has just joined has none, and one that was away may not know a new member that leads by now."""
 
-MANAGERS_ONLY = frozenset({FORWARD, JOIN, RESIGN, ROOM, "api"})
+MANAGERS_ONLY = frozenset({FORWARD, JOIN, OUTPUT, RESIGN, ROOM, "api"})
 
 log = logging.getLogger(__name__)
 

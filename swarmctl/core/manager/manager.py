@@ -22,7 +22,7 @@ import trio
 
 from ..ca.server import CAServer
 from ..dispatcher.server import Dispatcher
-from ..errors import MemberRemoved, NoLeader, SwarmError
+from ..errors import MemberRemoved, NoLeader, NotManager, SwarmError
 from ..model.change import Kind
 from ..model.session import SESSION_METHOD
 from ..raft.errors import LogLost
@@ -32,12 +32,14 @@ from ..store.dump import dump
 from ..store.watch import Watch
 from ..together import leaves, run_until_first
 from .backup import Head
+from .calls import OUTPUT
 from .door import Door
 from .forward import LEADER_WAIT_S, Forwarder, Leader
 from .handover import HandOver
 from .leader import Alarms, run_leader
 from .lock import LockKeeper
 from .members import Membership
+from .output import Outputs
 from .propose import Proposer, TableMachine
 from .reconcile import Loop, Reconciler
 from .roster import Roster
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from .state import OpenState
 
 HAND_OVER_S = 1.0
+READ_AGAIN_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +99,7 @@ class Manager:
     Attributes:
         membership: who takes part in consensus.
         leader: the manager that leads, wherever it is.
+        outputs: what tasks have written, wherever they are.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class Manager:
         self._reconcilers, self._clock, self._new_id = reconcilers, clock, new_id
         self._store, self._disk = state.store, state.disk
         self._removed, self._led = trio.Event(), set[trio.CancelScope]()
+        self._managing = set[trio.CancelScope]()
         self.watch = Watch()
         self.watch.index = state.store.index
         self.alarms = Alarms()
@@ -146,15 +151,12 @@ class Manager:
             clock=clock,
             new_id=new_id,
         )
+        self.outputs = Outputs(self._runner, self.leader, self.dispatcher)
         self._door = Door(
             self.view,
             self.watch,
             calls={**self._forwarder.calls(), **self.ca.calls(), **self._hand_over.calls()},
-            streams={
-                SESSION_METHOD: self.dispatcher.serve_session,
-                SNAPSHOT: self._transport.serve_snapshot,
-                **(streams or {}),
-            },
+            streams={**self._streams(), **(streams or {})},
             messages=self._transport.messages(),
             removed=lambda: self._runner.removed,
         )
@@ -252,6 +254,25 @@ class Manager:
             return self.view
         raise NoLeader
 
+    async def read_here(self) -> View:
+        """Return this manager's own tables once they hold all that was acknowledged before.
+
+        On any manager, for what is answered where it is asked.
+
+        Raises:
+            NoLeader: nobody leads for too long.
+        """
+        with trio.move_on_after(LEADER_WAIT_S):
+            while True:
+                changed = self._runner.leadership_changed
+                with trio.move_on_after(READ_AGAIN_S):  # the leader may have been lost with it
+                    try:
+                        await self._runner.wait_readable()
+                        return self.view
+                    except NoLeader:
+                        await changed.wait()
+        raise NoLeader
+
     async def propose(self, transactions: Sequence[Transaction]) -> tuple[Result, ...]:
         """Have transactions applied; see ``Proposer.propose``. On the leader."""
         await self.wait_leading()
@@ -278,6 +299,22 @@ class Manager:
                 self._led.discard(scope)
         if scope.cancelled_caught:
             raise NoLeader
+
+    @contextmanager
+    def while_managing(self) -> Iterator[None]:
+        """Let a block go on for as long as this manager is one; it is cancelled when that ends.
+
+        Raises:
+            NotManager: it ended.
+        """
+        with trio.CancelScope() as scope:
+            self._managing.add(scope)
+            try:
+                yield
+            finally:
+                self._managing.discard(scope)
+        if scope.cancelled_caught:
+            raise NotManager("this node is no manager any more")
 
     async def ask_leader(self, method: str, body: bytes, certificate: bytes) -> bytes:
         """Have the leader answer a call of this node; see ``Forwarder.ask``."""
@@ -326,7 +363,15 @@ class Manager:
                     nursery.start_soon(self._lock.run, name="lock")
                     task_status.started()
         finally:
-            self._end_led()
+            for scope in (*self._led, *self._managing):
+                scope.cancel()
+
+    def _streams(self) -> dict[str, StreamMethod]:
+        return {
+            SESSION_METHOD: self.dispatcher.serve_session,
+            SNAPSHOT: self._transport.serve_snapshot,
+            OUTPUT: self.outputs.serve,
+        }
 
     # --- who the managers are ---
 

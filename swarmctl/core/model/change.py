@@ -35,8 +35,9 @@ class Index(str, Enum):
     """The indexes that a requirement may ask.
 
     Keys: INGRESS_PORT ``protocol/port`` of a service's endpoint; ADDRESS ``network id/address``;
-    SLOT ``service id/slot`` of tasks whose desired state is RUNNING or below; ROLE the certificate
-    role of a node; WISH the role that its administrator wants it to have.
+    SLOT ``service id/slot`` (a node id for global services) of tasks whose desired state is RUNNING
+    or below, ``service id/slot/run`` of a job's tasks that shall complete or did; ROLE the
+    certificate role of a node; WISH the role that its administrator wants it to have.
     """
 
     INGRESS_PORT = "ingress-port"
@@ -57,7 +58,10 @@ class Ref(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Create(PrivateStruct, frozen=True, kw_only=True, tag="create"):
-    """Add a row. Rule: its id and its name are free."""
+    """Add a row. Rule: its id and its name are free.
+
+    The next revision of a secret or config, and no other, may share the name of those before.
+    """
 
     row: Row
 

@@ -159,9 +159,12 @@ def spell_out_task(task: TaskSpec) -> TaskSpec:
 
 
 def _spell_out(spec: ServiceSpec) -> ServiceSpec:
+    task = spell_out_task(spec.TaskTemplate)
+    if spec.Mode.ReplicatedJob is not None or spec.Mode.GlobalJob is not None:
+        return replace(spec, TaskTemplate=task)  # jobs have no updates, and none may be posted back
     return replace(
         spec,
-        TaskTemplate=spell_out_task(spec.TaskTemplate),
+        TaskTemplate=task,
         UpdateConfig=spec.UpdateConfig or DEFAULT_UPDATE,
         RollbackConfig=spec.RollbackConfig or DEFAULT_UPDATE,
     )

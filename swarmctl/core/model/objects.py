@@ -11,6 +11,7 @@ import msgspec
 
 from .base import (
     NEVER,
+    U32,
     U64,
     ApiStruct,
     Driver,
@@ -69,6 +70,18 @@ class JobStatus(ApiStruct, frozen=True, kw_only=True):
 
     JobIteration: Version = msgspec.field(default_factory=lambda: Version())
     LastExecution: Time | None = None
+
+
+def next_run(spec: ServiceSpec, before: JobStatus | None, now_ns: int) -> JobStatus | None:
+    """Return a job's status as its next run begins; every update begins one. None: it is no job.
+
+    Args:
+        before: of the run before, None for a new job.
+    """
+    if spec.Mode.ReplicatedJob is None and spec.Mode.GlobalJob is None:
+        return None
+    number = 0 if before is None else before.JobIteration.Index + 1
+    return JobStatus(JobIteration=Version(Index=number), LastExecution=Time(now_ns))
 
 
 class Service(ApiStruct, frozen=True, kw_only=True):
@@ -151,6 +164,8 @@ class ServicePrivate(PrivateStruct, frozen=True, kw_only=True):
         revision, revised_at, revised_how: number, time and maker of the present spec, as in
             :class:`Revision`; no time: that of creation.
         revisions: the specs before, oldest first.
+        due: ids of older versions of secrets and configs; where the spec still names one when the
+            tasks are replaced anyway, the newest version takes its place.
     """
 
     spec_index: int = 0
@@ -163,6 +178,7 @@ class ServicePrivate(PrivateStruct, frozen=True, kw_only=True):
     revised_at: int = 0
     revised_how: str = "created"
     revisions: tuple[Revision, ...] = ()
+    due: tuple[str, ...] = ()
 
 
 # --- node ----------------------------------------------------------------------------------------
@@ -279,13 +295,22 @@ SpecDriver = Driver  # a field may not be annotated with the name of its neighbo
 
 
 class Secret(ApiStruct, frozen=True, kw_only=True):
-    """A secret as the API shows it."""
+    """A secret as the API shows it: one version of what goes by its name.
+
+    Attributes:
+        Revision: counts the versions that ever went by the name; the highest is what it means.
+            Ours, Docker's clients skip it; Docker's one version is the first, and not printed.
+        Newest: id of the version that the name means, where that is another one; computed for
+            answers, never stored.
+    """
 
     ID: str = ""
     Version: Version = msgspec.field(default_factory=lambda: Version())
     CreatedAt: Time = printed(NEVER)
     UpdatedAt: Time = printed(NEVER)
     Spec: SecretSpec = msgspec.field(default_factory=lambda: SecretSpec())
+    Revision: U32 = 1
+    Newest: str = ""
 
 
 class SecretPrivate(PrivateStruct, frozen=True, kw_only=True):
@@ -305,13 +330,15 @@ class ConfigSpec(ApiStruct, frozen=True, kw_only=True):
 
 
 class Config(ApiStruct, frozen=True, kw_only=True):
-    """A config as the API shows it."""
+    """A config as the API shows it; ``Revision`` and ``Newest`` are as a secret's."""
 
     ID: str = ""
     Version: Version = msgspec.field(default_factory=lambda: Version())
     CreatedAt: Time = printed(NEVER)
     UpdatedAt: Time = printed(NEVER)
     Spec: ConfigSpec = msgspec.field(default_factory=lambda: ConfigSpec())
+    Revision: U32 = 1
+    Newest: str = ""
 
 
 class ConfigPrivate(PrivateStruct, frozen=True, kw_only=True):
@@ -427,6 +454,11 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="task"):
 
     api: Task
     private: TaskPrivate = msgspec.field(default_factory=lambda: TaskPrivate())
+
+    @property
+    def place(self) -> str:
+        """Where in its service it stands: its slot's number, or the node that it was made for."""
+        return self.api.NodeID if self.private.by_node else str(self.api.Slot)
 
 
 class SecretRow(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="secret"):

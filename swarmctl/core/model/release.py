@@ -1,7 +1,7 @@
 """What this release understands but does not do yet: refused, or done without and said so.
 
-Nothing may be accepted silently and not done. A feature that would be missed at once (a mode that
-starts no task, a lock that locks nothing) is refused; one whose absence leaves a service running
+Nothing may be accepted silently and not done. A feature that would be missed at once (a volume that
+is not there, a lock that locks nothing) is refused; one whose absence leaves a service running
 with less is a warning, shown in the answer and beside the service. The issue that builds a feature
 takes its line out of here.
 """
@@ -17,6 +17,7 @@ from .rolling import START_FIRST, why_stop_first
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .objects import SecretSpec
     from .spec import ContainerSpec, Placement, ServiceSpec
 
 
@@ -26,17 +27,23 @@ def check_service_available(spec: ServiceSpec) -> None:
     Raises:
         Unimplemented: what it cannot do.
     """
-    for name, given in (
-        ("global", spec.Mode.Global),
-        ("replicated-job", spec.Mode.ReplicatedJob),
-        ("global-job", spec.Mode.GlobalJob),
-    ):
-        if given is not None:
-            raise Unimplemented(f"services of mode {name} are not available in this release")
     container = spec.TaskTemplate.ContainerSpec
     for mount in container.Mounts if container is not None else ():
         if mount.Type == "cluster":
             raise Unimplemented("cluster volumes are not supported")
+
+
+def check_secret_available(spec: SecretSpec) -> None:
+    """Check that this release can keep such a secret.
+
+    Raises:
+        Unimplemented: its data should come from a driver.
+    """
+    if spec.Driver is not None:
+        raise Unimplemented(
+            f"secret driver {spec.Driver.Name!r} is not available in this release: the swarm keeps "
+            "the data itself, so create the secret from a file or standard input"
+        )
 
 
 def service_warnings(spec: ServiceSpec) -> tuple[str, ...]:

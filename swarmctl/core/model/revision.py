@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from ..errors import FailedPrecondition, NotFound
 from .base import Time
 from .codec import pack
-from .objects import Revision, UpdateStatus
+from .objects import Revision, UpdateStatus, next_run
 from .request import ServiceRevision
 from .rolling import ROLLBACK_STARTED
 from .spec import EndpointSpec
@@ -49,7 +49,7 @@ def updated(row: ServiceRow, spec: ServiceSpec, now: int, *, registry_auth: str)
         registry_auth=registry_auth,
         previous_registry_auth=row.private.registry_auth,
     )
-    return replace(row, api=api, private=private)
+    return _with_next_run(replace(row, api=api, private=private), now)
 
 
 def rolled_back(row: ServiceRow, now: int) -> ServiceRow:
@@ -153,7 +153,17 @@ def _back_to(
         registry_auth=auth,
         previous_registry_auth=row.private.registry_auth,
     )
-    return replace(row, api=api, private=private)
+    return _with_next_run(replace(row, api=api, private=private), now)
+
+
+def _with_next_run(row: ServiceRow, now: int) -> ServiceRow:
+    """Return the row as it is; of a job with its next run, of which nothing was restarted yet."""
+    run = next_run(row.api.Spec, row.api.JobStatus, now)
+    if run is None:
+        return row
+    # A run has no update to show: it begins whole, and goes back whole.
+    api = replace(row.api, JobStatus=run, UpdateStatus=None)
+    return replace(row, api=api, private=replace(row.private, restarts={}))
 
 
 def _with_spec(service: Service, spec: ServiceSpec) -> Service:

@@ -6,7 +6,7 @@ Who writes what (one field, one writer):
 |---|---|
 | everything at creation | orchestrator |
 | NetworksAttachments, Status up to PENDING | allocator |
-| NodeID, Status ASSIGNED, Status.Err while PENDING | scheduler |
+| NodeID unless made for a node, Status ASSIGNED, Status.Err while PENDING | scheduler |
 | Status beyond ASSIGNED | the node's agent, by Advance; the dispatcher for lost nodes |
 | DesiredState | orchestrator (forward only) |
 
@@ -186,6 +186,8 @@ class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
         service_name, service_labels: kept, so names and filters work after the service is gone.
         endpoint: the endpoint spec the task was made with; part of what makes it dirty.
         registry_auth: credentials for pulling the image; secret.
+        by_node: it was made for its node, as tasks of global services are; else it has a slot, and
+            a job's first slot is 0.
         replaces: the task that has to stop before this one starts, else "".
         owed: it is to stand in for a replica that an update replaces, or that failed: no update
             takes another in its stead until it runs.
@@ -205,6 +207,7 @@ class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
     service_labels: dict[str, str] = msgspec.field(default_factory=dict)
     endpoint: EndpointSpec | None = None
     registry_auth: str = ""
+    by_node: bool = False
     replaces: str = ""
     owed: bool = False
     start_delay_ns: int = 0

@@ -1,17 +1,21 @@
 """Services -> tasks: which tasks should exist, and what is wished of them.
 
 One key is one service id, also of a service that is gone while its tasks remain. What a service
-needs is its mode's business (:mod:`.replicated`; a mode without a reconciler is left alone).
-This package writes new tasks and ``DesiredState``, and meets the others in the tables only.
+needs is its mode's business (:mod:`.replicated`, :mod:`.global_`, :mod:`.jobs`). This package
+writes new tasks and ``DesiredState``, and meets the others in the tables only.
+
+Services that run on every node are asked about every change of any node, so none is missed: what a
+node is now says everything, whatever it was before.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..model.change import NOTHING, Advance, Decision, Kind, Transaction
+from ..model.change import Advance, Decision, Kind, Transaction
 from ..model.task import TaskState
-from . import replicated
+from . import global_, jobs, replicated
+from .tend import WISH_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +25,6 @@ if TYPE_CHECKING:
     from ..store.view import View
 
 NAME = "orchestrator"
-REMOVE_BATCH = 200
 
 
 def keys(view: View, touched: set[Ref] | None) -> Iterable[str]:
@@ -32,6 +35,8 @@ def keys(view: View, touched: set[Ref] | None) -> Iterable[str]:
         found.pop("", None)
         return found
     found = {}
+    if any(ref.kind is Kind.NODE for ref in touched):
+        found.update(dict.fromkeys(row.api.ID for row in view.services_everywhere()))
     for ref in touched:
         if ref.kind is Kind.SERVICE:
             found[ref.id] = None
@@ -51,9 +56,12 @@ def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:
     service = view.service(key)
     if service is None:
         return _remove_all(view, key)
-    if service.api.Spec.Mode.Replicated is not None:
-        return replicated.decide(view, service, now, new_id)
-    return NOTHING
+    mode = service.api.Spec.Mode
+    if mode.Global is not None or mode.GlobalJob is not None:
+        return global_.decide(view, service, now, new_id)
+    if mode.ReplicatedJob is not None:
+        return jobs.decide(view, service, now, new_id)
+    return replicated.decide(view, service, now, new_id)
 
 
 def _remove_all(view: View, service_id: str) -> Decision:
@@ -65,7 +73,7 @@ def _remove_all(view: View, service_id: str) -> Decision:
     ]
     return Decision(
         transactions=tuple(
-            Transaction(changes=tuple(changes[start : start + REMOVE_BATCH]))
-            for start in range(0, len(changes), REMOVE_BATCH)
+            Transaction(changes=tuple(changes[start : start + WISH_BATCH]))
+            for start in range(0, len(changes), WISH_BATCH)
         )
     )

@@ -20,6 +20,7 @@ from ..model.change import NOTHING, Advance, At, Decision, Kind, Ref, Transactio
 from ..model.constraint import node_matches, parse_constraints
 from ..model.spec import Resources
 from ..model.task import TaskState
+from .restart import EVICTED
 from .slots import creation_order
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from ..store.view import View
 
 NAME = "enforcer"
-REASON = "assigned node no longer meets constraints"
+REASON = EVICTED
 
 _NOTHING_TOLD = Resources()
 

@@ -39,6 +39,10 @@ FAILURES_MAX = 20
 TIMES_MAX = 1_000
 """Restarts remembered for a window; a larger ``MaxAttempts`` with a window does not limit."""
 
+EVICTED = "assigned node no longer meets constraints"
+"""The error of a task that the enforcer took from its node."""
+
+_ENDED_BY_ITSELF = (TaskState.COMPLETE, TaskState.FAILED, TaskState.REJECTED)
 _NO_POLICY = RestartPolicy()
 
 
@@ -58,7 +62,7 @@ def may_restart(service: ServiceRow, task: TaskRow, now: int) -> bool:
         return False
     if not policy.MaxAttempts:
         return True
-    record = service.private.restarts.get(str(task.api.Slot))
+    record = service.private.restarts.get(task.place)
     if record is None or record.spec_version != task.private.spec_version:
         return True
     if not policy.Window:
@@ -66,6 +70,15 @@ def may_restart(service: ServiceRow, task: TaskRow, now: int) -> bool:
     end = task.private.applied_at if task.api.Status.State > TaskState.RUNNING else now
     recent = sum(1 for at in record.times if end - policy.Window < at <= end)
     return recent < policy.MaxAttempts
+
+
+def gave_up(service: ServiceRow, task: TaskRow, now: int) -> bool:
+    """Return whether a slot's newest task ended by itself and its policy wants no successor.
+
+    One that was stopped, evicted or lost with its node has not had its turn.
+    """
+    ended = task.api.Status.State in _ENDED_BY_ITSELF and task.api.Status.Err != EVICTED
+    return ended and not may_restart(service, task, now)
 
 
 def recorded(service: ServiceRow, slots: list[Slot], now: int) -> Update:
@@ -81,7 +94,7 @@ def recorded(service: ServiceRow, slots: list[Slot], now: int) -> Update:
         if record.spec_version == version
     }
     for slot in slots:
-        place = str(slot.number)
+        place = slot.place
         before = restarts.get(place, RestartRecord(spec_version=version))
         times: tuple[int, ...] = ()
         if policy.Window and policy.MaxAttempts:
@@ -144,8 +157,9 @@ def successor(
         view,
         task_id=new_id(),
         slot=slot.number,
+        node_id=slot.node_id,
         now=now,
-        desired=TaskState.READY if waits else TaskState.RUNNING,
+        waits=waits,
         replaces=blocker,
         owed=owed,
         start_delay_ns=delay_ns,
@@ -161,7 +175,8 @@ def is_owed(task: TaskRow, fate: Fate) -> bool:
     Not where the node was lost or is being left: no update took that replica, and there may be no
     other place for it as long as the node is away.
     """
-    return fate is Fate.KEPT and (task.private.owed or bool(task.api.NodeID))
+    assigned = task.api.Status.State >= TaskState.ASSIGNED
+    return fate is Fate.KEPT and (task.private.owed or assigned)
 
 
 def carried_failures(service: ServiceRow, task: TaskRow, now: int) -> tuple[TaskFailure, ...]:

@@ -50,6 +50,7 @@ from ..model.rolling import (
     why_stop_first,
 )
 from ..model.task import TaskState
+from .restart import EVICTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -220,7 +221,8 @@ def _held_until(slot: Slot, fates: Fates, config: UpdateConfig, now: int) -> int
     if ended or task.api.Status.State < TaskState.RUNNING:
         if config.FailureAction == "continue" and (ended or task.private.failures):
             return None
-        placed = task.private.owed or task.api.NodeID or len(slot.runnable) > 1
+        assigned = task.api.Status.State >= TaskState.ASSIGNED
+        placed = task.private.owed or assigned or len(slot.runnable) > 1
         return 0 if placed else None
     if not task.private.owed:
         return None  # a replica more, by a scale
@@ -257,8 +259,8 @@ def _ending(
 def _failures(slots: Iterable[Slot], config: UpdateConfig, record: RolloutRecord) -> list[TaskRow]:
     """Return the failures that are not in the record yet, oldest first.
 
-    A task that stopped because it was asked to does not count, nor one whose node was lost: the
-    spec is not to blame.
+    A task that stopped because it was asked to does not count, nor one whose node was lost or no
+    longer suits: the spec is not to blame.
     """
     found = [
         task
@@ -266,6 +268,7 @@ def _failures(slots: Iterable[Slot], config: UpdateConfig, record: RolloutRecord
         for task in slot.runnable
         if task.private.spec_version == record.spec_version
         and task.api.Status.State in _FAILED
+        and task.api.Status.Err != EVICTED
         and task.api.Version.Index > record.since
         and _is_early(task, config)
     ]

@@ -3,7 +3,8 @@
 Tasks that are alike (one service, one spec) are placed as a group: the filters say how many of
 them each node has room for, the :class:`Scheduler` says where they go, and its answer is taken as
 far as the filters agree, whoever wrote it. A task that fits nowhere keeps its state and learns
-why in ``Status.Err``.
+why in ``Status.Err``. A task made for its node (of a global service) is only confirmed, by the same
+filters, and before all others: they have a choice.
 
 What keeps two placements from taking the same last CPU or port: there is one key, so passes follow
 each other and each sees its predecessor's result; within a pass every placement is booked before
@@ -30,7 +31,7 @@ from .filters import BUILT_IN
 from .resources import Holding, Ledger, claim, demand_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from ..ids import NewId
     from ..model.change import Requirement
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from ..model.spec import GenericResource
     from ..store.view import View
     from .filters import Check, Filter
-    from .resources import Demand, GroupKey
+    from .resources import Demand, GroupKey, Place
 
 NAME = "scheduler"
 EVERYTHING = "everything"
@@ -141,7 +142,7 @@ class Scheduling:
         due = [group for group in ledger.pending if self._judged.get(group) != ledger.generation]
         if not due:
             return NOTHING
-        due.sort(key=lambda group: (self._judged.get(group, -1), not group.node_id, group))
+        due.sort(key=lambda group: (not group.node_id, self._judged.get(group, -1), group))
         work = _Pass(view, ledger, self._pools, self._scheduler, self._filters, now)
         try:
             for group in due:
@@ -174,12 +175,13 @@ class _Pools:
             self._generation = self._ledger.node_generation
         kept = self._kept.get(checks)
         if kept is None:
-            kept = tuple(
-                next((at for at, check in enumerate(checks) if check(*place) <= 0), -1)
-                for place in self._ledger.places().values()
-            )
+            kept = tuple(_verdict(place, checks) for place in self._ledger.places().values())
             self._kept[checks] = kept
         return kept
+
+
+def _verdict(place: Place, checks: tuple[Check, ...]) -> int:
+    return next((at for at, check in enumerate(checks) if check(*place) <= 0), -1)
 
 
 class _Pass:
@@ -239,12 +241,10 @@ class _Pass:
         nodes: list[Candidate] = []
         most, free = len(self._ledger.pending[group]), 0
         failures = self._failures(group)
-        service_id, only = group.service_id, group.node_id
-        verdicts = self._pools.verdicts(tuple(check for _, check in static))
-        for place, verdict in zip(self._ledger.places().values(), verdicts, strict=True):
+        service_id = group.service_id
+        places, verdicts = self._candidates(group, tuple(check for _, check in static))
+        for place, verdict in zip(places, verdicts, strict=True):
             node, load = place
-            if only and only != node.api.ID:
-                continue
             room = most
             if verdict >= 0:
                 room = 0
@@ -263,6 +263,16 @@ class _Pass:
             nodes.append(Candidate(node, room, service_tasks, load.tasks, failed))
         self._judged += len(verdicts)
         return _Round(nodes, free, refused)
+
+    def _candidates(
+        self, group: GroupKey, static: tuple[Check, ...]
+    ) -> tuple[Collection[Place], Sequence[int]]:
+        """Return the nodes that a group may go to, and what the static checks say of each."""
+        places = self._ledger.places()
+        if not group.node_id:
+            return places.values(), self._pools.verdicts(static)
+        own = places.get(group.node_id)
+        return ((own,), (_verdict(own, static),)) if own is not None else ((), ())
 
     def _checks(self, task: TaskRow) -> tuple[list[tuple[int, Check]], list[tuple[int, Check]]]:
         """Return the static checks and the others, each with its filter's place."""

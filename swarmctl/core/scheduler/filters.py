@@ -21,19 +21,21 @@ import msgspec
 from ..errors import InvalidConstraint
 from ..model.constraint import Constraint, node_matches, parse_constraints
 from ..model.objects import NodeRow, TaskRow
+from ..model.suits import (
+    HOST_IMAGES,
+    PlatformKey,
+    has_platform,
+    platform_keys,
+    runs_containers,
+    runs_processes,
+)
 from .resources import NodeLoad, demand_of, generic_free
 
 if TYPE_CHECKING:
-    from ..model.base import Platform
     from ..model.objects import PluginDescription
     from ..model.spec import ContainerSpec
 
 NO_LIMIT = 1 << 31
-
-EXECUTOR_LABEL = "swarmctl.executor"
-HOST_IMAGES = ("host", "host:latest")
-PROCESS_EXECUTOR = "process"
-PROCESS_EXECUTORS = (PROCESS_EXECUTOR, "null")
 
 Check = Callable[[NodeRow, NodeLoad], int]
 
@@ -193,32 +195,17 @@ class PlatformFilter:
         placement = task.api.Spec.Placement
         if placement is None or not placement.Platforms:
             return None
-        return _IsPlatform(frozenset(map(_platform, placement.Platforms)))
+        return _IsPlatform(platform_keys(placement.Platforms))
 
     def explain(self, nodes: int) -> str:
         return f"unsupported platform on {_nodes(nodes)}"
 
 
 class _IsPlatform(msgspec.Struct, frozen=True):
-    wanted: frozenset[tuple[str, str]]
+    wanted: frozenset[PlatformKey]
 
     def __call__(self, node: NodeRow, _load: NodeLoad) -> int:
-        arch, system = _platform(node.api.Description.Platform)
-        if not arch and not system:
-            return 0
-        fits = any(
-            want_arch in ("", arch) and want_system in ("", system)
-            for want_arch, want_system in self.wanted
-        )
-        return NO_LIMIT if fits else 0
-
-
-_SAME_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
-
-
-def _platform(platform: Platform) -> tuple[str, str]:
-    arch = platform.Architecture.lower()
-    return _SAME_ARCHITECTURE.get(arch, arch), platform.OS.lower()
+        return NO_LIMIT if has_platform(self.wanted, node) else 0
 
 
 class ExecutorFilter:
@@ -230,22 +217,18 @@ class ExecutorFilter:
         container = task.api.Spec.ContainerSpec
         if container is None:
             return None
-        if container.Image in HOST_IMAGES:
-            return _runs_processes
-        return _runs_containers
+        return _runs_processes if container.Image in HOST_IMAGES else _runs_containers
 
     def explain(self, nodes: int) -> str:
         return f"executor cannot run this image on {_nodes(nodes)}"
 
 
 def _runs_processes(node: NodeRow, _load: NodeLoad) -> int:
-    kind = node.api.Description.Engine.Labels.get(EXECUTOR_LABEL)
-    return NO_LIMIT if kind in PROCESS_EXECUTORS else 0
+    return NO_LIMIT if runs_processes(node) else 0
 
 
 def _runs_containers(node: NodeRow, _load: NodeLoad) -> int:
-    kind = node.api.Description.Engine.Labels.get(EXECUTOR_LABEL)
-    return NO_LIMIT if kind != PROCESS_EXECUTOR else 0
+    return NO_LIMIT if runs_containers(node) else 0
 
 
 class HostPortFilter:

@@ -54,7 +54,10 @@ def version_of(row: Row) -> int:
 
 
 def name_of(row: Row) -> str | None:
-    """Return the name that must be unique in the row's table, lower-cased, or None."""
+    """Return the name that a row goes by in its table, lower-cased, or None.
+
+    It is the row's alone; but several versions of a secret or config share theirs.
+    """
     if isinstance(row, (ServiceRow, SecretRow, ConfigRow)):
         return row.api.Spec.Name.lower() or None
     if isinstance(row, NetworkRow):
@@ -62,8 +65,16 @@ def name_of(row: Row) -> str | None:
     return None
 
 
+def revision_of(row: Row) -> int:
+    """Return which version of its name a row is, from 1; only secrets and configs have several."""
+    return row.api.Revision if isinstance(row, (SecretRow, ConfigRow)) else 1
+
+
 # --- indexes -------------------------------------------------------------------------------------
 # An index maps a row to the keys under which it is found. The first part of a key names the index.
+
+
+_ON_EVERY_NODE: Key = ("service.everywhere",)
 
 
 def _service_keys(row: ServiceRow) -> Iterator[Key]:
@@ -82,16 +93,22 @@ def _service_keys(row: ServiceRow) -> Iterator[Key]:
             yield ("ref", Kind.CONFIG, config.ConfigID)
     for network in spec.TaskTemplate.Networks or spec.Networks:
         yield ("ref", Kind.NETWORK, network.Target)
+    if spec.Mode.Global is not None or spec.Mode.GlobalJob is not None:
+        yield _ON_EVERY_NODE
 
 
 def _task_keys(row: TaskRow) -> Iterator[Key]:
     task = row.api
     yield ("task.state", task.Status.State.name)
     if task.ServiceID:
-        place = str(task.Slot) if task.Slot else task.NodeID
+        place = row.place
         yield ("task.service", task.ServiceID)
         yield ("task.slot", task.ServiceID, place)
-        if task.DesiredState <= TaskState.RUNNING:
+        if task.JobIteration is not None:
+            # One task of a run in a place, also once it is complete: that is the run's progress.
+            if task.DesiredState <= TaskState.COMPLETE:
+                yield (Index.SLOT, f"{task.ServiceID}/{place}/{task.JobIteration.Index}")
+        elif task.DesiredState <= TaskState.RUNNING:
             yield (Index.SLOT, f"{task.ServiceID}/{place}")
     if task.NodeID:
         yield ("task.node", task.NodeID)
@@ -102,7 +119,7 @@ def _task_keys(row: TaskRow) -> Iterator[Key]:
 
 
 def keys_of(row: Row) -> list[Key]:
-    """Return every key under which a row is found, its unique name included."""
+    """Return every key under which a row is found, its name included."""
     keys: list[Key] = []
     name = name_of(row)
     if name is not None:
@@ -178,13 +195,21 @@ class View:
     def tasks(self) -> Iterable[TaskRow]:
         return cast("Iterable[TaskRow]", self.rows(Kind.TASK))
 
+    def services_everywhere(self) -> list[ServiceRow]:
+        """Return the services and jobs that have a task on every node that suits them."""
+        found = (self.service(service_id) for service_id in self.ids(_ON_EVERY_NODE))
+        return [row for row in found if row is not None]
+
     # by index
 
     def by_name(self, kind: Kind, name: str) -> Row | None:
-        """Return the row of that (case-insensitive) name, or None."""
-        for row_id in self.ids(("name", kind, name.lower())):
-            return self.row(Ref(kind, row_id))
-        return None
+        """Return the row of that (case-insensitive) name, or None; of several, the newest."""
+        return max(self.versions(kind, name), key=revision_of, default=None)
+
+    def versions(self, kind: Kind, name: str) -> list[Row]:
+        """Return every version that goes by a (case-insensitive) name, in no order."""
+        found = (self.row(Ref(kind, row_id)) for row_id in self.ids(("name", kind, name.lower())))
+        return [row for row in found if row is not None]
 
     def _tasks_by(self, key: Key) -> list[TaskRow]:
         found = (self.task(task_id) for task_id in self.ids(key))
@@ -195,11 +220,11 @@ class View:
         return self._tasks_by(("task.service", service_id))
 
     def tasks_in(self, service_id: str, place: str) -> list[TaskRow]:
-        """Return every task of a slot (its number as text) or, for global ones, of a node id."""
+        """Return every task of a place: a slot's number as text or, for global ones, a node id."""
         return self._tasks_by(("task.slot", service_id, place))
 
     def tasks_on(self, node_id: str) -> list[TaskRow]:
-        """Return every task that was assigned to a node."""
+        """Return every task that was assigned to a node or made for it."""
         return self._tasks_by(("task.node", node_id))
 
     def tasks_at(self, state: TaskState) -> list[TaskRow]:

@@ -67,7 +67,7 @@ class LogReader:
 
     def finish(self) -> list[LogLine]:
         """Return lines that were begun and have no end."""
-        return [line for stream in self._pieces for line in self._complete(stream)]
+        return [line for stream in self._pieces for line in self._complete(stream, partial=True)]
 
     def close(self) -> None:
         """Let go of the file."""
@@ -137,12 +137,12 @@ class LogReader:
             pieces = self._pieces[stream]
             pieces += match[4]
             if match[3] == b"F" or len(pieces) >= MAX_LINE_BYTES:
-                yield from self._complete(stream, empty=True)
+                yield from self._complete(stream, partial=match[3] == b"P")
 
-    def _complete(self, stream: int, *, empty: bool = False) -> Iterator[LogLine]:
+    def _complete(self, stream: int, *, partial: bool) -> Iterator[LogLine]:
         at, text = self._last_at[stream], bytes(self._pieces[stream])
         self._pieces[stream] = bytearray()
-        if not text and not empty:
+        if partial and not text:
             return
         if at >= self._options.since and (not self._options.until or at <= self._options.until):
-            yield LogLine(at=at, stream=stream, text=text)
+            yield LogLine(at=at, stream=stream, text=text, partial=partial)

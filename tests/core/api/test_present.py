@@ -229,7 +229,7 @@ def test_counts_of_a_job_are_of_its_present_run() -> None:
     )
     everywhere = replace(api, Spec=service("s", "job", Mode={"GlobalJob": {}}).api.Spec)
     assert service_status(everywhere, tasks) == ServiceStatus(
-        RunningTasks=1, DesiredTasks=2, CompletedTasks=1
+        RunningTasks=1, DesiredTasks=1, CompletedTasks=1
     )
 
 

@@ -130,20 +130,20 @@ def test_a_terminal_task_without_a_service_is_deleted(state: TaskState) -> None:
     assert world.tasks() == []
 
 
-def test_finished_runs_of_a_job_are_its_progress() -> None:
-    """Completed tasks of a job are not trimmed."""
-    world = crashed(0, history=1)
-    done = world.in_slot("web")
-    for number in range(3):
-        status = replace(done.api.Status, State=TaskState.COMPLETE)
-        iteration = replace(done.api.Version, Index=1)
-        api = replace(
-            done.api,
-            ID=f"job{number}",
-            Status=status,
-            JobIteration=iteration,
-            DesiredState=TaskState.SHUTDOWN,
-        )
-        world.write(Create(row=replace(done, api=api)))
+def test_a_task_that_another_waits_for_stays() -> None:
+    """A removed task is deleted when its slot's next one may start, and not before."""
+    world = World()
+    world.node("n0")
+    world.service("web", spec())
     world.run()
-    assert sum(row.api.ID.startswith("job") for row in world.tasks("web")) == 3
+    former = world.in_slot("web")
+    world.scale("web", 0)
+    world.turn(("orchestrator",))
+    world.scale("web", 1)
+    world.turn(("orchestrator",))
+    world.agents()
+    world.turn(("reaper",))
+    assert world.task(former.api.ID).api.Status.State is TaskState.SHUTDOWN
+    world.run()
+    (latter,) = world.tasks("web")
+    assert latter.api.Status.State is TaskState.RUNNING

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from swarmctl.core.model.base import SECOND, Driver
 from swarmctl.core.model.change import Create, Update
-from swarmctl.core.model.spec import GlobalService, RestartPolicy, ServiceMode, TaskSpec
+from swarmctl.core.model.spec import RestartPolicy, TaskSpec
 from swarmctl.core.model.task import TaskState
 from tests.core.pipeline.world import World, spec
 
@@ -60,14 +60,6 @@ def test_replicas_default_to_one(replicas: int | None, tasks: int) -> None:
     world.service("web", spec(replicas=replicas))
     world.settle()
     assert len(world.tasks("web")) == tasks
-
-
-def test_other_modes_are_left_alone() -> None:
-    """A service of another mode gets no tasks from here."""
-    world = World()
-    world.service("web", replace(spec(), Mode=ServiceMode(Global=GlobalService())))
-    world.settle()
-    assert world.tasks() == []
 
 
 def test_many_tasks_are_created_over_several_turns() -> None:

@@ -44,11 +44,15 @@ from swarmctl.core.model.objects import (
     Service,
     ServiceRow,
     TaskRow,
+    next_run,
 )
 from swarmctl.core.model.spec import (
     ContainerSpec,
     EndpointSpec,
+    GlobalJob,
+    GlobalService,
     PortConfig,
+    ReplicatedJob,
     ReplicatedService,
     Resources,
     ServiceMode,
@@ -188,11 +192,11 @@ class World:
         state, wanted = task.api.Status.State, task.api.DesiredState
         if not TaskState.ASSIGNED <= state <= TaskState.RUNNING:
             return None
-        if wanted > TaskState.RUNNING:
+        if wanted >= TaskState.SHUTDOWN:
             return self._status(TaskState.SHUTDOWN, "shutdown")
         if state < TaskState.READY:
             return self._status(TaskState.READY, "prepared")
-        if state < TaskState.RUNNING and wanted is TaskState.RUNNING:
+        if state < TaskState.RUNNING and wanted >= TaskState.RUNNING:
             container = task.api.Spec.ContainerSpec
             if container is not None and container.Image in self.bad:
                 return replace(self._status(TaskState.FAILED, "started"), Err=EXIT)
@@ -262,7 +266,7 @@ class World:
 
     def service(self, service_id: str, spec: ServiceSpec) -> ServiceRow:
         """Create a service, as the API does."""
-        (result,) = self.apply(creation(service_id, spec))
+        (result,) = self.apply(creation(service_id, spec, self.now))
         assert isinstance(result, Applied), result
         return self.view.service(service_id)  # type: ignore[return-value]
 
@@ -369,19 +373,36 @@ def spec(
     task: TaskSpec | None = None,
     update: UpdateConfig | None = None,
     ports: tuple[PortConfig, ...] = (),
+    mode: ServiceMode | None = None,
 ) -> ServiceSpec:
-    """Return a replicated service's spec; ``task`` gets the image put in."""
+    """Return a service's spec, replicated unless told otherwise; ``task`` gets the image put in."""
     template = replace(task or TaskSpec(), ContainerSpec=ContainerSpec(Image=image))
     return ServiceSpec(
         Name=name,
         TaskTemplate=template,
-        Mode=ServiceMode(Replicated=ReplicatedService(Replicas=replicas)),
+        Mode=mode or ServiceMode(Replicated=ReplicatedService(Replicas=replicas)),
         UpdateConfig=update,
         EndpointSpec=EndpointSpec(Ports=ports) if ports else None,
     )
 
 
-def creation(service_id: str, spec: ServiceSpec) -> Transaction:
+def everywhere(name: str = "agent", **kwargs: object) -> ServiceSpec:
+    """Return a global service's spec; see :func:`spec`."""
+    return spec(name, mode=ServiceMode(Global=GlobalService()), **kwargs)  # type: ignore[arg-type]
+
+
+def everywhere_once(name: str = "sweep", **kwargs: object) -> ServiceSpec:
+    """Return a global job's spec; see :func:`spec`."""
+    return spec(name, mode=ServiceMode(GlobalJob=GlobalJob()), **kwargs)  # type: ignore[arg-type]
+
+
+def job(total: int, most: int | None = None, name: str = "batch", **kwargs: object) -> ServiceSpec:
+    """Return the spec of a job: so many completions, ``most`` (or all) at a time."""
+    numbers = ReplicatedJob(MaxConcurrent=total if most is None else most, TotalCompletions=total)
+    return spec(name, mode=ServiceMode(ReplicatedJob=numbers), **kwargs)  # type: ignore[arg-type]
+
+
+def creation(service_id: str, spec: ServiceSpec, now: int = EPOCH) -> Transaction:
     """Return the transaction of ``POST /services/create``."""
     container = spec.TaskTemplate.ContainerSpec
     secrets = container.Secrets if container is not None else ()
@@ -390,7 +411,7 @@ def creation(service_id: str, spec: ServiceSpec) -> Transaction:
         if port.PublishedPort and port.PublishMode in ("", "ingress"):
             key = f"{port.Protocol or 'tcp'}/{port.PublishedPort}"
             requires.append(Free(index=Index.INGRESS_PORT, key=key))
-    row = ServiceRow(api=Service(ID=service_id, Spec=spec))
+    row = ServiceRow(api=Service(ID=service_id, Spec=spec, JobStatus=next_run(spec, None, now)))
     return Transaction(changes=(Create(row=row),), requires=tuple(requires))
 
 

@@ -48,7 +48,7 @@ def files(folder: Path, max_bytes: int = MEGABYTE, max_files: int = 3) -> Output
 
 def test_lines_whole_however_they_come(tmp_path: Path) -> None:
     """Lines that arrive in pieces, of both streams at once, come out whole and in order of their
-    ends, with the time of their last piece; bytes stay as they are."""
+    ends, with the time of their last piece, which no other line has; bytes stay as they are."""
     writer = files(tmp_path)
     writer.write(1, b"one\ntw", 10)
     writer.write(2, b"err", 11)
@@ -58,11 +58,11 @@ def test_lines_whole_however_they_come(tmp_path: Path) -> None:
     found = [(line.at, line.stream, line.text) for line in read(tmp_path)]
     assert found == [
         (10, 1, b"one"),
-        (12, 1, b"two"),
-        (12, 1, b""),
-        (12, 1, b"\xff 1 F x\r"),
-        (13, 2, b"error"),
-        (12, 1, b"thr"),
+        (13, 1, b"two"),
+        (14, 1, b""),
+        (15, 1, b"\xff 1 F x\r"),
+        (17, 2, b"error"),
+        (16, 1, b"thr"),
     ]
 
 

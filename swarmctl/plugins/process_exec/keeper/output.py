@@ -2,7 +2,8 @@
 
 A record is one line, ``<nanoseconds> <stream> <F|P> <text>``: ``F`` ends a line of the task,
 ``P`` is a piece of one that has not ended yet. Pieces are written as they come, so the keeper
-holds no output in memory and a killed keeper loses none. Files are never renamed: a reader that
+holds no output in memory and a killed keeper loses none. No two records have the same time, so a
+reader can go on after the last one it has. Files are never renamed: a reader that
 follows moves on to the next number.
 """
 
@@ -45,6 +46,7 @@ class OutputFiles:
         self._max_files = max_files
         numbers = segments(folder)
         self._number = numbers[-1] if numbers else 1
+        self._last_at = 0
         self._lost = 0
         self._lost_why = ""
         self._descriptor = -1
@@ -53,16 +55,21 @@ class OutputFiles:
     def write(self, stream: int, data: bytes, at: int) -> None:
         """Append a chunk of output. A full disk loses output, never the task; it is told later."""
         *lines, rest = data.split(b"\n")
-        head = b"%d %d " % (at, stream)
+        at = max(at, self._last_at + 1)
         if self._lost:
             text = f"[swarmctl: {self._lost} bytes of output were lost: {self._lost_why}]"
             if self._append(b"%d 2 F %s\n" % (at, text.encode())):
                 self._lost = 0
+                at += 1
         for line in lines:
-            if not self._append(head + b"F " + line + b"\n"):
+            if not self._append(b"%d %d F %s\n" % (at, stream, line)):
                 self._lost += len(line) + 1
-        if rest and not self._append(head + b"P " + rest + b"\n"):
-            self._lost += len(rest)
+            at += 1
+        if rest:
+            if not self._append(b"%d %d P %s\n" % (at, stream, rest)):
+                self._lost += len(rest)
+            at += 1
+        self._last_at = at - 1
 
     def close(self) -> None:
         """Close the file; a later write opens it again."""

@@ -15,11 +15,13 @@ from swarmctl.core.model.change import Create, Delete, Kind, Ref
 from swarmctl.core.model.objects import Secret, SecretRow, SecretSpec, UpdateStatus
 from swarmctl.core.model.revision import MANUAL
 from swarmctl.core.model.spec import (
+    GlobalService,
     Mount,
     Placement,
     PortConfig,
     RestartPolicy,
     SecretReference,
+    ServiceMode,
     TaskSpec,
     UpdateConfig,
 )
@@ -479,6 +481,33 @@ def test_slots_that_do_not_run_go_first() -> None:
     change(world, "v2")
     assert min(steps(world)) == 3
     assert images(world) == {"v2": 4}
+
+
+@pytest.mark.parametrize(("order", "floor"), [("stop-first", 2), ("start-first", 3)])
+def test_a_service_on_every_node_rolls_node_by_node(order: str, floor: int) -> None:
+    """The nodes are the slots: same orders, same floor, same status."""
+    world = World()
+    for number in range(3):
+        world.node(f"n{number}")
+    made = spec(image="v1", update=UpdateConfig(Parallelism=1, Order=order))
+    world.service("web", replace(made, Mode=ServiceMode(Global=GlobalService())))
+    world.sleep(MINUTE)
+    change(world, "v2")
+    seen = []
+    for _ in range(60):
+        world.turn()
+        seen.append(len({row.api.NodeID for row in world.running("web")}))
+        world.agents()
+    assert min(seen) == floor
+    assert images(world) == {"v2": 3}
+    world.sleep(MONITOR)
+    assert status(world).State == "completed"
+    world.bad.add("v3")
+    change(world, "v3", UpdateConfig=replace(BACK, Order=order))
+    world.sleep(MINUTE)
+    assert status(world).State == "rollback_completed"
+    assert images(world) == {"v2": 3}
+    assert world.wishes() == []
 
 
 # --- updates that meet others --------------------------------------------------------------------

@@ -130,7 +130,8 @@ async def test_networks_are_the_leaders_where_there_is_one_to_ask(
     autojump_clock: MockClock, managers: Several
 ) -> None:
     """A follower shows the leader's networks; a node that is no manager shows none by itself."""
-    assert (await managers[1].request("GET", "/networks")).json == []
+    shown = (await managers[1].request("GET", "/networks")).json
+    assert [network["Name"] for network in shown] == ["ingress"]
     assert managers.opened == [("m2", "m1")]
     managers[1].node.manager = None
     assert (await managers[1].request("GET", "/networks")).json == []

@@ -255,7 +255,8 @@ async def test_docker_py_drives_a_swarm(tmp_path: Path) -> None:
             node.reload()
             assert node.attrs["Spec"] == wish
             assert client.swarm.get_unlock_key() == {"UnlockKey": ""}
-            for listed in (client.networks.list(), client.secrets.list(), client.configs.list()):
+            assert [network.name for network in client.networks.list()] == ["ingress"]
+            for listed in (client.secrets.list(), client.configs.list()):
                 assert listed == []
             assert client.swarm.leave(force=True) is True
             with pytest.raises(docker.errors.APIError) as caught:

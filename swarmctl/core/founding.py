@@ -109,8 +109,9 @@ def make_cluster(
             unlock_key=unlock_key,
         ),
     )
-    rows = (cluster, node, *first_networks(_fresh_id(), _fresh_id(), _fresh_id()))
-    founding = Transaction(changes=tuple(Create(row=row) for row in rows), now=now_ns)
+    networks = first_networks(_fresh_id(), _fresh_id(), _fresh_id())
+    changes = (Create(row=cluster), Create(row=node), *(Create(row=row) for row in networks))
+    founding = Transaction(changes=changes, now=now_ns)
     material = Material(root.cert_pem, KeyPair(chain, key_pem))
     return NewCluster(cluster_id, node_id, founding, material, unlock_key)
 

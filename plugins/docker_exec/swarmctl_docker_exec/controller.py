@@ -67,6 +67,7 @@ class DockerController:
         self._container: Container | None = None
         self._was_unhealthy = False
         self._kill_at: float | None = None
+        self._networks_remade = False
 
     async def prepare(self) -> None:
         found = await self._look()
@@ -223,8 +224,23 @@ class DockerController:
             await self._host.changes.post(self._task_id, path)
         except Refused as error:
             # An engine that is going down refuses too. Look before the task is called failed.
-            if (await container.inspect()).never_started:  # noqa: ASYNC120 - cancelled, nobody asks why
-                raise ExecutorError(f"starting container failed: {error}") from error
+            if not (await container.inspect()).never_started:  # noqa: ASYNC120 - cancelled, nobody asks why
+                return
+            await self._remake_networks(error)  # noqa: ASYNC120 - the same
+            raise ExecutorError(f"starting container failed: {error}") from error
+
+    async def _remake_networks(self, error: Refused) -> None:
+        """Have networks made again that somebody removed, once; the next try then starts it.
+
+        Raises:
+            EngineUnavailable: it is worth another try.
+        """
+        if error.status == 404 and "network" in str(error) and not self._networks_remade:
+            self._networks_remade = True
+            networks = joined(self._assignment)
+            self._host.networks.forget(networks)
+            await self._host.networks.join(self._task_id, networks)
+            raise EngineUnavailable(str(error)) from error
 
     async def _stop_unhealthy(self) -> None:
         self._was_unhealthy = True

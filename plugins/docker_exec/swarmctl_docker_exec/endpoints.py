@@ -133,7 +133,7 @@ def overlapping(network: HostNetwork, subnets: Iterable[str]) -> str:
     own = [ipaddress.ip_network(text) for text in network.subnets]
     for text in subnets:
         other = ipaddress.ip_network(text, strict=False)
-        if any(other.version == one.version and other.overlaps(one) for one in own):  # type: ignore[arg-type] # same family
+        if any(other.version == one.version and other.overlaps(one) for one in own):
             return text
     return ""
 

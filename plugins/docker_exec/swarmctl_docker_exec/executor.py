@@ -64,7 +64,7 @@ class DockerExecutor:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         disk = trio.CapacityLimiter(1)
-        networks = EngineNetworks(self._engine, identity, disk)
+        networks = EngineNetworks(self._engine, self._changes, identity, disk)
         host = self._host = Host(
             identity=identity,
             engine=self._engine,

@@ -27,7 +27,7 @@ from .endpoints import (
     overlapping,
     subnets_of,
 )
-from .engine import CHANGE_PATIENCE_S, Refused
+from .engine import Refused
 from .labels import NETWORK_LABEL, owner_filter
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from swarmctl.plugins import NodeIdentity
     from swarmctl.plugins.model import HostNetwork
 
+    from .changes import Changes
     from .engine import Engine
 
 Json = dict[str, Any]
@@ -47,12 +48,20 @@ class EngineNetworks:
     """The bridge networks of one node on one engine.
 
     Args:
+        changes: sees a network that is being made through, as it does containers.
         disk: lets one thread at a time at files.
     """
 
-    def __init__(self, engine: Engine, identity: NodeIdentity, disk: trio.CapacityLimiter) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        changes: Changes,
+        identity: NodeIdentity,
+        disk: trio.CapacityLimiter,
+    ) -> None:
         self._engine = engine
         self._identity = identity
+        self._changes = changes
         self._disk = disk
         self._lock = trio.Lock()
         self._users: dict[str, set[str]] = {}
@@ -114,6 +123,7 @@ class EngineNetworks:
 
     async def _ensure(self, network: HostNetwork) -> None:
         """Make a network, or find it made."""
+        await self._changes.settled(_key(network))
         if self._made.get(network.id) == network:
             return  # while we waited for our turn
         for seen in await self._ask("/networks"):
@@ -124,14 +134,9 @@ class EngineNetworks:
         await self._check_routes(network)
         body = network_body(network, self._identity)
         try:
-            await self._engine.post(
-                "/networks/create",
-                body,
-                limiter=self._engine.changes,
-                patience_s=CHANGE_PATIENCE_S,
-            )
+            await self._changes.post(_key(network), "/networks/create", body)
         except Refused as error:
-            if error.status == 409:  # made meanwhile, perhaps by us, before we were cancelled
+            if error.status == 409:  # made meanwhile, by a daemon that we do not know
                 raise EngineUnavailable(f"network {network.name}: {error}") from error
             raise ExecutorError(f"network {network.name} cannot be made: {error}") from error
         self._made[network.id] = network
@@ -213,3 +218,8 @@ class EngineNetworks:
 
 def _id_of(seen: Json) -> str:
     return str((seen.get("Labels") or {}).get(NETWORK_LABEL, ""))
+
+
+def _key(network: HostNetwork) -> str:
+    """Return what a network's making goes by among the changes under way."""
+    return f"network {network.id}"

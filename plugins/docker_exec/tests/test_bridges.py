@@ -197,7 +197,8 @@ async def test_a_network_that_was_removed_by_hand(node: Node, engine: PrivateEng
     engine.api("DELETE", "/networks/net")
     second = node.controller(task_id="t1", **on(network(), last=10))
     await insist(second.prepare)
-    await second.start()
+    await insist(second.start)
+    assert list(bridges(engine)) == ["net"]
     await remove(first, second)
 
 

@@ -117,7 +117,7 @@ class _Numbering:
         for config in (asked.Config or ()) if asked is not None else ():
             subnet: Subnet = ipaddress.ip_network(config.Subnet, strict=False)
             for other, name in self._subnets:
-                if other.version == subnet.version and other.overlaps(subnet):  # type: ignore[arg-type] # same family
+                if other.version == subnet.version and other.overlaps(subnet):
                     return f"{OVERLAPS}: {subnet} and {other} of network {name}"
             found.append(_with_gateway(replace(config, Subnet=str(subnet))))
         versions = {ipaddress.ip_network(config.Subnet).version for config in found}

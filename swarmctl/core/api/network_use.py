@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..errors import BadRequest
@@ -107,13 +108,10 @@ def _until(texts: tuple[str, ...], now_ns: int) -> int | None:
     if len(texts) > 1:
         raise BadRequest("more than one until filter specified")
     text = texts[0]
-    for parse in (
-        lambda: int(float(text) * _NANOSECONDS),
-        lambda: now_ns - parse_duration(text),
-        lambda: int(parse_time(text)),
-    ):
-        try:
-            return parse()
-        except (ValueError, OverflowError):
-            continue
+    with suppress(ValueError, OverflowError):
+        return int(float(text) * _NANOSECONDS)
+    with suppress(ValueError):
+        return now_ns - parse_duration(text)
+    with suppress(ValueError):
+        return parse_time(text)
     raise BadRequest(f"until {text!r} is neither a time (RFC 3339, or seconds) nor a duration")

@@ -179,7 +179,7 @@ def _overlaps(view: View, asked: NetworkSpec) -> Iterable[str]:
         for row in view.networks():
             for text in subnets_of(row):
                 taken = ipaddress.ip_network(text)
-                if taken.version == wanted.version and taken.overlaps(wanted):  # type: ignore[arg-type] # same family
+                if taken.version == wanted.version and taken.overlaps(wanted):
                     yield (
                         f"subnet {config.Subnet} overlaps with {text} of network {row.api.Name}, "
                         "so the network gets no addresses before that one is gone"

@@ -183,7 +183,8 @@ def test_tasks_move_and_the_daemon_restarts(swarm: Swarm) -> None:
     web = swarm.create_spec("web", 3, **_on("net"))
     swarm.wait_running(web, 3)
     before = _bridges(swarm, 1)["net"]["Id"]
-    swarm.daemons[1].restart()
+    swarm.daemons[1].kill()
+    swarm.daemons[1].start()
     swarm.assert_exactly(web, 3)
     assert _bridges(swarm, 1)["net"]["Id"] == before
     swarm.update_node(1, Availability="drain")

@@ -109,11 +109,15 @@ def make_cluster(
             unlock_key=unlock_key,
         ),
     )
-    networks = first_networks(_fresh_id(), _fresh_id(), _fresh_id())
-    changes = (Create(row=cluster), Create(row=node), *(Create(row=row) for row in networks))
-    founding = Transaction(changes=changes, now=now_ns)
+    founding = _first_transaction(cluster, node, now_ns)
     material = Material(root.cert_pem, KeyPair(chain, key_pem))
     return NewCluster(cluster_id, node_id, founding, material, unlock_key)
+
+
+def _first_transaction(cluster: ClusterRow, node: NodeRow, now_ns: int) -> Transaction:
+    networks = first_networks(_fresh_id(), _fresh_id(), _fresh_id())
+    changes = (Create(row=cluster), Create(row=node), *(Create(row=row) for row in networks))
+    return Transaction(changes=changes, now=now_ns)
 
 
 def restore_cluster(

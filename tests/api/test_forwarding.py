@@ -82,6 +82,7 @@ async def test_a_follower_answers_as_the_leader_does(
         ("POST", "/swarm/update?version=x", {}),
         ("GET", "/nothing", None),
         ("POST", "/networks/prune", None),
+        ("POST", "/networks/create", {"Name": "x", "Driver": "overlay", "ConfigOnly": True}),
     ]
     statuses = set()
     for method, path, body in asked:

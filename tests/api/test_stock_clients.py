@@ -209,7 +209,8 @@ async def test_the_cli_lists_what_there_is_none_of(tmp_path: Path, cli: str) -> 
     async with running_api(tmp_path) as api:
         run = Docker(cli, api, tmp_path)
         await api.init()
-        for noun in ("network", "secret", "config"):
+        assert (await run("network", "ls", "--format", "{{.Name}}")).out == "ingress\n"
+        for noun in ("secret", "config"):
             assert (await run(noun, "ls", "-q")).out == ""
         assert (await run("stack", "ls", "--format", "{{.Name}}")).out == ""
         path = tmp_path / "data"

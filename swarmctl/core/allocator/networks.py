@@ -82,7 +82,7 @@ class _Numbering:
         # No subnet is chosen that a node's own address lies in: its host could not be reached.
         self._avoid = [number for row in view.nodes() for number in _number(row.api.Status.Addr)]
         self._numbers: set[int] = set()
-        self._last: dict[int, str] = {}
+        self._last: dict[str, str] = {}
         self._last_vni = 0
         if self._cluster is not None:
             self._last = dict(self._cluster.private.last_subnets)
@@ -133,7 +133,7 @@ class _Numbering:
 
     def _choose(self, row: NetworkRow, version: int) -> Subnet | str:
         pools, size = self._pools(version)
-        after = self._last.get(version)
+        after = self._last.get(f"ipv{version}")
         wish = SubnetWish(
             network=row.api,
             pools=pools,
@@ -152,7 +152,7 @@ class _Numbering:
         first, last = int(chosen.network_address), int(chosen.broadcast_address)
         if not offered or wish.taken.blocker(first, last) is not None:
             return f"the allocator chose subnet {chosen}, which is not free in its pools"
-        self._last[version] = str(chosen)
+        self._last[f"ipv{version}"] = str(chosen)
         return chosen
 
     def _taken(self, version: int) -> Taken:

@@ -144,7 +144,7 @@ class ClusterPrivate(PrivateStruct, frozen=True, kw_only=True):
         unlock_key: key encryption key with autolock on, else empty.
         removed_nodes: ids that may never come back, with their certificates' expiry.
         last_vni: the network number that was given out last; the next is looked for beyond it.
-        last_subnets: the same of subnets chosen out of the address pools, by address family.
+        last_subnets: the same of subnets chosen out of the pools, by family (``ipv4``, ``ipv6``).
         spec_index: log index at which the spec last changed.
     """
 
@@ -159,5 +159,5 @@ class ClusterPrivate(PrivateStruct, frozen=True, kw_only=True):
     intermediates: str = ""
     rotation: RootRotation | None = None
     last_vni: int = 0
-    last_subnets: dict[int, str] = msgspec.field(default_factory=dict)
+    last_subnets: dict[str, str] = msgspec.field(default_factory=dict)
     spec_index: int = 0

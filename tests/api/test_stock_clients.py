@@ -204,6 +204,23 @@ async def test_the_cli_says_why_a_service_was_refused(tmp_path: Path, cli: str) 
             assert text in said.err, case
 
 
+async def test_the_cli_makes_networks(tmp_path: Path, cli: str) -> None:
+    """create, ls, inspect, a service on one, its refusal to go, rm."""
+    async with running_api(tmp_path) as api:
+        run = Docker(cli, api, tmp_path)
+        await api.init()
+        made = await run("network", "create", "-d", "overlay", "--subnet", "10.5.0.0/24", "net")
+        shown = await run("network", "ls", "--no-trunc", "--format", "{{.ID}} {{.Name}} {{.Scope}}")
+        assert f"{made.out.strip()} net swarm" in shown.out.splitlines()
+        form = "{{(index .IPAM.Config 0).Subnet}}"
+        assert (await run("network", "inspect", "-f", form, "net")).out == "10.5.0.0/24\n"
+        await run("service", "create", "-d", "--name", "web", "--network", "net", "host")
+        said = await run("network", "rm", "net", code=1)
+        assert "is in use by service" in said.err
+        await run("service", "rm", "web")
+        assert (await run("network", "rm", "net")).out == "net\n"
+
+
 async def test_the_cli_lists_what_there_is_none_of(tmp_path: Path, cli: str) -> None:
     """Lists of what this release does not make are empty, not errors; making it is refused."""
     async with running_api(tmp_path) as api:

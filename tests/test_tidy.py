@@ -45,7 +45,8 @@ swarmctl.core                  together:T statedir:E managership:T refusals node
 swarmctl.core                  comeback:T reissue:E leftovers:T nodestate
 swarmctl.core.model            base spec objects cluster task change request session codec
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
-swarmctl.core.model            template validate_cluster crosscheck release network
+swarmctl.core.model            template validate_cluster crosscheck release payload network
+swarmctl.core.model            gotemplate gofunctions
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
@@ -64,7 +65,8 @@ swarmctl.core.agent            executor:P step expand runner:T worker:T session:
 swarmctl.core.agent            agent:T disk:T logs:T
 swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T
 swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
-swarmctl.core.api              proxy:T server:T backup:T forward:T network_use
+swarmctl.core.api              proxy:T server:T backup:T forward:T payloads:T versions
+swarmctl.core.api              network_use
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E calls members:T forward:T
 swarmctl.core.manager          lock:T backup:E passes handover:T

@@ -48,6 +48,7 @@ from ..model.validate import check_service_spec, check_service_update
 from . import query
 from .call import EMPTY, json_reply, list_reply
 from .present import present_listed_service, present_service, service_status
+from .versions import with_due_moved
 from .write import write
 
 if TYPE_CHECKING:
@@ -128,8 +129,14 @@ async def update(server: ApiServer, call: Call) -> Reply:
         query.check_sequence(row, version)
         if rollback:
             changed = _rolled_back(row, server.clock.now())
+            check_references(changed.api.Spec, view)  # what it used may be gone
+            _check_networks(changed.api.Spec, view)
         else:
-            changed = _updated(call, row, _fitted(_checked(asked), view, own_id=service_id))
+            spec = _fitted(_checked(asked), view, own_id=service_id)
+            check_service_update(row.api.Spec, spec)
+            spec, due = with_due_moved(view, row, spec)
+            changed = respecified(row, spec, _auth_for(call, row))
+            changed = replace(changed, private=replace(changed.private, due=due))
         requires = _rests_on(changed.api.Spec, view, own_id=service_id)
         warnings = service_warnings(changed.api.Spec) or None
         updated = json_reply(ServiceUpdated(Warnings=warnings))
@@ -169,12 +176,17 @@ def _checked(asked: ServiceSpec) -> ServiceSpec:
 
 def _fitted(spec: ServiceSpec, view: View, *, own_id: str = "") -> ServiceSpec:
     """Return the spec with networks named by id, if it fits the other objects."""
-    networks = list(view.networks())
-    spec = resolve_networks(spec, networks)
-    check_ingress_network(spec, networks)
+    spec = _check_networks(spec, view)
     check_references(spec, view)
     check_ports(spec, view.services(), own_id=own_id)
     return spec
+
+
+def _check_networks(spec: ServiceSpec, view: View) -> ServiceSpec:
+    """Return the spec with networks named by id, if they are there."""
+    networks = list(view.networks())
+    check_ingress_network(spec, networks)
+    return resolve_networks(spec, networks)
 
 
 def _rests_on(spec: ServiceSpec, view: View, *, own_id: str = "") -> tuple[Requirement, ...]:
@@ -198,14 +210,13 @@ def _rests_on(spec: ServiceSpec, view: View, *, own_id: str = "") -> tuple[Requi
 # --- new rows ------------------------------------------------------------------------------------
 
 
-def _updated(call: Call, row: ServiceRow, spec: ServiceSpec) -> ServiceRow:
-    """Return the row with a new spec; the one before is kept for rolling back."""
-    old, private = row.api.Spec, row.private
-    check_service_update(old, spec)
+def respecified(row: ServiceRow, spec: ServiceSpec, registry_auth: str) -> ServiceRow:
+    """Return the row with a new spec, checked; the one before is kept for rolling back."""
+    private = row.private
     api = replace(
         row.api,
         Spec=spec,
-        PreviousSpec=old,
+        PreviousSpec=row.api.Spec,
         UpdateStatus=None,  # a finished one would end the client's wait at once
         Endpoint=replace(row.api.Endpoint, Spec=spec.EndpointSpec or EndpointSpec()),
     )
@@ -215,7 +226,7 @@ def _updated(call: Call, row: ServiceRow, spec: ServiceSpec) -> ServiceRow:
         private=replace(
             private,
             previous_spec_index=private.spec_index,
-            registry_auth=_auth_for(call, row),
+            registry_auth=registry_auth,
             previous_registry_auth=private.registry_auth,
         ),
     )

@@ -30,8 +30,15 @@ from ..model.change import (
     Transaction,
     Update,
 )
-from ..model.crosscheck import check_ports, check_references, name_taken, resolve_networks
+from ..model.crosscheck import (
+    check_ingress_network,
+    check_ports,
+    check_references,
+    name_taken,
+    resolve_networks,
+)
 from ..model.defaults import normalize_service_spec
+from ..model.network import asked_networks, publishes_ingress
 from ..model.objects import Endpoint, Service, ServicePrivate, ServiceRow, UpdateStatus, next_run
 from ..model.release import check_service_available, service_warnings
 from ..model.request import ServiceCreated, ServiceUpdated
@@ -45,7 +52,7 @@ from .versions import with_due_moved
 from .write import write
 
 if TYPE_CHECKING:
-    from ..model.objects import NetworkRow, ServiceStatus
+    from ..model.objects import ServiceStatus
     from ..store.view import View
     from ..wire.http1 import Response
     from ..wire.http_server import Reply
@@ -103,7 +110,7 @@ async def create(server: ApiServer, call: Call) -> Reply:
         )
         warnings = service_warnings(spec) or None
         created = json_reply(ServiceCreated(ID=service_id, Warnings=warnings), 201)
-        return Transaction(changes=(Create(row=row),), requires=_rests_on(spec)), created
+        return Transaction(changes=(Create(row=row),), requires=_rests_on(spec, view)), created
 
     return await write(manager, call, plan)
 
@@ -124,6 +131,7 @@ async def update(server: ApiServer, call: Call) -> Reply:
         if rollback:
             changed = _rolled_back(row, server.clock.now())
             check_references(changed.api.Spec, view)  # what it used may be gone
+            _check_networks(changed.api.Spec, view)
         else:
             spec = _fitted(_checked(asked), view, own_id=service_id)
             check_service_update(row.api.Spec, spec)
@@ -131,7 +139,7 @@ async def update(server: ApiServer, call: Call) -> Reply:
             changed = respecified(row, spec, _auth_for(call, row))
             changed = replace(changed, private=replace(changed.private, due=due))
         changed = _with_next_run(changed, server.clock.now())
-        requires = _rests_on(changed.api.Spec, own_id=service_id)
+        requires = _rests_on(changed.api.Spec, view, own_id=service_id)
         warnings = service_warnings(changed.api.Spec) or None
         updated = json_reply(ServiceUpdated(Warnings=warnings))
         return Transaction(changes=(Update(row=changed),), requires=requires), updated
@@ -170,21 +178,30 @@ def _checked(asked: ServiceSpec) -> ServiceSpec:
 
 def _fitted(spec: ServiceSpec, view: View, *, own_id: str = "") -> ServiceSpec:
     """Return the spec with networks named by id, if it fits the other objects."""
-    networks: list[NetworkRow] = list(view.rows(Kind.NETWORK))  # type: ignore[arg-type] # by kind
-    spec = resolve_networks(spec, networks)
+    spec = _check_networks(spec, view)
     check_references(spec, view)
     check_ports(spec, view.services(), own_id=own_id)
     return spec
 
 
-def _rests_on(spec: ServiceSpec, *, own_id: str = "") -> tuple[Requirement, ...]:
+def _check_networks(spec: ServiceSpec, view: View) -> ServiceSpec:
+    """Return the spec with networks named by id, if they are there."""
+    networks = list(view.networks())
+    check_ingress_network(spec, networks)
+    return resolve_networks(spec, networks)
+
+
+def _rests_on(spec: ServiceSpec, view: View, *, own_id: str = "") -> tuple[Requirement, ...]:
     """Return what has to hold still when the write is applied."""
     requires: list[Requirement] = []
     container = spec.TaskTemplate.ContainerSpec
     if container is not None:
         requires += [Exists(ref=Ref(Kind.SECRET, use.SecretID)) for use in container.Secrets]
         requires += [Exists(ref=Ref(Kind.CONFIG, use.ConfigID)) for use in container.Configs]
-    requires += [Exists(ref=Ref(Kind.NETWORK, use.Target)) for use in spec.TaskTemplate.Networks]
+    requires += [Exists(ref=Ref(Kind.NETWORK, use.Target)) for use in asked_networks(spec)]
+    if publishes_ingress(spec):
+        ingress = (row.api.ID for row in view.networks() if row.api.Ingress)
+        requires += [Exists(ref=Ref(Kind.NETWORK, network_id)) for network_id in ingress]
     for port in spec.EndpointSpec.Ports if spec.EndpointSpec is not None else ():
         if port.PublishMode == "ingress" and port.PublishedPort:
             key = f"{port.Protocol}/{port.PublishedPort}"

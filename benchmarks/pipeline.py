@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from swarmctl.core.manager.pipeline import reconcilers
 from swarmctl.core.model.change import Applied, Create, Entry, Ref, Transaction
-from swarmctl.core.model.spec import ResourceRequirements, Resources, TaskSpec
+from swarmctl.core.model.network import make_network
+from swarmctl.core.model.objects import IPAM, IPAMConfig, NetworkSpec
+from swarmctl.core.model.spec import (
+    NetworkAttachmentConfig,
+    ResourceRequirements,
+    Resources,
+    TaskSpec,
+)
 from swarmctl.core.store.store import Store, lay
 from swarmctl.plugins.spread import SpreadScheduler
+from swarmctl.plugins.subnets import SubnetAllocator
 from tests.core.pipeline.world import creation, make_node, spec
 
 if TYPE_CHECKING:
@@ -26,6 +34,7 @@ NOW = 1_700_000_000_000_000_000
 RESERVING = TaskSpec(
     Resources=ResourceRequirements(Reservations=Resources(NanoCPUs=10_000_000, MemoryBytes=1 << 20))
 )
+NETWORKED = TaskSpec(Networks=(NetworkAttachmentConfig(Target="net"),))
 
 
 class Cost(NamedTuple):
@@ -46,9 +55,14 @@ class Bench:
         self.write(
             *(Transaction(changes=(Create(row=make_node(f"n{i:06}")),)) for i in range(nodes))
         )
+        subnet = IPAM(Config=(IPAMConfig(Subnet="10.128.0.0/16"),))
+        network = make_network("net", NetworkSpec(Name="net", IPAM=subnet))
+        self.write(Transaction(changes=(Create(row=network),)))
         for number in range(services):
             self.write(creation(f"s{number:06}", spec(f"s{number}", replicas, task=task)))
-        self.reconcilers = {one.name: one for one in reconcilers(SpreadScheduler())}
+        self.reconcilers = {
+            one.name: one for one in reconcilers(SpreadScheduler(), SubnetAllocator())
+        }
 
     def write(self, *transactions: Transaction) -> set[Ref]:
         outcome = self.store.apply(self.store.index + 1, Entry(transactions=transactions))
@@ -98,9 +112,8 @@ def main(nodes: int, tasks: int) -> None:
     gc.disable()
     print(f"{nodes} nodes, {tasks} tasks; CPU seconds")
     for services in (1, 10, tasks // 10):
-        for task in (None, RESERVING):
+        for kind, task in (("plain", None), ("reserving", RESERVING), ("on a network", NETWORKED)):
             bench = Bench(nodes, services, tasks // services, task)
-            kind = "reserving" if task else "plain"
             print(f"{services} services, {kind}")
             for name in ("orchestrator", "allocator", "scheduler"):
                 cost = bench.run(name)

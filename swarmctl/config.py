@@ -46,6 +46,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         listen_addr, advertise_addr: used by init and join when the request names none.
         hostname: told to the swarm instead of the system's.
         scheduler: which scheduler places tasks.
+        allocator: which allocator chooses subnets and addresses.
         plugins: distributions or files allowed as third-party plugins, by name.
         plugin_dir: where single-file plugins lie.
         settings: options for plugins, by plugin name.
@@ -62,6 +63,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     advertise_addr: str = ""
     hostname: str = ""
     scheduler: str = "spread"
+    allocator: str = "subnets"
     plugins: tuple[str, ...] = ()
     plugin_dir: str = "/etc/swarmctl/plugins"
     settings: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)

@@ -30,7 +30,7 @@ from .core.errors import SwarmError
 from .core.manager.pipeline import reconcilers
 from .core.node import LocalNode, NodeSettings
 from .core.wire.unix_listener import open_unix_listener
-from .plugins.hookspecs import ExecutorSettings, SchedulerSettings
+from .plugins.hookspecs import AllocatorSettings, ExecutorSettings, SchedulerSettings
 from .plugins.loader import load_plugins
 
 if sys.version_info < (3, 11):
@@ -39,6 +39,7 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from .config import DaemonConfig
     from .core.agent.executor import Executor
+    from .core.allocator.policy import Allocator
     from .core.scheduler.decide import Scheduler
     from .plugins.loader import Plugins
 
@@ -82,7 +83,7 @@ async def _main(config: DaemonConfig) -> None:
             accept_moved_state=config.accept_moved_state,
         ),
         executor,
-        reconcilers(_choose_scheduler(config, plugins)),
+        reconcilers(_choose_scheduler(config, plugins), _choose_allocator(config, plugins)),
         clock,
         new_id,
     )
@@ -126,6 +127,11 @@ async def _choose_executor(config: DaemonConfig, plugins: Plugins) -> Executor:
 def _choose_scheduler(config: DaemonConfig, plugins: Plugins) -> Scheduler:
     options = config.settings.get(config.scheduler, {})
     return plugins.scheduler(config.scheduler, SchedulerSettings(options=options))
+
+
+def _choose_allocator(config: DaemonConfig, plugins: Plugins) -> Allocator:
+    options = config.settings.get(config.allocator, {})
+    return plugins.allocator(config.allocator, AllocatorSettings(options=options))
 
 
 def _make_state_dir(path: Path) -> None:

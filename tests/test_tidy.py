@@ -35,8 +35,8 @@ TREE = """
 swarmctl                       __main__:E daemon:T config:E
 swarmctl.cli                   *:E
 swarmctl.cli.service           *:E
-swarmctl.plugins               hookspecs model loader:E testing:T spread subnets null_exec:T
-swarmctl.plugins               null_behaviour
+swarmctl.plugins               hookspecs model loader:E testing:T conformance spread subnets
+swarmctl.plugins               null_exec:T null_behaviour
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T
@@ -45,7 +45,7 @@ swarmctl.core                  together:T statedir:E managership:T refusals node
 swarmctl.core                  comeback:T reissue:E leftovers:T nodestate batching:T
 swarmctl.core.model            base spec objects cluster task change request session codec
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
-swarmctl.core.model            template validate_cluster crosscheck release payload suits
+swarmctl.core.model            template validate_cluster crosscheck release payload suits network
 swarmctl.core.model            gotemplate gofunctions rolling revision specdiff
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
@@ -58,7 +58,7 @@ swarmctl.core.ca               keys x509 roots chain token issue rotation calls 
 swarmctl.core.ca               signing settings cfssl returning external:T credentials:T renew:T
 swarmctl.core.orchestrator     decide slots replicated global_ jobs restart rollout reaper enforcer
 swarmctl.core.orchestrator     tend overlap
-swarmctl.core.allocator        decide ports
+swarmctl.core.allocator        decide ports policy networks addresses
 swarmctl.core.scheduler        decide filters resources explain
 swarmctl.core.autoscaler       policy expression decide
 swarmctl.core.dispatcher       assignments endpoints liveness server:T presence:T noderows:T
@@ -67,7 +67,7 @@ swarmctl.core.agent            agent:T disk:T logs:T place
 swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T
 swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
 swarmctl.core.api              proxy:T server:T backup:T forward:T frames merge:T
-swarmctl.core.api              payloads:T versions
+swarmctl.core.api              payloads:T versions network_use
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E calls members:T forward:T
 swarmctl.core.manager          lock:T backup:E passes handover:T output:T
@@ -81,7 +81,7 @@ DECIDER = NOUNS | {"swarmctl.core.store.view"}
 PROTOCOLS = frozenset(
     {
         "swarmctl.core.agent.executor",
-        "swarmctl.core.allocator.decide",
+        "swarmctl.core.allocator.policy",
         "swarmctl.core.scheduler.decide",
         "swarmctl.core.scheduler.filters",
     }

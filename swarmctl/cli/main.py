@@ -25,6 +25,7 @@ COMMANDS = {
     "join": Lazy("swarmctl.cli.swarm:join", "Join a swarm as a node and/or manager"),
     "join-token": Lazy("swarmctl.cli.swarm:join_token", "Manage join tokens"),
     "leave": Lazy("swarmctl.cli.swarm:leave", "Leave the swarm"),
+    "network": Lazy("swarmctl.cli.nouns:network", "Manage networks"),
     "node": Lazy("swarmctl.cli.nouns:node", "Manage Swarm nodes"),
     "plugin": Lazy("swarmctl.cli.nouns:plugin", "Show what the daemon is made of"),
     "restore": Lazy("swarmctl.cli.backup:restore", "Make a swarm of one manager out of a backup"),

@@ -4,6 +4,21 @@ from __future__ import annotations
 
 from .command import Group, Lazy
 
+network = Group(
+    "network",
+    "Manage networks",
+    {
+        "create": Lazy("swarmctl.cli.network:create", "Create a network"),
+        "inspect": Lazy(
+            "swarmctl.cli.network:inspect", "Display detailed information on one or more networks"
+        ),
+        "ls": Lazy("swarmctl.cli.network:list_networks", "List networks"),
+        "prune": Lazy("swarmctl.cli.network:prune", "Remove all unused networks"),
+        "rm": Lazy("swarmctl.cli.network:remove", "Remove one or more networks"),
+    },
+    aliases={"list": "ls", "remove": "rm"},
+)
+
 node = Group(
     "node",
     "Manage Swarm nodes",

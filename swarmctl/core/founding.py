@@ -19,8 +19,10 @@ from .ca.server import new_node_row
 from .ca.token import UNLOCK_KEY_BYTES
 from .ca.x509 import Role, Signer, create_root, identity_of, new_key_and_csr, sign_node_certificate
 from .errors import FailedPrecondition
+from .ids import ID_ENTROPY_BYTES, id_from_bytes
 from .model.change import Create, Transaction, Update
 from .model.cluster import ClusterInfo, ClusterPrivate, TLSInfo
+from .model.network import first_networks
 from .model.objects import ClusterRow
 
 if TYPE_CHECKING:
@@ -107,9 +109,15 @@ def make_cluster(
             unlock_key=unlock_key,
         ),
     )
-    founding = Transaction(changes=(Create(row=cluster), Create(row=node)), now=now_ns)
+    founding = _first_transaction(cluster, node, now_ns)
     material = Material(root.cert_pem, KeyPair(chain, key_pem))
     return NewCluster(cluster_id, node_id, founding, material, unlock_key)
+
+
+def _first_transaction(cluster: ClusterRow, node: NodeRow, now_ns: int) -> Transaction:
+    networks = first_networks(_fresh_id(), _fresh_id(), _fresh_id())
+    changes = (Create(row=cluster), Create(row=node), *(Create(row=row) for row in networks))
+    return Transaction(changes=changes, now=now_ns)
 
 
 def restore_cluster(
@@ -169,3 +177,7 @@ def _demoted(row: NodeRow) -> NodeRow:
 def new_unlock_key() -> bytes:
     """Return a fresh key encryption key for a cluster whose managers start locked."""
     return secrets.token_bytes(UNLOCK_KEY_BYTES)
+
+
+def _fresh_id() -> str:
+    return id_from_bytes(secrets.token_bytes(ID_ENTROPY_BYTES))

@@ -24,9 +24,11 @@ from ..core.agent.executor import (
     TaskObservation,
     TaskStats,
 )
+from ..core.allocator.policy import AddressSpace, AddressUser, Allocator, SubnetWish
 from ..core.errors import InvalidArgument, SwarmError
 from .hookspecs import (
     PLUGIN_API,
+    AllocatorSettings,
     ExecutorLimits,
     ExecutorSettings,
     PluginInfo,
@@ -36,6 +38,10 @@ from .hookspecs import (
 
 __all__ = [
     "PLUGIN_API",
+    "AddressSpace",
+    "AddressUser",
+    "Allocator",
+    "AllocatorSettings",
     "EngineUnavailable",
     "Executor",
     "ExecutorDescription",
@@ -49,6 +55,7 @@ __all__ = [
     "NodeIdentity",
     "PluginInfo",
     "SchedulerSettings",
+    "SubnetWish",
     "SwarmError",
     "TaskController",
     "TaskObservation",

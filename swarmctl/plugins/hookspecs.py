@@ -22,6 +22,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from ..core.agent.executor import Executor
+    from ..core.allocator.policy import Allocator
     from ..core.scheduler.decide import Scheduler
 
 PROJECT = "swarmctl"
@@ -129,6 +130,36 @@ def swarmctl_scheduler(name: str, settings: SchedulerSettings) -> Scheduler | No
 
     Args:
         name: as configured, ``spread`` by default.
+        settings: of this node.
+
+    Raises:
+        SwarmError: the settings cannot be used; its text says which and what would be right.
+
+    .. versionadded:: 0.1
+    """
+    raise NotImplementedError
+
+
+class AllocatorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's configuration says to an allocator.
+
+    Attributes:
+        options: the allocator's own section of the configuration, not interpreted by swarmctl.
+    """
+
+    options: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+@hookspec(firstresult=True)
+def swarmctl_allocator(name: str, settings: AllocatorSettings) -> Allocator | None:
+    """Make the allocator called ``name``, or return None when ``name`` is not yours.
+
+    Called by the node process when it starts, on workers too, since any node may come to lead. The
+    first plugin that does not return None wins. The object is used by the leader alone; it chooses
+    among what is free, and what it chose is checked before it counts.
+
+    Args:
+        name: as configured, ``subnets`` by default.
         settings: of this node.
 
     Raises:

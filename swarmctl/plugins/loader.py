@@ -30,14 +30,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..core.agent.executor import Executor
+    from ..core.allocator.policy import Allocator
     from ..core.scheduler.decide import Scheduler
-    from .hookspecs import ExecutorSettings, SchedulerSettings
+    from .hookspecs import AllocatorSettings, ExecutorSettings, SchedulerSettings
 
 GROUP = "swarmctl"
 BUILT_INS = {
     "process": "swarmctl.plugins.process_exec",
     "null": "swarmctl.plugins.null_exec",
     "spread": "swarmctl.plugins.spread",
+    "subnets": "swarmctl.plugins.subnets",
 }
 # Enabled by being installed. The module is part of the rule: another distribution that takes the
 # entry point's name is a stranger all the same.
@@ -55,6 +57,10 @@ class NoSuchExecutor(InvalidArgument):
 
 class NoSuchScheduler(InvalidArgument):
     """No plugin makes a scheduler of that name."""
+
+
+class NoSuchAllocator(InvalidArgument):
+    """No plugin makes an allocator of that name."""
 
 
 class NoExecutor(SwarmError):
@@ -174,6 +180,27 @@ class Plugins:
         if made is None:
             raise NoSuchScheduler(
                 f'no plugin has a scheduler called "{name}"; loaded plugins: '
+                f"{', '.join(self._infos) or 'none'}"
+            )
+        return made
+
+    def allocator(self, name: str, settings: AllocatorSettings) -> Allocator:
+        """Make the allocator called ``name``.
+
+        Raises:
+            NoSuchAllocator: no plugin makes one.
+            PluginError: its plugin failed.
+            SwarmError: the settings do not suit it.
+        """
+        try:
+            made: Allocator | None = self._pm.hook.swarmctl_allocator(name=name, settings=settings)
+        except SwarmError:
+            raise
+        except Exception as error:
+            raise PluginError(f'the plugin of allocator "{name}" failed: {error!r}') from error
+        if made is None:
+            raise NoSuchAllocator(
+                f'no plugin has an allocator called "{name}"; loaded plugins: '
                 f"{', '.join(self._infos) or 'none'}"
             )
         return made

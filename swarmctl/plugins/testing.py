@@ -3,7 +3,7 @@
 :func:`check_executor` puts any executor through the laws of :mod:`swarmctl.core.agent.executor`.
 It needs no test framework, only trio; a broken law raises :class:`ConformanceError` that names it.
 What "exit with 3" means for an executor is told by :class:`Programs`; :class:`ShellPrograms` is
-enough for everything that can run ``sh``.
+enough for everything that can run ``sh``. :func:`check_allocator` does the same for an allocator.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ from ..core.clock import new_id
 from ..core.model.base import SECOND
 from ..core.model.spec import ContainerSpec, TaskSpec
 from ..core.model.task import Task, TaskAssignment
+from .conformance import ConformanceError, check_allocator
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+__all__ = ["ConformanceError", "Programs", "ShellPrograms", "check_allocator", "check_executor"]
+
 GRACE_NS = SECOND
 CHECK_TIMEOUT_S = 120.0
 MAX_CANCEL_POINTS = 100
-
-
-class ConformanceError(AssertionError):
-    """An executor breaks a law; the text says which, and what was seen."""
 
 
 class Programs(Protocol):

@@ -18,6 +18,7 @@ from swarmctl.core.node import LocalNode, NodeSettings
 from swarmctl.core.wire.unix_listener import open_unix_listener
 from swarmctl.plugins.null_exec import NullExecutor
 from swarmctl.plugins.spread import SpreadScheduler
+from swarmctl.plugins.subnets import SubnetAllocator
 from tests.e2e.lab.unix_http import Reply, UnixClient
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ async def running_api(
     node = LocalNode(
         NodeSettings(state_dir=str(folder / "state"), hostname="here"),
         executor or NullExecutor(hostname="here"),
-        reconcilers(SpreadScheduler()) if work is None else work,
+        reconcilers(SpreadScheduler(), SubnetAllocator()) if work is None else work,
         clock,
         new_id,
     )

@@ -82,6 +82,7 @@ async def test_a_follower_answers_as_the_leader_does(
         ("POST", "/swarm/update?version=x", {}),
         ("GET", "/nothing", None),
         ("POST", "/networks/prune", None),
+        ("POST", "/networks/create", {"Name": "x", "Driver": "overlay", "ConfigOnly": True}),
     ]
     statuses = set()
     for method, path, body in asked:
@@ -130,7 +131,8 @@ async def test_networks_are_the_leaders_where_there_is_one_to_ask(
     autojump_clock: MockClock, managers: Several
 ) -> None:
     """A follower shows the leader's networks; a node that is no manager shows none by itself."""
-    assert (await managers[1].request("GET", "/networks")).json == []
+    shown = (await managers[1].request("GET", "/networks")).json
+    assert [network["Name"] for network in shown] == ["ingress"]
     assert managers.opened == [("m2", "m1")]
     managers[1].node.manager = None
     assert (await managers[1].request("GET", "/networks")).json == []

@@ -242,12 +242,30 @@ async def test_the_cli_says_why_a_service_was_refused(tmp_path: Path, cli: str) 
             assert text in said.err, case
 
 
+async def test_the_cli_makes_networks(tmp_path: Path, cli: str) -> None:
+    """create, ls, inspect, a service on one, its refusal to go, rm."""
+    async with running_api(tmp_path) as api:
+        run = Docker(cli, api, tmp_path)
+        await api.init()
+        made = await run("network", "create", "-d", "overlay", "--subnet", "10.5.0.0/24", "net")
+        shown = await run("network", "ls", "--no-trunc", "--format", "{{.ID}} {{.Name}} {{.Scope}}")
+        assert f"{made.out.strip()} net swarm" in shown.out.splitlines()
+        form = "{{(index .IPAM.Config 0).Subnet}}"
+        assert (await run("network", "inspect", "-f", form, "net")).out == "10.5.0.0/24\n"
+        await run("service", "create", "-d", "--name", "web", "--network", "net", "host")
+        said = await run("network", "rm", "net", code=1)
+        assert "is in use by service" in said.err
+        await run("service", "rm", "web")
+        assert (await run("network", "rm", "net")).out == "net\n"
+
+
 async def test_the_cli_lists_what_there_is_none_of(tmp_path: Path, cli: str) -> None:
     """Lists of what there is none of are empty, not errors."""
     async with running_api(tmp_path) as api:
         run = Docker(cli, api, tmp_path)
         await api.init()
-        for noun in ("network", "secret", "config"):
+        assert (await run("network", "ls", "--format", "{{.Name}}")).out == "ingress\n"
+        for noun in ("secret", "config"):
             assert (await run(noun, "ls", "-q")).out == ""
         assert (await run("stack", "ls", "--format", "{{.Name}}")).out == ""
         said = await run("service", "create", "-d", "-p", "80:80", "host")
@@ -329,7 +347,8 @@ async def test_docker_py_drives_a_swarm(tmp_path: Path) -> None:
             node.reload()
             assert node.attrs["Spec"] == wish
             assert client.swarm.get_unlock_key() == {"UnlockKey": ""}
-            for listed in (client.networks.list(), client.secrets.list(), client.configs.list()):
+            assert [network.name for network in client.networks.list()] == ["ingress"]
+            for listed in (client.secrets.list(), client.configs.list()):
                 assert listed == []
             assert client.swarm.leave(force=True) is True
             with pytest.raises(docker.errors.APIError) as caught:

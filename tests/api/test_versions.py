@@ -23,7 +23,7 @@ SEQUENCE = (500, "rpc error: code = Unknown desc = update out of sequence")
 
 
 async def _touch(api: RunningApi, service_id: str) -> None:
-    """Do some bookkeeping on a service, as the allocator does."""
+    """Do some bookkeeping on a service, as the allocator does where there is one."""
     row = api.manager.view.service(service_id)
     assert row is not None
     address = EndpointVirtualIP(NetworkID="n", Addr=f"10.0.0.{row.api.Version.Index % 256}/24")
@@ -40,7 +40,7 @@ def _changed(shown: dict[str, Any], **labels: str) -> tuple[str, dict[str, Any]]
 
 async def test_bookkeeping_spoils_nobodys_update(tmp_path: Path) -> None:
     """A read-modify-write succeeds although the cluster wrote to the object in between."""
-    async with running_api(tmp_path) as api:
+    async with running_api(tmp_path, work=()) as api:
         await api.init()
         service_id = await api.create("web", replicas=0)
         read = await api.get("/services/web")
@@ -89,7 +89,7 @@ async def test_of_clients_that_race_exactly_one_wins(
     tmp_path: Path, with_bookkeeping: bool
 ) -> None:
     """Of eight updates from one reading one is made, seven are told; also while rows move."""
-    async with running_api(tmp_path) as api:
+    async with running_api(tmp_path, work=()) as api:
         await api.init()
         service_id = await api.create("web", replicas=0)
         for round_ in range(3):

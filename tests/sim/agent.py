@@ -436,7 +436,7 @@ class Agent:
             self._run(assigned, status, adopted=True)
             return
         try:
-            assignment_of(assigned, self._identity, PLATFORM, self._secrets, {})
+            assignment_of(assigned, self._identity, PLATFORM, self._secrets, {}, {})
         except ExecutorError as error:
             self.cluster.checks.refused_assignment(self.host, task_id, str(error))
             if status.State < TaskState.STARTING:

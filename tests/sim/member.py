@@ -26,6 +26,7 @@ from swarmctl.core.store.dump import load
 from swarmctl.core.store.store import Store
 from swarmctl.core.store.watch import Mailbox, Watch
 from swarmctl.plugins.spread import SpreadScheduler
+from swarmctl.plugins.subnets import SubnetAllocator
 from tests.sim.disk import Platter, SimDisk
 from tests.sim.dispatch import Dispatcher
 from tests.sim.membership import Membership
@@ -328,7 +329,9 @@ class Manager:
             keep_entries=cluster.options.keep_entries,
         )
         self.proposer = SimProposer(self)
-        self.reconcilers = tuple(map(cluster.checks.watched, reconcilers(SpreadScheduler())))
+        self.reconcilers = tuple(
+            map(cluster.checks.watched, reconcilers(SpreadScheduler(), SubnetAllocator()))
+        )
         self.term: Term | None = None
         self.led_term = 0
         self.heard: dict[int, int] = {}

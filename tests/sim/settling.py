@@ -13,6 +13,7 @@ from swarmctl.core.raft.errors import ConfChangeRefused, ProposalDropped
 from swarmctl.core.raft.message import ConfChange
 from swarmctl.core.store.view import ref_of
 from swarmctl.plugins.spread import SpreadScheduler
+from swarmctl.plugins.subnets import SubnetAllocator
 from tests.sim.chaos import correct_roles
 from tests.sim.clients import Request
 from tests.sim.queue import MS, S
@@ -247,7 +248,7 @@ class Settling:
     def _rest(self, leader: Manager) -> str:
         """Fresh reconcilers want nothing."""
         now = leader.host.now()
-        for one in reconcilers(SpreadScheduler()):
+        for one in reconcilers(SpreadScheduler(), SubnetAllocator()):
             for key in one.keys(leader.view, None):
                 overlay = leader.view.overlay()
                 wanted = one.decide(overlay, key, now, self._cluster.new_id).transactions

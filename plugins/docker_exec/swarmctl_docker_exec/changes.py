@@ -30,7 +30,7 @@ class _Change:
 
 
 class Changes:
-    """The creates and starts of one executor, at most one for each task at a time."""
+    """The creates and starts of one executor, at most one for each task (or network) at a time."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

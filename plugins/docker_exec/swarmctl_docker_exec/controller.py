@@ -16,11 +16,13 @@ import trio
 from swarmctl.plugins import EngineUnavailable, ExecutorError, ExitStatus, TaskObservation
 
 from .container import Container, inspect
-from .engine import Refused
+from .endpoints import endpoints, joined
+from .engine import Refused, quoted
 from .inspection import UNHEALTHY
+from .labels import TASK_LABEL
 from .logs import read_logs
 from .pull import Wanted
-from .translate import TASK_LABEL, container_spec, create_body, stop_grace_ns
+from .translate import container_spec, create_body, stop_grace_ns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .files import TaskFiles
     from .inspection import Inspection
+    from .networks import EngineNetworks
     from .observe import Observer
     from .pull import Images
 
@@ -49,6 +52,7 @@ class Host:
     changes: Changes
     observer: Observer
     images: Images
+    networks: EngineNetworks
     files: TaskFiles
     disk: trio.CapacityLimiter
 
@@ -63,6 +67,7 @@ class DockerController:
         self._container: Container | None = None
         self._was_unhealthy = False
         self._kill_at: float | None = None
+        self._networks_remade = False
 
     async def prepare(self) -> None:
         found = await self._look()
@@ -76,6 +81,7 @@ class DockerController:
             files=files.binds(self._assignment),
         )
         failure = None if found else await self._host.images.try_pull(self._wanted())
+        await self._host.networks.join(self._task_id, joined(self._assignment))
         # Also for a container that exists: since it was made the machine may have been rebooted.
         await trio.to_thread.run_sync(files.write, self._assignment, limiter=self._host.disk)
         if found is None:
@@ -84,6 +90,7 @@ class DockerController:
             except ExecutorError:
                 await self._drop_files()  # noqa: ASYNC120 - cancelled, nobody asks why
                 raise
+        await self._connect()
 
     async def start(self) -> None:
         container, seen = await self._existing()
@@ -133,6 +140,8 @@ class DockerController:
         await self.shutdown()
         if await self._look() is not None and self._container is not None:
             await self._container.remove()
+        if self._assignment.task.NetworksAttachments:
+            await self._host.networks.leave(self._task_id)
         await self._drop_files()
 
     async def observe(self) -> TaskObservation:
@@ -183,6 +192,9 @@ class DockerController:
         except Refused as error:
             if error.status == 404 and "no such image" in str(error).lower():
                 return False
+            if error.status == 404 and "network" in str(error):  # removed by hand, just now
+                self._host.networks.forget(joined(self._assignment))
+                raise EngineUnavailable(str(error)) from error
             if error.status != 409:
                 raise ExecutorError(str(error)) from error
             taken = await inspect(self._host.engine, name)  # noqa: ASYNC120 - cancelled, nobody asks why
@@ -197,14 +209,48 @@ class DockerController:
         self._host.images.resolved(self._wanted())
         return True
 
+    async def _connect(self) -> None:
+        """Connect the container to those of its networks that it was not created on."""
+        places = endpoints(self._assignment)
+        if len(places) < 2:
+            return
+        container, seen = await self._existing()
+        for name, place in places.items():
+            if name in seen.networks:
+                continue
+            body = {"Container": container.container_id, "EndpointConfig": place}
+            try:
+                path = f"/networks/{quoted(name)}/connect"
+                await self._host.changes.post(self._task_id, path, body)
+            except Refused as error:
+                if error.status == 404:
+                    self._host.networks.forget(joined(self._assignment))
+                    raise EngineUnavailable(f"network {name}: {error}") from error
+                raise ExecutorError(f"network {name} cannot be joined: {error}") from error
+
     async def _start(self, container: Container) -> None:
         try:
             path = f"/containers/{container.container_id}/start"
             await self._host.changes.post(self._task_id, path)
         except Refused as error:
             # An engine that is going down refuses too. Look before the task is called failed.
-            if (await container.inspect()).never_started:  # noqa: ASYNC120 - cancelled, nobody asks why
-                raise ExecutorError(f"starting container failed: {error}") from error
+            if not (await container.inspect()).never_started:  # noqa: ASYNC120 - cancelled, nobody asks why
+                return
+            await self._remake_networks(error)  # noqa: ASYNC120 - the same
+            raise ExecutorError(f"starting container failed: {error}") from error
+
+    async def _remake_networks(self, error: Refused) -> None:
+        """Have networks made again that somebody removed, once; the next try then starts it.
+
+        Raises:
+            EngineUnavailable: it is worth another try.
+        """
+        if error.status == 404 and "network" in str(error) and not self._networks_remade:
+            self._networks_remade = True
+            networks = joined(self._assignment)
+            self._host.networks.forget(networks)
+            await self._host.networks.join(self._task_id, networks)
+            raise EngineUnavailable(str(error)) from error
 
     async def _drop_files(self) -> None:
         """Remove the task's secrets and configs: a container of a task is not started twice."""

@@ -15,6 +15,7 @@ from .controller import DockerController, Host
 from .describe import description, stats_sample
 from .engine import Engine, Refused
 from .files import TaskFiles
+from .networks import EngineNetworks
 from .observe import Observer
 from .pull import Images
 
@@ -62,19 +63,23 @@ class DockerExecutor:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
+        disk = trio.CapacityLimiter(1)
+        networks = EngineNetworks(self._engine, self._changes, identity, disk)
         host = self._host = Host(
             identity=identity,
             engine=self._engine,
             changes=self._changes,
             observer=self._observer,
             images=self._images,
+            networks=networks,
             files=TaskFiles(PurePosixPath(identity.state_dir) / "docker" / "files"),
-            disk=trio.CapacityLimiter(1),
+            disk=disk,
         )
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._changes.run, name="docker changes")
                 nursery.start_soon(self._observer.run, identity, name="docker events")
+                nursery.start_soon(networks.run, name="docker networks")
                 task_status.started()
         finally:
             self._engine.close()
@@ -111,6 +116,7 @@ class DockerExecutor:
         for row in await self._observer.containers(host.identity):
             if row.task_id == task_id:
                 await self._remove(Container(self._engine, self._observer, row.container_id))
+        await host.networks.leave(task_id)
         await trio.to_thread.run_sync(host.files.remove, task_id, limiter=host.disk)
 
     async def stats(self, task_ids: Sequence[str]) -> Mapping[str, TaskStats]:

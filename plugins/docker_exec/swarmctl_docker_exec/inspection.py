@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from swarmctl.plugins import ExitStatus, TaskObservation
 from swarmctl.plugins.model import ContainerStatus, PortConfig, PortStatus, parse_time
 
-from .translate import (
-    CLUSTER_LABEL,
-    DEFAULT_STOP_GRACE_NS,
-    NANOSECONDS,
-    NODE_LABEL,
-    TASK_LABEL,
-)
+from .labels import CLUSTER_LABEL, NODE_LABEL, TASK_LABEL
+from .translate import DEFAULT_STOP_GRACE_NS, NANOSECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +66,11 @@ class Inspection(NamedTuple):
         """The grace it was created with, in seconds."""
         timeout = self.body["Config"].get("StopTimeout")
         return DEFAULT_STOP_GRACE_NS // NANOSECONDS if timeout is None else int(timeout)
+
+    @property
+    def networks(self) -> frozenset[str]:
+        """The names of the networks it is on."""
+        return frozenset(self.body["NetworkSettings"].get("Networks") or ())
 
     @property
     def has_tty(self) -> bool:

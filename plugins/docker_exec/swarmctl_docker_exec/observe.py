@@ -19,7 +19,7 @@ from swarmctl.plugins import EngineUnavailable
 
 from .engine import Refused
 from .inspection import Listed
-from .translate import owner_filter
+from .labels import owner_filter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from swarmctl.plugins import ExecutorError
 
+from .endpoints import endpoints, joined, predefined
+from .labels import CLUSTER_LABEL, NODE_LABEL, TASK_LABEL
 from .level import ApiLevel, need
 from .mounts import mount_body
 
@@ -31,10 +33,7 @@ if TYPE_CHECKING:
 
 Body = dict[str, object]
 
-CLUSTER_LABEL = "swarmctl.cluster.id"
-NODE_LABEL = "swarmctl.node.id"
-TASK_LABEL = "com.docker.swarm.task.id"
-
+SEVERAL_NETWORKS = ApiLevel(1, 44)
 CPU_PERIOD_US = 100_000
 NANOSECONDS = 1_000_000_000
 DEFAULT_STOP_GRACE_NS = 10 * NANOSECONDS
@@ -87,6 +86,12 @@ def create_body(
     if spec.Healthcheck is not None:
         config["Healthcheck"] = _health(spec.Healthcheck, level)
     config["HostConfig"] = _host_config(assignment, spec, level, files)
+    places = endpoints(assignment)
+    if places:
+        # An older engine takes one network at create; the others are connected before the start.
+        first = next(iter(places))
+        at_create = places if level >= SEVERAL_NETWORKS else {first: places[first]}
+        config["NetworkingConfig"] = {"EndpointsConfig": at_create}
     return config
 
 
@@ -121,11 +126,6 @@ def labels(assignment: TaskAssignment, identity: NodeIdentity) -> dict[str, str]
         CLUSTER_LABEL: identity.cluster_id,
         NODE_LABEL: identity.node_id,
     }
-
-
-def owner_filter(identity: NodeIdentity) -> list[str]:
-    """Return the ``label`` filter that finds this node's containers and no others."""
-    return [f"{CLUSTER_LABEL}={identity.cluster_id}", f"{NODE_LABEL}={identity.node_id}"]
 
 
 def resource_env(assignment: TaskAssignment) -> Iterator[str]:
@@ -204,17 +204,9 @@ def _host_config(
 
 
 def _network_mode(assignment: TaskAssignment) -> str:
-    """The network a container is created in.
-
-    Networks that every engine has of its own (``host``, ``none``, ``bridge``) are marked by Swarm
-    with a label. Overlay attachments come here once hosts have overlays; until then such a task
-    gets the engine's default network, and the API says so when the service is created.
-    """
-    for attachment in assignment.task.NetworksAttachments[:1]:
-        network = attachment.Network.Spec
-        if network.Labels.get("com.docker.swarm.predefined") == "true":
-            return network.Name
-    return "default"
+    """The network a container is created in; without any it is the engine's default."""
+    networks = joined(assignment)
+    return predefined(assignment) or (networks[0].name if networks else "default")
 
 
 def _resources(assignment: TaskAssignment, spec: ContainerSpec) -> Body:

@@ -170,10 +170,11 @@ class PrivateEngine:
         return made
 
     def remove_all(self) -> None:
-        """Remove every container."""
+        """Remove every container and network."""
         for row in self.api("GET", "/containers/json", all=1):
             with UnixClient(self.socket) as client:
                 client.request("DELETE", f"/containers/{row['Id']}?force=1&v=1")
+        self.api("POST", "/networks/prune")
 
     def _answers(self) -> bool:
         assert self._dockerd is not None

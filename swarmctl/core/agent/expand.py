@@ -17,10 +17,11 @@ from ..model.template import TEMPLATE_DRIVER, Lookups, NoSuchTarget, expand, exp
 from .executor import ExecutorError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ..model.session import AssignedTask, Dependency
     from ..model.spec import ConfigReference, ContainerSpec, Mount, SecretReference
+    from ..model.task import HostNetwork, Task
     from .executor import NodeIdentity
 
 SECRETS_DIRECTORY = "/run/secrets"
@@ -32,12 +33,13 @@ def assignment_of(
     platform: tuple[str, str],
     secrets: Mapping[str, Dependency],
     configs: Mapping[str, Dependency],
+    networks: Mapping[str, HostNetwork],
 ) -> TaskAssignment:
     """Return what the executor gets.
 
     Args:
         platform: this node's operating system and architecture.
-        secrets, configs: what this node was given, by id.
+        secrets, configs, networks: what this node was given, by id.
 
     Raises:
         ExecutorError: a template that cannot be expanded, or data that was not given.
@@ -63,6 +65,7 @@ def assignment_of(
         log_driver=task.Spec.LogDriver or assigned.log_driver,
         cluster_id=node.cluster_id,
         ports=assigned.ports,
+        networks=tuple(_networks(task, networks)),
     )
 
 
@@ -84,6 +87,16 @@ def adoption_of(assigned: AssignedTask, node: NodeIdentity) -> TaskAssignment:
         cluster_id=node.cluster_id,
         ports=assigned.ports,
     )
+
+
+def _networks(task: Task, networks: Mapping[str, HostNetwork]) -> Iterator[HostNetwork]:
+    """Yield what this node has in a task's networks, those of the engine left out."""
+    for attachment in task.NetworksAttachments:
+        network = attachment.Network
+        if network.ID in networks:
+            yield networks[network.ID]
+        elif attachment.Addresses:
+            raise ExecutorError(f"network {network.Spec.Name} was not given to this node")
 
 
 def _fields(

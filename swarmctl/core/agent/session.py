@@ -278,6 +278,7 @@ def _joined(parts: Sequence[Assignments]) -> Assignments:
         put=tuple(task for part in parts for task in part.put),
         removed=tuple(task_id for part in parts for task_id in part.removed),
         secrets=tuple(secret for part in parts for secret in part.secrets),
+        networks=tuple(network for part in parts for network in part.networks),
         configs=tuple(config for part in parts for config in part.configs),
         dropped=tuple(item_id for part in parts for item_id in part.dropped),
     )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ..clock import Clock
     from ..model.session import AssignedTask, Assignments, Dependency
-    from ..model.task import TaskAssignment, TaskStatus
+    from ..model.task import HostNetwork, TaskAssignment, TaskStatus
     from .disk import Remembered, TaskTable
     from .executor import Executor, LogLine, LogOptions, NodeIdentity
     from .reporter import Reporter
@@ -67,6 +67,7 @@ class Worker:
         self._waiting: dict[str, Remembered] = {}
         self._secrets: dict[str, Dependency] = {}
         self._configs: dict[str, Dependency] = {}
+        self._networks: dict[str, HostNetwork] = {}
         self._nursery: trio.Nursery | None = None
         self._leaving = False
         self._emptied = trio.Event()
@@ -99,8 +100,10 @@ class Worker:
         if message.complete:
             self._secrets.clear()
             self._configs.clear()
+            self._networks.clear()
         self._secrets.update((item.id, item) for item in message.secrets)
         self._configs.update((item.id, item) for item in message.configs)
+        self._networks.update((item.id, item) for item in message.networks)
         for assigned in message.put:
             self._put(assigned)
         for task_id in message.removed:
@@ -108,6 +111,7 @@ class Worker:
         for item_id in message.dropped:
             self._secrets.pop(item_id, None)
             self._configs.pop(item_id, None)
+            self._networks.pop(item_id, None)
         if message.complete:
             listed = {assigned.task.ID for assigned in message.put}
             for task_id in self._known():
@@ -160,7 +164,12 @@ class Worker:
         """Take on a task that has not run yet; what cannot be resolved rejects it."""
         try:
             expanded = assignment_of(
-                assigned, self._identity, self.platform, self._secrets, self._configs
+                assigned,
+                self._identity,
+                self.platform,
+                self._secrets,
+                self._configs,
+                self._networks,
             )
         except ExecutorError as error:
             expanded = adoption_of(assigned, self._identity)

@@ -1,11 +1,14 @@
-"""NEW -> PENDING: services get their ports, and then their tasks may be scheduled.
+"""NEW -> PENDING: services get their ports and addresses, then their tasks may be scheduled.
 
-A service without ports is a key of its own; all others are one key, since they compete for the
-same numbers. A service is allocated when its
-endpoint is what :class:`~.ports.PortBook` would give it, so an update is just another difference;
-one that cannot be allocated keeps its tasks at NEW with the reason in ``Status.Err``, and every
-change of a service is a new chance. Addresses of networks will be a second step between the two,
-by the same rule: computed from the tables, written with the requirement that they are free.
+Everything is computed from the tables, so any leader goes on where the one before it was, and
+written with the requirement that it is still free. A service is allocated when its endpoint is what
+:class:`~.ports.PortBook` and :class:`~.addresses.AddressBook` would give it, so an update is just
+another difference; one that cannot be allocated keeps its tasks at NEW with the reason in
+``Status.Err``, and whatever is given back is a new chance.
+
+A service without ports and networks is a key of its own; all others are one key, since they compete
+for the same numbers, and with them go the networks' own subnets and the gateways of nodes that got
+a network's first task. That such a gateway is not needed any more is a key apart.
 
 A service and the tasks that waited for it are one transaction: no task becomes PENDING on the
 strength of a port that its service did not get.
@@ -13,101 +16,238 @@ strength of a port that its service did not get.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
 from ..model.base import Time
-from ..model.change import NOTHING, Decision, Exists, Kind, Ref, Transaction, Update
+from ..model.change import (
+    NOTHING,
+    Decision,
+    Exists,
+    Free,
+    Index,
+    Kind,
+    Ref,
+    Transaction,
+    Update,
+)
 from ..model.objects import ServiceRow
 from ..model.task import TaskState
+from .addresses import AddressBook, Refused, joins_networks
+from .networks import allocate_networks, is_allocated
 from .ports import PortBook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from ..ids import NewId
     from ..model.change import Requirement
-    from ..model.objects import TaskRow
+    from ..model.objects import Endpoint, NetworkRow, TaskRow
+    from ..model.task import NetworkAttachment, Task
     from ..store.view import View
+    from .policy import Allocator
 
 NAME = "allocator"
 EVERYTHING = "everything"
+GATEWAYS = "gateways"
 TASKS_MAX = 400
 """Tasks moved by one decision; it asks for the next turn at once when there are more."""
 
 PENDING_MESSAGE = "pending task scheduling"
 
 
+# --- what to look at -----------------------------------------------------------------------------
+
+
 def keys(view: View, touched: set[Ref] | None) -> Iterable[str]:
-    """Return what to allocate: one service, or all when some compete for ports (None: all)."""
+    """Return what to allocate: one service, or all when some compete for something (None: all)."""
     if touched is None:
-        return (EVERYTHING,)
+        return (EVERYTHING, GATEWAYS)
     found: dict[str, None] = {}
     for ref in touched:
-        if ref.kind is Kind.SERVICE:
-            found[_key(view.service(ref.id))] = None
-        elif ref.kind is Kind.TASK:
-            task = view.task(ref.id)
-            if task is not None and task.api.Status.State is TaskState.NEW:
-                found[_key(view.service(task.api.ServiceID))] = None
-    return (EVERYTHING,) if EVERYTHING in found else found
+        for key in _keys_of(view, ref):
+            found[key] = None
+    if EVERYTHING in found:
+        rest = (GATEWAYS,) if GATEWAYS in found else ()
+        return (EVERYTHING, *rest)
+    return found
+
+
+def _keys_of(view: View, ref: Ref) -> Iterator[str]:
+    if ref.kind is Kind.SERVICE:
+        yield _key(view.service(ref.id))
+    elif ref.kind is Kind.NETWORK:
+        row = view.network(ref.id)
+        if row is None or not is_allocated(row) or _is_anybody_waiting(view):
+            yield EVERYTHING
+    elif ref.kind is Kind.TASK:
+        task = view.task(ref.id)
+        if task is None:
+            yield from _keys_of_gone(view)
+        elif task.api.Status.State is TaskState.NEW:
+            yield _key(view.service(task.api.ServiceID))
+        elif task.api.NetworksAttachments:
+            yield from _keys_of_attached(view, task.api)
 
 
 def _key(service: ServiceRow | None) -> str:
-    """Return the key of a service; one that went may have left a port to the others."""
+    """Return the key of a service; one that went may have left something to the others."""
     if service is None:
         return EVERYTHING
-    asked = service.api.Spec.EndpointSpec
-    has_ports = (asked is not None and asked.Ports) or service.api.Endpoint.Ports
-    return EVERYTHING if has_ports else service.api.ID
+    asked, endpoint = service.api.Spec.EndpointSpec, service.api.Endpoint
+    has_ports = (asked is not None and asked.Ports) or endpoint.Ports
+    has_networks = endpoint.VirtualIPs or joins_networks(service, endpoint)
+    return EVERYTHING if has_ports or has_networks else service.api.ID
 
 
-def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:  # noqa: ARG001
-    """Return the endpoints and tasks that can be allocated now."""
-    if key != EVERYTHING:
-        service = view.service(key)
-        return NOTHING if service is None else _decide_alone(view, service, now)
-    waiting = _waiting(view.tasks_at(TaskState.NEW))
-    book = PortBook(view)
-    transactions: list[Transaction] = []
-    room = TASKS_MAX
-    wake_at: int | None = None
-    for service in sorted(view.services(), key=_seniority):
-        tasks = waiting.pop(service.api.ID, ())[:room]
-        changes, requires = _allocate(service, tasks, book, now)
-        if changes:
-            transactions.append(Transaction(changes=changes, requires=requires))
-            room -= sum(1 for change in changes if change.row.api.ID != service.api.ID)
-            if _gives_ports_back(service, changes):
-                wake_at = now  # older services may wait for them
-        if room <= 0:
-            return Decision(transactions=tuple(transactions), wake_at=now)
-    # What is left belongs to no service (plain containers on a network) or to none any more.
-    alone = waiting.get("", [])[:room]
-    transactions.extend(Transaction(changes=(_pending(task, now),)) for task in alone)
-    return Decision(transactions=tuple(transactions), wake_at=wake_at)
+def _keys_of_gone(view: View) -> Iterator[str]:
+    """Return what a task may have left behind, of which nothing is known any more."""
+    if any(row.private.gateways for row in view.networks()):
+        yield GATEWAYS
+        if _is_anybody_waiting(view):
+            yield EVERYTHING
 
 
-def _decide_alone(view: View, service: ServiceRow, now: int) -> Decision:
-    """Allocate a service that competes with nobody."""
-    new = [task for task in view.tasks_of(service.api.ID) if task.api.Status.State is TaskState.NEW]
-    tasks = _waiting(new).get(service.api.ID, [])
-    changes, requires = _allocate(service, tasks[:TASKS_MAX], PortBook(view), now)
-    if not changes:
-        return NOTHING
-    return Decision(
-        transactions=(Transaction(changes=changes, requires=requires),),
-        wake_at=now if len(tasks) > TASKS_MAX else None,
+def _keys_of_attached(view: View, task: Task) -> Iterator[str]:
+    """Return what a task with places on networks asks for by its present state."""
+    if task.Status.State > TaskState.RUNNING and _is_anybody_waiting(view):
+        yield EVERYTHING
+    if not task.NodeID:
+        return
+    for attachment in task.NetworksAttachments:
+        row = view.network(attachment.Network.ID)
+        if row is None or not row.private.vni:
+            continue
+        has_gateway = task.NodeID in row.private.gateways
+        if task.Status.State is TaskState.ASSIGNED and not has_gateway:
+            yield EVERYTHING
+        elif has_gateway and not view.is_held(Index.ON_NODE, f"{row.api.ID}/{task.NodeID}"):
+            yield GATEWAYS
+
+
+def _is_anybody_waiting(view: View) -> bool:
+    """Return whether an address that is given back could be for somebody."""
+    return any(
+        next(iter(view.ids(("task.state", state.name))), None) is not None
+        for state in (TaskState.NEW, TaskState.ASSIGNED)
     )
 
 
-def _gives_ports_back(service: ServiceRow, changes: tuple[Update, ...]) -> bool:
-    """Return whether a service has fewer ports after its changes than before."""
+# --- deciding ------------------------------------------------------------------------------------
+
+
+class Allocating:
+    """The reconciler, with the plugin that chooses among what is free."""
+
+    def __init__(self, allocator: Allocator) -> None:
+        self._allocator = allocator
+
+    def decide(self, view: View, key: str, now: int, new_id: NewId) -> Decision:
+        """Return the endpoints, networks and tasks that can be allocated now."""
+        if key == EVERYTHING:
+            return self._decide_all(view, now)
+        if key == GATEWAYS:
+            return _decide_gateways(view)
+        service = view.service(key)
+        if service is None:
+            return NOTHING
+        books = _Books(PortBook(view), AddressBook(view, self._allocator), now)
+        return _decide_alone(view, service, books)
+
+    def _decide_all(self, view: View, now: int) -> Decision:
+        transactions = [*allocate_networks(view, self._allocator)]
+        # What got its subnets just now is ready for its users once that is written.
+        books = _Books(PortBook(view), AddressBook(view, self._allocator), now)
+        books.addresses.add_gateways()
+        waiting = _waiting(view.tasks_at(TaskState.NEW))
+        room = TASKS_MAX
+        wake_at: int | None = None
+        for service in sorted(view.services(), key=_seniority):
+            work = _allocate(service, waiting.pop(service.api.ID, ()), books, room)
+            if work.changes:
+                transactions.append(work.transaction())
+                room -= work.tasks
+                if _gives_back(service, work.changes):
+                    wake_at = now  # older services may wait for it
+            if room <= 0:
+                wake_at = now
+                break
+        else:
+            # What is left belongs to no service (plain containers on a network) or to none now.
+            alone = _allocate(None, waiting.pop("", ()), books, room)
+            if alone.changes:
+                transactions.append(alone.transaction())
+        transactions += books.addresses.written()
+        return Decision(transactions=tuple(transactions), wake_at=wake_at)
+
+
+def _decide_gateways(view: View) -> Decision:
+    """Take back the gateways of nodes that run nothing on a network any more."""
+    transactions = []
+    for row in view.networks():
+        unused = [
+            node_id
+            for node_id in row.private.gateways
+            if not view.is_held(Index.ON_NODE, f"{row.api.ID}/{node_id}")
+        ]
+        if unused:
+            transactions.append(_without_gateways(row, unused))
+    return Decision(transactions=tuple(transactions))
+
+
+def _without_gateways(row: NetworkRow, unused: list[str]) -> Transaction:
+    gateways = {
+        node_id: addresses
+        for node_id, addresses in row.private.gateways.items()
+        if node_id not in unused
+    }
+    return Transaction(
+        changes=(Update(row=replace(row, private=replace(row.private, gateways=gateways))),),
+        requires=tuple(
+            Free(index=Index.ON_NODE, key=f"{row.api.ID}/{node_id}") for node_id in unused
+        ),
+    )
+
+
+class _Books(NamedTuple):
+    """Who has what, and when this is decided."""
+
+    ports: PortBook
+    addresses: AddressBook
+    now: int
+
+
+class _Work(NamedTuple):
+    """One service's changes, what they require, and how many of them are tasks."""
+
+    changes: tuple[Update, ...] = ()
+    requires: tuple[Requirement, ...] = ()
+    tasks: int = 0
+
+    def transaction(self) -> Transaction:
+        return Transaction(changes=self.changes, requires=self.requires)
+
+
+def _decide_alone(view: View, service: ServiceRow, books: _Books) -> Decision:
+    """Allocate a service that competes with nobody."""
+    new = [task for task in view.tasks_of(service.api.ID) if task.api.Status.State is TaskState.NEW]
+    work = _allocate(service, _waiting(new).get(service.api.ID, ()), books, TASKS_MAX)
+    if not work.changes:
+        return NOTHING
+    wake_at = books.now if work.tasks >= TASKS_MAX else None
+    return Decision(transactions=(work.transaction(),), wake_at=wake_at)
+
+
+def _gives_back(service: ServiceRow, changes: tuple[Update, ...]) -> bool:
+    """Return whether a service has fewer ports or addresses after its changes than before."""
     row = changes[0].row
     if not isinstance(row, ServiceRow):
         return False
-    return not set(service.api.Endpoint.Ports) <= set(row.api.Endpoint.Ports)
+    before, after = service.api.Endpoint, row.api.Endpoint
+    return not (
+        set(before.Ports) <= set(after.Ports) and set(before.VirtualIPs) <= set(after.VirtualIPs)
+    )
 
 
 def _waiting(new: Iterable[TaskRow]) -> dict[str, list[TaskRow]]:
@@ -126,21 +266,61 @@ def _seniority(service: ServiceRow) -> tuple[int, str]:
 
 
 def _allocate(
-    service: ServiceRow, tasks: Iterable[TaskRow], book: PortBook, now: int
-) -> tuple[tuple[Update, ...], tuple[Requirement, ...]]:
-    """Return one service's changes and what they require."""
-    allocation = book.allocate(service)
-    if allocation.refused:
-        explained = (_explained(task, allocation.refused) for task in tasks)
-        return tuple(update for update in explained if update is not None), ()
-    moved = tuple(_pending(task, now) for task in tasks)
-    if allocation.endpoint == service.api.Endpoint:
-        return moved, (Exists(ref=Ref(Kind.SERVICE, service.api.ID)),)
-    endpoint = Update(row=replace(service, api=replace(service.api, Endpoint=allocation.endpoint)))
-    return (endpoint, *moved), allocation.requires
+    service: ServiceRow | None, tasks: Iterable[TaskRow], books: _Books, room: int
+) -> _Work:
+    """Return what one service and its tasks get; without a service, tasks of none."""
+    if service is None:
+        return _attach(None, None, tasks, books, room)
+    ports = books.ports.allocate(service)
+    if ports.refused:
+        return _explained(tasks, ports.refused, room)
+    found = books.addresses.endpoint(service, ports.endpoint)
+    if isinstance(found, Refused):
+        return _explained(tasks, found.why, room)
+    endpoint, needs = found
+    work = _attach(service, endpoint, tasks, books, room)
+    if endpoint == service.api.Endpoint:
+        if not work.changes:
+            return work
+        exists = Exists(ref=Ref(Kind.SERVICE, service.api.ID))
+        return work._replace(requires=(exists, *work.requires))
+    update = Update(row=replace(service, api=replace(service.api, Endpoint=endpoint)))
+    requires = dict.fromkeys((*ports.requires, *needs, *work.requires))
+    return _Work((update, *work.changes), tuple(requires), work.tasks)
 
 
-def _pending(task: TaskRow, now: int) -> Update:
+def _attach(
+    service: ServiceRow | None,
+    endpoint: Endpoint | None,
+    tasks: Iterable[TaskRow],
+    books: _Books,
+    room: int,
+) -> _Work:
+    """Move tasks on that get a place on each of their networks, and tell the others why not."""
+    changes: list[Update] = []
+    requires: dict[Requirement, None] = {}
+    for task in tasks:
+        if len(changes) >= room:
+            break
+        found = books.addresses.attach(task, service, endpoint)
+        if isinstance(found, Refused):
+            changes += _told(task, found.why)
+            continue
+        requires.update(dict.fromkeys(found.requires))
+        changes.append(_pending(task, found.attachments, books.now))
+    return _Work(tuple(changes), tuple(requires), len(changes))
+
+
+def _explained(tasks: Iterable[TaskRow], why: str, room: int) -> _Work:
+    changes: list[Update] = []
+    for task in tasks:
+        if len(changes) >= room:
+            break
+        changes += _told(task, why)
+    return _Work(tuple(changes), (), len(changes))
+
+
+def _pending(task: TaskRow, attachments: tuple[NetworkAttachment, ...], now: int) -> Update:
     status = replace(
         task.api.Status,
         Timestamp=Time(now),
@@ -148,11 +328,12 @@ def _pending(task: TaskRow, now: int) -> Update:
         Message=PENDING_MESSAGE,
         Err="",
     )
-    return Update(row=replace(task, api=replace(task.api, Status=status)))
+    api = replace(task.api, Status=status, NetworksAttachments=attachments)
+    return Update(row=replace(task, api=api))
 
 
-def _explained(task: TaskRow, why: str) -> Update | None:
-    if task.api.Status.Err == why:
-        return None
-    status = replace(task.api.Status, Err=why)
-    return Update(row=replace(task, api=replace(task.api, Status=status)))
+def _told(task: TaskRow, why: str) -> Iterator[Update]:
+    """Yield what tells a task why it waits, unless it says so already."""
+    if task.api.Status.Err != why:
+        status = replace(task.api.Status, Err=why)
+        yield Update(row=replace(task, api=replace(task.api, Status=status)))

@@ -1,7 +1,7 @@
 """How stored objects look to a client: what is computed on reads is put in, secrets are left out.
 
 Every function takes the ``.api`` half of a row, never the row, so the private half cannot get out
-through here. What comes out is encoded as it is; networks are shown as they are stored.
+through here. What comes out is encoded as it is.
 Pure.
 """
 
@@ -20,7 +20,15 @@ from ..model.task import TaskState
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..model.objects import Config, ManagerStatus, Node, Secret, Service
+    from ..model.objects import (
+        Config,
+        ManagerStatus,
+        Network,
+        NetworkStatus,
+        Node,
+        Secret,
+        Service,
+    )
     from ..model.task import Task
 
 
@@ -98,6 +106,15 @@ def present_swarm(cluster: ClusterInfo, tokens: JoinTokens) -> Swarm:
     shown = present_cluster(cluster)
     fields = {name: getattr(shown, name) for name in ClusterInfo.__struct_fields__}
     return Swarm(JoinTokens=tokens, **fields)
+
+
+def present_network(network: Network, status: NetworkStatus | None) -> Network:
+    """Return a network for an answer.
+
+    Args:
+        status: how many of its addresses are in use now; None for one that gives none.
+    """
+    return replace(network, Status=status)
 
 
 def present_secret(secret: Secret, *, newest: str = "") -> Secret:

@@ -239,7 +239,8 @@ def _begins(wanted: tuple[str, ...], actual: str) -> bool:
     return actual.lower().startswith(tuple(prefix.lower() for prefix in wanted))
 
 
-def _labelled(wanted: tuple[str, ...], labels: Mapping[str, str]) -> bool:
+def labelled(wanted: tuple[str, ...], labels: Mapping[str, str]) -> bool:
+    """Return whether labels have every wanted one, given as ``key`` or ``key=value``."""
     for text in wanted:
         key, _, value = text.partition("=")
         if key not in labels or (value and labels[key] != value):
@@ -260,22 +261,22 @@ Test = Callable[[R, tuple[str, ...]], bool]
 _SERVICE_TESTS: dict[str, Test[ServiceRow]] = {
     "id": lambda row, wanted: _begins(wanted, row.api.ID),
     "name": lambda row, wanted: _begins(wanted, row.api.Spec.Name),
-    "label": lambda row, wanted: _labelled(wanted, row.api.Spec.Labels),
+    "label": lambda row, wanted: labelled(wanted, row.api.Spec.Labels),
     "mode": lambda row, wanted: service_mode(row) in wanted,
     "runtime": lambda row, wanted: (row.api.Spec.TaskTemplate.Runtime or "container") in wanted,
 }
 _NODE_TESTS: dict[str, Test[NodeRow]] = {
     "id": lambda row, wanted: _begins(wanted, row.api.ID),
     "name": lambda row, wanted: _begins(wanted, row.api.Description.Hostname),
-    "label": lambda row, wanted: _labelled(wanted, row.api.Description.Engine.Labels),
-    "node.label": lambda row, wanted: _labelled(wanted, row.api.Spec.Labels),
+    "label": lambda row, wanted: labelled(wanted, row.api.Description.Engine.Labels),
+    "node.label": lambda row, wanted: labelled(wanted, row.api.Spec.Labels),
     "membership": lambda _row, wanted: "accepted" in wanted,  # nodes are never pending here
     "role": lambda row, wanted: row.api.Spec.Role in wanted,
 }
 _TASK_TESTS: dict[str, Test[TaskRow]] = {
     "id": lambda row, wanted: _begins(wanted, row.api.ID),
     "name": lambda row, wanted: _begins(wanted, _display_name(row)),
-    "label": lambda row, wanted: _labelled(wanted, row.private.service_labels),
+    "label": lambda row, wanted: labelled(wanted, row.private.service_labels),
     "service": _any,
     "node": _any,
     "desired-state": lambda row, wanted: row.api.DesiredState.value in wanted,
@@ -286,18 +287,18 @@ _SECRET_TESTS: dict[str, Test[SecretRow]] = {
     "id": lambda row, wanted: _begins(wanted, row.api.ID),
     "name": lambda row, wanted: _begins(wanted, row.api.Spec.Name),
     "names": lambda row, wanted: row.api.Spec.Name in wanted,
-    "label": lambda row, wanted: _labelled(wanted, row.api.Spec.Labels),
+    "label": lambda row, wanted: labelled(wanted, row.api.Spec.Labels),
 }
 _CONFIG_TESTS: dict[str, Test[ConfigRow]] = {
     "id": lambda row, wanted: _begins(wanted, row.api.ID),
     "name": lambda row, wanted: _begins(wanted, row.api.Spec.Name),
     "names": lambda row, wanted: row.api.Spec.Name in wanted,
-    "label": lambda row, wanted: _labelled(wanted, row.api.Spec.Labels),
+    "label": lambda row, wanted: labelled(wanted, row.api.Spec.Labels),
 }
 _NETWORK_TESTS: dict[str, Test[NetworkRow]] = {
     "id": lambda row, wanted: any(part in row.api.Id for part in wanted),
     "name": lambda row, wanted: any(part in row.api.Name for part in wanted),
-    "label": lambda row, wanted: _labelled(wanted, row.api.Labels),
+    "label": lambda row, wanted: labelled(wanted, row.api.Labels),
     "driver": lambda row, wanted: row.api.Driver in wanted,
     "scope": lambda row, wanted: row.api.Scope in wanted,
     "type": lambda _row, wanted: "custom" in wanted,

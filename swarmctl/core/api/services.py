@@ -23,6 +23,7 @@ from ..model.change import (
     Update,
 )
 from ..model.crosscheck import (
+    check_ingress_network,
     check_ports,
     check_references,
     name_taken,
@@ -43,7 +44,7 @@ from .versions import with_due_moved
 from .write import write
 
 if TYPE_CHECKING:
-    from ..model.objects import NetworkRow, ServiceStatus
+    from ..model.objects import ServiceStatus
     from ..store.view import View
     from ..wire.http1 import Response
     from ..wire.http_server import Reply
@@ -109,7 +110,8 @@ async def create(server: ApiServer, call: Call) -> Reply:
         )
         warnings = service_warnings(spec) or None
         created = json_reply(ServiceCreated(ID=service_id, Warnings=warnings), 201)
-        return Transaction(changes=(Create(row=row),), requires=rests_on(spec)), created
+        requires = rests_on(spec, view.networks())
+        return Transaction(changes=(Create(row=row),), requires=requires), created
 
     return await write(manager, call, plan)
 
@@ -134,6 +136,7 @@ async def update(server: ApiServer, call: Call) -> Reply:
         if rollback:
             changed = _rolled_back(row, rollback, now)
             check_references(changed.api.Spec, view)  # what it used may be gone
+            _check_networks(changed.api.Spec, view)
             check_ports(changed.api.Spec, view.services(), own_id=service_id)
         else:
             spec = _fitted(_checked(asked), view, own_id=service_id)
@@ -141,7 +144,7 @@ async def update(server: ApiServer, call: Call) -> Reply:
             spec, due = with_due_moved(view, row, spec)
             changed = revision.updated(row, spec, now, registry_auth=_auth_for(call, row))
             changed = replace(changed, private=replace(changed.private, due=due))
-        requires = rests_on(changed.api.Spec, own_id=service_id)
+        requires = rests_on(changed.api.Spec, view.networks(), own_id=service_id)
         warnings = service_warnings(changed.api.Spec) or None
         updated = json_reply(ServiceUpdated(Warnings=warnings))
         return Transaction(changes=(Update(row=changed),), requires=requires), updated
@@ -180,11 +183,17 @@ def _checked(asked: ServiceSpec) -> ServiceSpec:
 
 def _fitted(spec: ServiceSpec, view: View, *, own_id: str = "") -> ServiceSpec:
     """Return the spec with networks named by id, if it fits the other objects."""
-    networks: list[NetworkRow] = list(view.rows(Kind.NETWORK))  # type: ignore[arg-type] # by kind
-    spec = resolve_networks(spec, networks)
+    spec = _check_networks(spec, view)
     check_references(spec, view)
     check_ports(spec, view.services(), own_id=own_id)
     return spec
+
+
+def _check_networks(spec: ServiceSpec, view: View) -> ServiceSpec:
+    """Return the spec with networks named by id, if they are there."""
+    networks = list(view.networks())
+    check_ingress_network(spec, networks)
+    return resolve_networks(spec, networks)
 
 
 # --- new rows ------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 Pure. A node gets every task that was ever assigned to it and still has a row: live ones to run,
 ended ones so that their containers stay until the history drops them. The agent's own reports are
-never echoed: a change of status alone sends nothing. Secrets and configs go to a node with the
-first live task that uses them and are dropped with the last.
+never echoed: a change of status alone sends nothing. Secrets, configs and networks go to a node
+with the first live task that uses them and are dropped with the last. A new task is held back until
+this node has its gateways in the task's networks, which the allocator gives it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from ..model.codec import pack
+from ..model.network import is_predefined, subnets_of
 from ..model.session import AssignedTask, Assignments, Dependency
-from ..model.task import TaskState
+from ..model.task import HostNetwork, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,11 +32,12 @@ class NodeSet(NamedTuple):
     tasks: Mapping[str, AssignedTask]
     secrets: Mapping[str, Dependency]
     configs: Mapping[str, Dependency]
+    networks: Mapping[str, HostNetwork]
 
 
-EMPTY = NodeSet({}, {}, {})
+EMPTY = NodeSet({}, {}, {}, {})
 PART_BYTES_MAX = 4 * 1024 * 1024
-_LISTS = ("put", "removed", "secrets", "configs", "dropped")
+_LISTS = ("put", "removed", "secrets", "configs", "networks", "dropped")
 
 
 def assignments_for(view: View, node_id: str) -> NodeSet:
@@ -42,13 +45,50 @@ def assignments_for(view: View, node_id: str) -> NodeSet:
     tasks: dict[str, AssignedTask] = {}
     secrets: dict[str, Dependency] = {}
     configs: dict[str, Dependency] = {}
+    networks: dict[str, HostNetwork] = {}
     for row in view.tasks_on(node_id):
-        if row.api.Status.State < TaskState.ASSIGNED:
+        state = row.api.Status.State
+        if state < TaskState.ASSIGNED:
             continue
+        if state <= TaskState.RUNNING and row.api.NetworksAttachments:
+            if is_held_back(view, row):
+                continue
+            networks.update((one.id, one) for one in _networks(view, row.api))
         tasks[row.api.ID] = _assigned(view, row)
-        if row.api.Status.State <= TaskState.RUNNING:
+        if state <= TaskState.RUNNING:
             _add_dependencies(view, row.api, secrets, configs)
-    return NodeSet(tasks, secrets, configs)
+    return NodeSet(tasks, secrets, configs, networks)
+
+
+def is_held_back(view: View, row: TaskRow) -> bool:
+    """Return whether a new task's node still lacks a gateway in one of the task's networks.
+
+    One that is to end goes out all the same: only its node can say that it has.
+    """
+    if row.api.Status.State is not TaskState.ASSIGNED or row.api.DesiredState > TaskState.RUNNING:
+        return False
+    return any(not network.gateways for network in _networks(view, row.api))
+
+
+def _networks(view: View, task: Task) -> list[HostNetwork]:
+    """Return what a task's node has in the task's networks, those of the engine left out."""
+    found: list[HostNetwork] = []
+    for attachment in task.NetworksAttachments:
+        row = view.network(attachment.Network.ID)
+        if row is not None and not is_predefined(row.api):
+            found.append(
+                HostNetwork(
+                    id=row.api.ID,
+                    name=row.api.Name,
+                    vni=row.private.vni,
+                    subnets=subnets_of(row),
+                    gateways=row.private.gateways.get(task.NodeID, ()),
+                    internal=row.api.Internal,
+                    ingress=row.api.Ingress,
+                    options=row.api.Options,
+                )
+            )
+    return found
 
 
 def diff(wanted: NodeSet, sent: NodeSet, number: int) -> Assignments | None:
@@ -66,13 +106,22 @@ def diff(wanted: NodeSet, sent: NodeSet, number: int) -> Assignments | None:
     removed = tuple(task_id for task_id in sent.tasks if task_id not in wanted.tasks)
     secrets = tuple(_new(wanted.secrets, sent.secrets))
     configs = tuple(_new(wanted.configs, sent.configs))
+    networks = tuple(
+        network
+        for network_id, network in wanted.networks.items()
+        if sent.networks.get(network_id) != network
+    )
     dropped = tuple(
         dependency_id
-        for before, now in ((sent.secrets, wanted.secrets), (sent.configs, wanted.configs))
+        for before, now in (
+            (sent.secrets, wanted.secrets),
+            (sent.configs, wanted.configs),
+            (sent.networks, wanted.networks),
+        )
         for dependency_id in before
         if dependency_id not in now
     )
-    if not (complete or put or removed or secrets or configs or dropped):
+    if not (complete or put or removed or secrets or configs or networks or dropped):
         return None
     return Assignments(
         number=number,
@@ -81,6 +130,7 @@ def diff(wanted: NodeSet, sent: NodeSet, number: int) -> Assignments | None:
         removed=removed,
         secrets=secrets,
         configs=configs,
+        networks=networks,
         dropped=dropped,
     )
 

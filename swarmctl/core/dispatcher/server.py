@@ -40,6 +40,7 @@ from ..model.session import (
     Welcome,
     decode_from_agent,
 )
+from ..model.task import TaskState
 from ..together import run_until_first
 from .assignments import EMPTY, NodeSet, assignments_for, diff, parts_of
 from .noderows import NodeRows
@@ -416,6 +417,10 @@ class Dispatcher:
                 elif node.private.manager_addr:
                     return list(self._sessions)  # every agent knows every manager
                 concerned[ref.id] = None
+        if any(ref.kind is Kind.NETWORK for ref in touched):  # a gateway may have come
+            for row in self._view.tasks_at(TaskState.ASSIGNED):
+                if row.api.NetworksAttachments:
+                    concerned[row.api.NodeID] = None
         return concerned
 
 

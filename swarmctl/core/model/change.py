@@ -34,10 +34,13 @@ class Kind(str, Enum):
 class Index(str, Enum):
     """The indexes that a requirement may ask.
 
-    Keys: INGRESS_PORT ``protocol/port`` of a service's endpoint; ADDRESS ``network id/address``;
-    SLOT ``service id/slot`` (a node id for global services) of tasks whose desired state is RUNNING
-    or below, ``service id/slot/run`` of a job's tasks that shall complete or did; ROLE the
-    certificate role of a node; WISH the role that its administrator wants it to have.
+    Keys: INGRESS_PORT ``protocol/port`` of a service's endpoint; ADDRESS ``network id/address``
+    (CIDR form) of services, live tasks and nodes' gateways; SLOT ``service id/slot`` (a node id for
+    global services) of tasks whose desired state is RUNNING or below, ``service id/slot/run`` of a
+    job's tasks that shall complete or did; ROLE the certificate role of a node; WISH the role that
+    its administrator wants it to have; VNI a network's number on the wire; SUBNET see
+    ``model/network.py``; ATTACHED the network id of tasks that are live and wanted so; ON_NODE
+    ``network id/node id`` of live tasks, wanted or not; INGRESS ``network`` of the ingress one.
     """
 
     INGRESS_PORT = "ingress-port"
@@ -45,6 +48,11 @@ class Index(str, Enum):
     SLOT = "slot"
     ROLE = "role"
     WISH = "wished-role"
+    VNI = "vni"
+    SUBNET = "subnet"
+    ATTACHED = "attached"
+    ON_NODE = "on-node"
+    INGRESS = "ingress"
 
 
 class Ref(msgspec.Struct, frozen=True, array_like=True):

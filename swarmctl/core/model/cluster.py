@@ -143,6 +143,8 @@ class ClusterPrivate(PrivateStruct, frozen=True, kw_only=True):
         retired_tokens: one-way fingerprints of tokens that were rotated away.
         unlock_key: key encryption key with autolock on, else empty.
         removed_nodes: ids that may never come back, with their certificates' expiry.
+        last_vni: the network number that was given out last; the next is looked for beyond it.
+        last_subnets: the same of subnets chosen out of the pools, by family (``ipv4``, ``ipv6``).
         spec_index: log index at which the spec last changed.
     """
 
@@ -156,4 +158,6 @@ class ClusterPrivate(PrivateStruct, frozen=True, kw_only=True):
     removed_nodes: dict[str, int] = msgspec.field(default_factory=dict)
     intermediates: str = ""
     rotation: RootRotation | None = None
+    last_vni: int = 0
+    last_subnets: dict[str, str] = msgspec.field(default_factory=dict)
     spec_index: int = 0

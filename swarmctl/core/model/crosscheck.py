@@ -23,6 +23,7 @@ from ..errors import (
     NameTaken,
 )
 from .change import Exists, Free, Index, Kind, Ref
+from .network import asked_networks, publishes_ingress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,10 +63,13 @@ def check_references(spec: ServiceSpec, tables: Tables) -> None:
             raise InvalidArgument(f"{kind}{plural} not found: {', '.join(missing)}")
 
 
-def rests_on(spec: ServiceSpec, *, own_id: str = "") -> tuple[Requirement, ...]:
+def rests_on(
+    spec: ServiceSpec, networks: Iterable[NetworkRow], *, own_id: str = ""
+) -> tuple[Requirement, ...]:
     """Return what has to hold when a service gets this spec, judged again as that is applied.
 
     Args:
+        networks: all that there are.
         own_id: the service, if it is there already.
     """
     requires: list[Requirement] = []
@@ -73,7 +77,10 @@ def rests_on(spec: ServiceSpec, *, own_id: str = "") -> tuple[Requirement, ...]:
     if container is not None:
         requires += [Exists(ref=Ref(Kind.SECRET, use.SecretID)) for use in container.Secrets]
         requires += [Exists(ref=Ref(Kind.CONFIG, use.ConfigID)) for use in container.Configs]
-    requires += [Exists(ref=Ref(Kind.NETWORK, use.Target)) for use in spec.TaskTemplate.Networks]
+    requires += [Exists(ref=Ref(Kind.NETWORK, use.Target)) for use in asked_networks(spec)]
+    if publishes_ingress(spec):
+        ingress = (row.api.ID for row in networks if row.api.Ingress)
+        requires += [Exists(ref=Ref(Kind.NETWORK, network_id)) for network_id in ingress]
     for port in _spec_ports(spec):
         if port.PublishMode == "ingress" and port.PublishedPort:
             key = f"{port.Protocol}/{port.PublishedPort}"

@@ -389,6 +389,31 @@ class NetworkSpec(ApiStruct, frozen=True, kw_only=True):
     CheckDuplicate: bool = False
 
 
+class SubnetUse(ApiStruct, frozen=True, kw_only=True):
+    """How many addresses of a subnet are in use, and how many are left to give."""
+
+    IPsInUse: U64 = printed(0)
+    DynamicIPsAvailable: U64 = printed(0)
+
+
+class IPAMStatus(ApiStruct, frozen=True, kw_only=True):
+    """The use of a network's subnets, by subnet."""
+
+    Subnets: dict[str, SubnetUse] = msgspec.field(default_factory=lambda: dict[str, SubnetUse]())
+
+
+class NetworkStatus(ApiStruct, frozen=True, kw_only=True):
+    """A network's use, in the words of Engine API 1.52.
+
+    Attributes:
+        IPAM: computed on reads, never stored.
+        Err: why it, or a node that needs it, got no addresses; ours, Docker's clients skip it.
+    """
+
+    IPAM: IPAMStatus = msgspec.field(default_factory=lambda: IPAMStatus())
+    Err: str = ""
+
+
 class Network(ApiStruct, frozen=True, kw_only=True):
     """A network as the API shows it (docker-api.md section 3.9)."""
 
@@ -408,6 +433,7 @@ class Network(ApiStruct, frozen=True, kw_only=True):
     Containers: dict[str, dict[str, str]] | None = printed(None)
     Options: dict[str, str] = msgspec.field(default_factory=lambda: dict[str, str]())
     Labels: dict[str, str] = msgspec.field(default_factory=lambda: dict[str, str]())
+    Status: NetworkStatus | None = None
 
     @property
     def ID(self) -> str:  # noqa: N802 - every other object calls it so
@@ -416,12 +442,21 @@ class Network(ApiStruct, frozen=True, kw_only=True):
 
 
 class NetworkPrivate(PrivateStruct, frozen=True, kw_only=True):
-    """What a network's row holds beyond the API; versions are not shown for networks."""
+    """What a network's row holds beyond the API; versions are not shown for networks.
+
+    Attributes:
+        spec: what its user asked for; never changes.
+        vni: its number on the wire; 0 until it has that and its subnets, which then stay.
+        gateways: its address on each node that runs tasks in it, CIDR form, one per family.
+        cursors: by subnet, the address that was given out last; the next is looked for beyond it.
+    """
 
     spec: NetworkSpec = msgspec.field(default_factory=lambda: NetworkSpec())
     version: int = 0
     updated_at: int = 0
     vni: int = 0
+    gateways: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    cursors: dict[str, str] = msgspec.field(default_factory=dict)
     spec_index: int = 0
 
 

@@ -17,7 +17,7 @@ from .rolling import START_FIRST, why_stop_first
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .objects import SecretSpec
+    from .objects import NetworkSpec, SecretSpec
     from .spec import ContainerSpec, Placement, ServiceSpec
 
 
@@ -68,10 +68,45 @@ def _network_warnings(spec: ServiceSpec) -> Iterator[str]:
         )
     networks = spec.TaskTemplate.Networks or spec.Networks
     if networks:
-        names = ", ".join(network.Target for network in networks)
-        yield f"tasks are not yet attached to networks ({names})"
+        yield (
+            "tasks reach each other, by address and by name, only on the same node: networks are "
+            "not yet joined across nodes"
+        )
         if endpoint is None or endpoint.Mode != "dnsrr":
-            yield "the service gets no virtual IP yet"
+            yield "the service's virtual IPs are reserved but not yet answered"
+    if any(network.Aliases for network in spec.Networks) and not spec.TaskTemplate.Networks:
+        yield "aliases of Spec.Networks are not set; those of Spec.TaskTemplate.Networks are"
+    for network in networks:
+        if network.DriverOpts:
+            yield f"driver options of network {network.Target} have no effect"
+
+
+def check_network_available(spec: NetworkSpec) -> None:
+    """Check that this release can make such a network.
+
+    Raises:
+        Unimplemented: what it cannot do.
+    """
+    if spec.ConfigOnly or (spec.ConfigFrom is not None and spec.ConfigFrom.Network):
+        raise Unimplemented("networks made from the configuration of another are not supported")
+    configs = (spec.IPAM.Config or ()) if spec.IPAM is not None else ()
+    subnets = [config.Subnet for config in configs]
+    if len(subnets) > len({":" in subnet for subnet in subnets}):
+        raise Unimplemented(
+            "a network has one subnet of each address family; give it one that is large enough"
+        )
+    if "encrypted" in spec.Options:
+        raise Unimplemented(
+            "encrypted networks are not available in this release: their traffic would not be "
+            "encrypted"
+        )
+
+
+def network_warnings(spec: NetworkSpec) -> Iterator[str]:
+    """Yield a sentence for each thing a new network asks for that is not done yet."""
+    yield "the network is not yet joined across nodes: tasks reach each other on the same node"
+    if spec.Attachable:
+        yield "plain containers cannot join it yet, though it is attachable"
 
 
 def _update_warnings(spec: ServiceSpec) -> Iterator[str]:

@@ -135,3 +135,9 @@ class NetworkCreated(ApiStruct, frozen=True, kw_only=True):
 
     Id: str = printed("")
     Warning: str = printed("")
+
+
+class NetworksPruned(ApiStruct, frozen=True, kw_only=True):
+    """Answer of ``POST /networks/prune``: the names of what was removed."""
+
+    NetworksDeleted: tuple[str, ...] | None = printed(None)

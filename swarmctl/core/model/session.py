@@ -16,7 +16,7 @@ from .base import Driver, PrivateStruct
 from .codec import unpack
 from .objects import NodeDescription
 from .spec import PortConfig
-from .task import Task, TaskStatus
+from .task import HostNetwork, Task, TaskStatus
 
 SESSION_METHOD = "session"
 
@@ -158,7 +158,8 @@ class Assignments(PrivateStruct, frozen=True, kw_only=True, tag="assignments"):
         put: tasks to take on, or whose desired state or spec changed.
         removed: tasks to stop, remove and forget.
         secrets, configs: data that tasks in ``put`` need and this node was not sent yet.
-        dropped: ids of secrets and configs that no task of this node uses any more.
+        networks: what this node has in the networks of tasks in ``put``, new or changed.
+        dropped: ids of secrets, configs and networks that no task of this node uses any more.
     """
 
     number: int
@@ -168,6 +169,7 @@ class Assignments(PrivateStruct, frozen=True, kw_only=True, tag="assignments"):
     removed: tuple[str, ...] = ()
     secrets: tuple[Dependency, ...] = ()
     configs: tuple[Dependency, ...] = ()
+    networks: tuple[HostNetwork, ...] = ()
     dropped: tuple[str, ...] = ()
 
 

@@ -230,6 +230,26 @@ class SecretFile(PrivateStruct, frozen=True, kw_only=True):
     data: bytes = b""
 
 
+class HostNetwork(PrivateStruct, frozen=True, kw_only=True):
+    """What a node needs of a network that a task of its joins.
+
+    Attributes:
+        vni: the network's number on the wire.
+        subnets: one of each family.
+        gateways: this node's own address in each subnet, CIDR form; its bridge has them.
+        internal: nothing beyond the network is reached from it.
+    """
+
+    id: str
+    name: str
+    vni: int = 0
+    subnets: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+    internal: bool = False
+    ingress: bool = False
+    options: dict[str, str] = msgspec.field(default_factory=dict)
+
+
 class TaskAssignment(PrivateStruct, frozen=True, kw_only=True):
     """Everything an executor needs to run one task. Templates in the spec are expanded already.
 
@@ -239,6 +259,8 @@ class TaskAssignment(PrivateStruct, frozen=True, kw_only=True):
         registry_auth: value for ``X-Registry-Auth``, else ""; secret, never written to disk.
         secrets, configs: files to show inside the task; secret, kept in memory only.
         ports: the service's published ports as allocated; an executor binds the host-mode ones.
+        networks: those that the task joins, by what this node has in them; ``NetworksAttachments``
+            has the task's own addresses. Empty for a task that is adopted.
         cluster_id: whose task it is.
     """
 
@@ -249,6 +271,7 @@ class TaskAssignment(PrivateStruct, frozen=True, kw_only=True):
     secrets: tuple[SecretFile, ...] = ()
     configs: tuple[SecretFile, ...] = ()
     ports: tuple[PortConfig, ...] = ()
+    networks: tuple[HostNetwork, ...] = ()
     log_driver: Driver | None = None
     cluster_id: str = ""
 

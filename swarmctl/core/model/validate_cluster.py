@@ -19,7 +19,7 @@ from .validate import check_object_name
 if TYPE_CHECKING:
     from .base import Driver
     from .cluster import SwarmSpec
-    from .objects import ConfigSpec, IPAMConfig, NetworkSpec, NodeSpec, SecretSpec
+    from .objects import IPAM, ConfigSpec, IPAMConfig, NetworkSpec, NodeSpec, SecretSpec
     from .request import InitRequest
 
 MAX_SECRET_BYTES = 500 * 1024
@@ -204,8 +204,36 @@ def check_network_spec(spec: NetworkSpec) -> None:
         raise PermissionDenied(f"label {PREDEFINED_LABEL} is for predefined networks only")
     if spec.Ingress and spec.Attachable:
         raise InvalidArgument("ingress network cannot be attachable")
-    for config in (spec.IPAM.Config or ()) if spec.IPAM is not None else ():
+    if spec.EnableIPv4 is False and not spec.EnableIPv6:
+        raise InvalidArgument("IPv4 or IPv6 must be enabled")
+    if spec.IPAM is not None:
+        _check_ipam(spec, spec.IPAM)
+
+
+def _check_ipam(spec: NetworkSpec, ipam: IPAM) -> None:
+    if ipam.Driver not in ("", "default"):
+        raise InvalidArgument(
+            f"ipam driver {ipam.Driver!r} is not available; addresses are swarmctl's to give "
+            "(driver default)"
+        )
+    checked: list[_Subnet] = []
+    for config in ipam.Config or ():
         _check_addresses(config)
+        subnet = ipaddress.ip_network(config.Subnet, strict=False)
+        if subnet.version == 6 and not spec.EnableIPv6:
+            raise InvalidArgument(
+                f"ipam configuration: subnet {config.Subnet} is IPv6, which is not enabled (--ipv6)"
+            )
+        if subnet.version == 4 and spec.EnableIPv4 is False:
+            raise InvalidArgument(
+                f"ipam configuration: subnet {config.Subnet} is IPv4, which is not enabled"
+            )
+        for other in checked:
+            if other.overlaps(subnet):
+                raise InvalidArgument(
+                    f"ipam configuration: subnet {config.Subnet} overlaps with {other}"
+                )
+        checked.append(subnet)
 
 
 def _check_addresses(config: IPAMConfig) -> None:
@@ -228,6 +256,15 @@ def _check_addresses(config: IPAMConfig) -> None:
             raise InvalidArgument(
                 f"ipam configuration: subnet {config.Subnet} does not contain gateway "
                 f"{config.Gateway}"
+            )
+    for name, text in config.AuxiliaryAddresses.items():
+        reserved = _subnet(
+            text, f"ipam configuration: invalid aux address {name}={text}", InvalidArgument
+        )
+        if reserved.prefixlen != reserved.max_prefixlen or not _is_inside(reserved, subnet):
+            raise InvalidArgument(
+                f"ipam configuration: subnet {config.Subnet} does not contain aux address "
+                f"{name}={text}"
             )
 
 

@@ -33,8 +33,13 @@ from msgspec.structs import replace
 
 from ..errors import SwarmError
 from ..model.base import Time
-from ..model.change import Kind, Ref
-from ..model.crosscheck import check_ports, check_references, rests_on
+from ..model.crosscheck import (
+    check_ingress_network,
+    check_ports,
+    check_references,
+    resolve_networks,
+    rests_on,
+)
 from ..model.dirty import is_dirty
 from ..model.objects import RolloutRecord, UpdateStatus
 from ..model.revision import given_up
@@ -304,7 +309,8 @@ def _stopped(
         obstacle = _why_no_way_back(service, view)
         if previous is not None and not obstacle:
             row = given_up(service, now, f"update rolled back {reason}")
-            return Rollout(row=row, requires=rests_on(previous, own_id=service.api.ID))
+            requires = rests_on(previous, view.networks(), own_id=service.api.ID)
+            return Rollout(row=row, requires=requires)
         message += f"; it cannot be rolled back: {obstacle}"
     status = replace(status, State=ROLLBACK_PAUSED if back else PAUSED, Message=message)
     row = replace(service, api=replace(service.api, UpdateStatus=status))
@@ -316,10 +322,10 @@ def _why_no_way_back(service: ServiceRow, view: View) -> str:
     previous = service.api.PreviousSpec
     if previous is None:
         return "the service does not have a previous spec"
-    for use in previous.TaskTemplate.Networks:
-        if view.row(Ref(Kind.NETWORK, use.Target)) is None:
-            return f"network {use.Target} not found"
+    networks = list(view.networks())
     try:
+        check_ingress_network(previous, networks)
+        resolve_networks(previous, networks)
         check_references(previous, view)
         check_ports(previous, view.services(), own_id=service.api.ID)
     except SwarmError as error:

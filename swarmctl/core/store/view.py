@@ -13,6 +13,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from ..model.change import Index, Kind, Ref
+from ..model.network import (
+    INGRESS_KEY,
+    INGRESS_USERS,
+    asked_networks,
+    publishes_ingress,
+    subnet_keys,
+    subnets_of,
+)
 from ..model.objects import (
     ClusterRow,
     ConfigRow,
@@ -27,6 +35,8 @@ from ..model.task import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from ..model.task import Task
 
 KIND_OF: dict[type[object], Kind] = {
     ClusterRow: Kind.CLUSTER,
@@ -91,10 +101,12 @@ def _service_keys(row: ServiceRow) -> Iterator[Key]:
             yield ("ref", Kind.SECRET, secret.SecretID)
         for config in container.Configs:
             yield ("ref", Kind.CONFIG, config.ConfigID)
-    for network in spec.TaskTemplate.Networks or spec.Networks:
+    for network in asked_networks(spec):
         yield ("ref", Kind.NETWORK, network.Target)
     if spec.Mode.Global is not None or spec.Mode.GlobalJob is not None:
         yield _ON_EVERY_NODE
+    if publishes_ingress(spec):
+        yield ("ref", INGRESS_USERS.kind, INGRESS_USERS.id)
 
 
 def _task_keys(row: TaskRow) -> Iterator[Key]:
@@ -112,10 +124,35 @@ def _task_keys(row: TaskRow) -> Iterator[Key]:
             yield (Index.SLOT, f"{task.ServiceID}/{place}")
     if task.NodeID:
         yield ("task.node", task.NodeID)
-    if task.Status.State <= TaskState.RUNNING:
-        for attachment in task.NetworksAttachments:
-            for address in attachment.Addresses:
-                yield (Index.ADDRESS, f"{attachment.Network.ID}/{address}")
+    if task.NetworksAttachments and task.Status.State <= TaskState.RUNNING:
+        yield from _attachment_keys(task)
+
+
+def _attachment_keys(task: Task) -> Iterator[Key]:
+    """Return the keys of a live task's places on networks."""
+    for attachment in task.NetworksAttachments:
+        network_id = attachment.Network.ID
+        yield ("network.task", network_id)
+        if task.DesiredState <= TaskState.RUNNING:
+            yield (Index.ATTACHED, network_id)
+        if task.NodeID:
+            yield (Index.ON_NODE, f"{network_id}/{task.NodeID}")
+        for address in attachment.Addresses:
+            yield (Index.ADDRESS, f"{network_id}/{address}")
+
+
+def _network_keys(row: NetworkRow) -> Iterator[Key]:
+    if row.api.Ingress:
+        yield (Index.INGRESS, INGRESS_KEY)
+    if not row.private.vni:
+        return
+    yield (Index.VNI, str(row.private.vni))
+    for subnet in subnets_of(row):
+        for key in subnet_keys(subnet):
+            yield (Index.SUBNET, key)
+    for addresses in row.private.gateways.values():
+        for address in addresses:
+            yield (Index.ADDRESS, f"{row.api.ID}/{address}")
 
 
 def keys_of(row: Row) -> list[Key]:
@@ -128,6 +165,8 @@ def keys_of(row: Row) -> list[Key]:
         keys.extend(_service_keys(row))
     elif isinstance(row, TaskRow):
         keys.extend(_task_keys(row))
+    elif isinstance(row, NetworkRow):
+        keys.extend(_network_keys(row))
     elif isinstance(row, NodeRow):
         keys.append((Index.ROLE, row.private.role))
         keys.append((Index.WISH, row.api.Spec.Role))
@@ -200,6 +239,9 @@ class View:
         found = (self.service(service_id) for service_id in self.ids(_ON_EVERY_NODE))
         return [row for row in found if row is not None]
 
+    def networks(self) -> Iterable[NetworkRow]:
+        return cast("Iterable[NetworkRow]", self.rows(Kind.NETWORK))
+
     # by index
 
     def by_name(self, kind: Kind, name: str) -> Row | None:
@@ -231,9 +273,17 @@ class View:
         """Return every task whose observed state is ``state``."""
         return self._tasks_by(("task.state", state.name))
 
+    def tasks_attached(self, network_id: str) -> list[TaskRow]:
+        """Return every live task with a place on a network."""
+        return self._tasks_by(("network.task", network_id))
+
     def holders(self, index: Index, key: str) -> tuple[str, ...]:
         """Return the ids that hold a key of one of the public indexes."""
         return tuple(self.ids((index, key)))
+
+    def is_held(self, index: Index, key: str) -> bool:
+        """Return whether anybody holds a key of one of the public indexes."""
+        return next(iter(self.ids((index, key))), None) is not None
 
     def referrers(self, ref: Ref) -> tuple[str, ...]:
         """Return the ids of the services that refer to a secret, config or network."""

@@ -41,7 +41,7 @@ def _given(container: ContainerSpec, **data: bytes | Dependency) -> TaskAssignme
     spec = TaskSpec(ContainerSpec=container)
     task = Task(ID="t1", ServiceID="s1", Slot=3, NodeID="n1", Spec=spec)
     assigned = AssignedTask(task=task, service_name="web", service_labels={"tier": "gold"})
-    return assignment_of(assigned, NODE, PLATFORM, held, held)
+    return assignment_of(assigned, NODE, PLATFORM, held, held, {})
 
 
 def _expanded(text: str | bytes, container: ContainerSpec | None = None, **data: bytes) -> bytes:

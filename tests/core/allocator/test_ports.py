@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from swarmctl.core.allocator.decide import keys
-from swarmctl.core.model.change import Create, Kind, Ref, Update
-from swarmctl.core.model.objects import EndpointVirtualIP, Service, ServiceRow, TaskRow
+from swarmctl.core.model.change import Create, Kind, Ref
+from swarmctl.core.model.objects import Service, ServiceRow, TaskRow
 from swarmctl.core.model.spec import EndpointSpec, PortConfig
 from swarmctl.core.model.task import Task, TaskState
+from tests.core.allocator.joined import add_network, on_networks, vips
 from tests.core.pipeline.world import World, spec
 
 
@@ -226,15 +226,15 @@ def test_a_task_without_a_service_needs_no_ports() -> None:
 def test_addresses_are_left_alone() -> None:
     """Allocating ports keeps what else the endpoint holds."""
     world = World()
-    row = world.service("web", spec())
-    vip = EndpointVirtualIP(NetworkID="net", Addr="10.0.0.5/24")
-    endpoint = replace(row.api.Endpoint, VirtualIPs=(vip,))
-    world.write(Update(row=replace(row, api=replace(row.api, Endpoint=endpoint))))
-    world.update("web", spec(ports=(port(80, 80),)))
+    add_network(world)
     world.settle()
-    after = world.view.service("web")
-    assert after is not None
-    assert after.api.Endpoint.VirtualIPs == endpoint.VirtualIPs
+    world.service("web", on_networks("web", "net"))
+    world.settle()
+    before = vips(world)
+    assert before
+    world.update("web", on_networks("web", "net", ports=(port(80, 80),)))
+    world.settle()
+    assert (published(world), vips(world)) == ([80], before)
 
 
 PORTS = st.lists(

@@ -60,6 +60,10 @@ def test_a_plain_service_has_no_warnings() -> None:
 
 HOST_PORT = {"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"}
 HELD = "host-mode port 8080 can be held by one task only"
+NETWORK_WARNING = (
+    "tasks reach each other, by address and by name, only on the same node: networks are not yet "
+    "joined across nodes"
+)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +90,24 @@ HELD = "host-mode port 8080 can be held by one task only"
         (
             {"TaskTemplate.Networks": [{"Target": "a"}, {"Target": "b"}]},
             [
-                "tasks are not yet attached to networks (a, b)",
-                "the service gets no virtual IP yet",
+                NETWORK_WARNING,
+                "the service's virtual IPs are reserved but not yet answered",
             ],
         ),
         (
             {"Networks": [{"Target": "a"}], "EndpointSpec": {"Mode": "dnsrr"}},
-            ["tasks are not yet attached to networks (a)"],
+            [NETWORK_WARNING],
+        ),
+        (
+            {
+                "Networks": [{"Target": "a", "Aliases": ["x"], "DriverOpts": {"k": "v"}}],
+                "EndpointSpec": {"Mode": "dnsrr"},
+            },
+            [
+                NETWORK_WARNING,
+                "aliases of Spec.Networks are not set; those of Spec.TaskTemplate.Networks are",
+                "driver options of network a have no effect",
+            ],
         ),
         ({"UpdateConfig": {"Parallelism": 3, "Delay": 5, "FailureAction": "pause"}}, []),
         ({"UpdateConfig": {"Parallelism": 0, "Monitor": 5000000000}}, []),

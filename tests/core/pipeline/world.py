@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from swarmctl.core.dispatcher.assignments import is_held_back
 from swarmctl.core.manager.pipeline import reconcilers
 from swarmctl.core.model import revision
 from swarmctl.core.model.base import SECOND, Platform, Time
@@ -63,6 +64,7 @@ from swarmctl.core.model.spec import (
 from swarmctl.core.model.task import TaskState, TaskStatus
 from swarmctl.core.store.store import Store, lay
 from swarmctl.plugins.spread import SpreadScheduler
+from swarmctl.plugins.subnets import SubnetAllocator
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -94,7 +96,7 @@ class World:
 
     def lead(self) -> None:
         """Become a fresh leader: new reconcilers that have everything before them."""
-        self.reconcilers = reconcilers(SpreadScheduler())
+        self.reconcilers = reconcilers(SpreadScheduler(), SubnetAllocator())
         self._touched: dict[str, set[Ref] | None] = {one.name: None for one in self.reconcilers}
         self._wake: dict[tuple[str, str], int] = {}
 
@@ -115,7 +117,9 @@ class World:
 
     def decide(self, name: str, key: str) -> tuple[Transaction, ...]:
         """Ask a fresh reconciler, without doing what it says."""
-        (one,) = (one for one in reconcilers(SpreadScheduler()) if one.name == name)
+        (one,) = (
+            one for one in reconcilers(SpreadScheduler(), SubnetAllocator()) if one.name == name
+        )
         view = self.store.view
         one.keys(view, None)
         return one.decide(view.overlay(), key, self.now, self.new_id).transactions
@@ -123,7 +127,7 @@ class World:
     def wishes(self) -> list[Transaction]:
         """Return what fresh reconcilers want of the present tables, each on its own."""
         wanted: list[Transaction] = []
-        for one in reconcilers(SpreadScheduler()):
+        for one in reconcilers(SpreadScheduler(), SubnetAllocator()):
             for key in one.keys(self.store.view, None):
                 view = self.store.view.overlay()
                 wanted += one.decide(view, key, self.now, self.new_id).transactions
@@ -190,7 +194,7 @@ class World:
 
     def _next(self, task: TaskRow) -> TaskStatus | None:
         state, wanted = task.api.Status.State, task.api.DesiredState
-        if not TaskState.ASSIGNED <= state <= TaskState.RUNNING:
+        if not TaskState.ASSIGNED <= state <= TaskState.RUNNING or is_held_back(self.view, task):
             return None
         if wanted >= TaskState.SHUTDOWN:
             return self._status(TaskState.SHUTDOWN, "shutdown")

@@ -1,0 +1,197 @@
+"""The Protocol of an allocator: which of the free subnets and addresses to give next.
+
+An :class:`Allocator` chooses and no more. What is free comes from the tables, what it chose is
+checked, written and accounted for by :mod:`.networks` and :mod:`.addresses`; so no choice of its
+can give anything twice. It is pure: the same question always gets the same answer, on whichever
+leader, and it keeps nothing from one question to the next.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from bisect import bisect_right
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ..model.change import Index
+from ..model.network import Subnet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..model.objects import IPAMConfig, Network
+    from ..store.view import View
+
+__all__ = ["AddressSpace", "AddressUser", "Allocator", "Subnet", "SubnetWish", "Taken"]
+
+
+class Taken:
+    """Stretches of addresses, of one family, that a new subnet must not touch."""
+
+    def __init__(self, stretches: Iterable[tuple[int, int]]) -> None:
+        """``stretches``: first and last address of each; they may overlap."""
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+        for first, last in sorted(stretches):
+            if self._lasts and first <= self._lasts[-1] + 1:
+                self._lasts[-1] = max(self._lasts[-1], last)
+            else:
+                self._firsts.append(first)
+                self._lasts.append(last)
+
+    def blocker(self, first: int, last: int) -> int | None:
+        """Return the last address of what keeps ``first`` to ``last`` from being free, or None."""
+        at = bisect_right(self._firsts, last) - 1
+        if at >= 0 and self._lasts[at] >= first:
+            return self._lasts[at]
+        return None
+
+
+class SubnetWish(NamedTuple):
+    """A subnet to choose.
+
+    Attributes:
+        network: the network that it is for.
+        pools: what to choose from, in order of preference; all of one family.
+        prefixlen: the size of the subnet.
+        after: the subnet that was chosen last out of these pools, so that one that was given back
+            is not chosen again at once; None for none.
+        taken: what others have.
+    """
+
+    network: Network
+    pools: tuple[Subnet, ...]
+    prefixlen: int
+    after: Subnet | None
+    taken: Taken
+
+
+class AddressUser(NamedTuple):
+    """Who gets an address.
+
+    Attributes:
+        kind: ``task``, ``service`` (its virtual IP) or ``gateway`` (of a node's bridge).
+        id: the task's, service's or node's.
+        service_name: of tasks and services, else "".
+        slot: a task's, else 0.
+    """
+
+    kind: str
+    id: str
+    service_name: str = ""
+    slot: int = 0
+
+
+class AddressSpace:
+    """One subnet of a network: what can be given out of it, and what is free.
+
+    Addresses are numbers, as ``int(ipaddress.ip_address(...))`` gives them.
+
+    Attributes:
+        network: whose subnet it is.
+        subnet: the subnet.
+        first, last: the ends of what may be given; an ``--ip-range`` narrows them.
+        cursor: the number that was given last; outside of first to last when none was.
+    """
+
+    def __init__(self, view: View, network: Network, config: IPAMConfig, cursor: str) -> None:
+        self._view = view
+        self._key = f"{network.ID}/"
+        self._given: dict[int, int] = {}  # to where the cursor was before
+        self.network = network
+        self.subnet: Subnet = ipaddress.ip_network(config.Subnet)
+        self._suffix = f"/{self.subnet.prefixlen}"
+        self.first, self.last = bounds(config)
+        self._reserved = {
+            int(ipaddress.ip_address(text))
+            for text in (config.Gateway, *config.AuxiliaryAddresses.values())
+            if text
+        }
+        self._gateway = int(ipaddress.ip_address(config.Gateway)) if config.Gateway else 0
+        self.cursor = int(ipaddress.ip_address(cursor)) if cursor else self.first - 1
+
+    @property
+    def is_ipv6(self) -> bool:
+        return self.subnet.version == 6
+
+    def text(self, number: int) -> str:
+        """Return an address in CIDR form."""
+        return self.bare(number) + self._suffix
+
+    def bare(self, number: int) -> str:
+        """Return an address as text."""
+        if self.is_ipv6:
+            return str(ipaddress.IPv6Address(number))
+        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+
+    def is_free(self, number: int) -> bool:
+        """Return whether nobody has an address and it may be given."""
+        if not self.first <= number <= self.last:
+            return False
+        if number in self._given or number in self._reserved:
+            return False
+        return not self._view.is_held(Index.ADDRESS, self._key + self.text(number))
+
+    def size(self) -> int:
+        """Return how many addresses may be given when all are free."""
+        reserved = sum(self.first <= number <= self.last for number in self._reserved)
+        return max(0, self.last - self.first + 1 - reserved)
+
+    def own_gateway(self) -> int | None:
+        """Return the address that the network calls its gateway, if no node has it."""
+        if not self._gateway or self._gateway in self._given:
+            return None
+        is_held = self._view.is_held(Index.ADDRESS, self._key + self.text(self._gateway))
+        return None if is_held else self._gateway
+
+    def key(self, number: int) -> str:
+        """Return the key that its user holds under the ADDRESS index."""
+        return self._key + self.text(number)
+
+    # --- for who hands out what was chosen ---
+
+    def take(self, number: int) -> None:
+        """Note that an address was given; the next is looked for beyond it."""
+        self._given[number] = self.cursor
+        if number != self._gateway:
+            self.cursor = number
+
+    def give_back(self, number: int) -> None:
+        """Note that an address was not needed after all: it was as if never given."""
+        before = self._given.pop(number, self.cursor)
+        if self.cursor == number:
+            self.cursor = before
+
+
+def bounds(config: IPAMConfig) -> tuple[int, int]:
+    """Return the first and last number that may be given out of a subnet."""
+    subnet: Subnet = ipaddress.ip_network(config.Subnet)
+    first, last = int(subnet.network_address), int(subnet.broadcast_address)
+    if subnet.version == 6:
+        first += subnet.prefixlen < subnet.max_prefixlen  # the address of every router
+    elif subnet.prefixlen <= 30:
+        first, last = first + 1, last - 1
+    if config.IPRange:
+        room: Subnet = ipaddress.ip_network(config.IPRange, strict=False)
+        first = max(first, int(room.network_address))
+        last = min(last, int(room.broadcast_address))
+    return first, last
+
+
+class Allocator(Protocol):
+    """Chooses subnets and addresses; what ``swarmctl_allocator`` returns.
+
+    Its answers are checked: one that is not free or not among what was offered counts as none, and
+    the tasks that waited for it say so.
+    """
+
+    def subnet(self, wish: SubnetWish, /) -> Subnet | None:
+        """Return a free subnet out of the pools, or None when there is none."""
+        ...
+
+    def address(self, space: AddressSpace, user: AddressUser, /) -> int | None:
+        """Return a free address of the space, or None when there is none.
+
+        Asked some hundred times in one decision, so it should look at few addresses: what was given
+        back long ago lies ahead of the cursor.
+        """
+        ...

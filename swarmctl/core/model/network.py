@@ -1,0 +1,149 @@
+"""What everybody has to know of networks: which are ours, who uses them, and when subnets overlap.
+
+A swarm has three kinds: overlays that users make, the one ``ingress`` overlay that published ports
+go through, and the two networks that every engine has of its own (``bridge``, ``host``), which are
+only named here so that services can ask for them; nothing is allocated for those.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from ..errors import InvalidArgument
+from .change import Free, Index, Kind, Ref
+from .objects import (
+    IPAM,
+    ConfigFrom,
+    Network,
+    NetworkPrivate,
+    NetworkRow,
+    NetworkSpec,
+    NetworkStatus,
+)
+from .validate_cluster import PREDEFINED_LABEL
+
+if TYPE_CHECKING:
+    from .change import Requirement
+    from .spec import NetworkAttachmentConfig, ServiceSpec
+
+Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+OVERLAY = "overlay"
+DRIVERS = (OVERLAY,)
+VNI_OPTION = "com.docker.network.driver.overlay.vxlanid_list"
+FIRST_VNI = 4096
+LAST_VNI = 2**24 - 1
+INGRESS_USERS = Ref(Kind.NETWORK, "ingress")
+"""Services that publish a port through the ingress network refer to this, whatever its id is."""
+INGRESS_KEY = "network"
+"""What the ingress network holds under the INGRESS index, so that there are never two."""
+
+
+def publishes_ingress(spec: ServiceSpec) -> bool:
+    """Return whether a service publishes a port on every node."""
+    ports = spec.EndpointSpec.Ports if spec.EndpointSpec is not None else ()
+    return any(port.PublishMode in ("", "ingress") for port in ports)
+
+
+def asked_networks(spec: ServiceSpec) -> tuple[NetworkAttachmentConfig, ...]:
+    """Return the networks that a service's tasks join, but for ingress."""
+    return spec.TaskTemplate.Networks or spec.Networks
+
+
+def is_predefined(network: Network) -> bool:
+    """Return whether a network is one that every engine has of its own."""
+    return network.Labels.get(PREDEFINED_LABEL) == "true"
+
+
+def problem_of(row: NetworkRow) -> str:
+    """Return why a network, or a node that needs it, got no addresses; "" for no such trouble."""
+    return row.api.Status.Err if row.api.Status is not None else ""
+
+
+def with_problem(row: NetworkRow, problem: str) -> NetworkRow:
+    """Return the row of a network that says so."""
+    status = NetworkStatus(Err=problem) if problem else None
+    return replace(row, api=replace(row.api, Status=status))
+
+
+def make_network(network_id: str, spec: NetworkSpec) -> NetworkRow:
+    """Return the row of a new network; the allocator gives it addresses."""
+    ipam = spec.IPAM or IPAM()
+    network = Network(
+        Name=spec.Name,
+        Id=network_id,
+        Scope="swarm",
+        Driver=spec.Driver or OVERLAY,
+        EnableIPv4=spec.EnableIPv4 is not False,
+        EnableIPv6=bool(spec.EnableIPv6),
+        IPAM=replace(ipam, Driver=ipam.Driver or "default"),
+        Internal=spec.Internal,
+        Attachable=spec.Attachable,
+        Ingress=spec.Ingress,
+        ConfigFrom=spec.ConfigFrom or ConfigFrom(),
+        Options=spec.Options,
+        Labels=spec.Labels,
+    )
+    return NetworkRow(api=network, private=NetworkPrivate(spec=spec))
+
+
+def first_networks(ingress_id: str, bridge_id: str, host_id: str) -> tuple[NetworkRow, ...]:
+    """Return the networks that a swarm begins with."""
+    predefined = {PREDEFINED_LABEL: "true"}
+    return (
+        make_network(ingress_id, NetworkSpec(Name="ingress", Driver=OVERLAY, Ingress=True)),
+        make_network(bridge_id, NetworkSpec(Name="bridge", Driver="bridge", Labels=predefined)),
+        make_network(host_id, NetworkSpec(Name="host", Driver="host", Labels=predefined)),
+    )
+
+
+def check_vni_option(options: dict[str, str]) -> None:
+    """Check the number on the wire that a network asks for, if it does.
+
+    Raises:
+        InvalidArgument: it is no single number of 24 bits.
+    """
+    text = options.get(VNI_OPTION)
+    if text is None:
+        return
+    if not text.isdecimal() or not 0 < int(text) <= LAST_VNI:
+        raise InvalidArgument(
+            f"option {VNI_OPTION}={text}: a network has one number, from 1 to {LAST_VNI}"
+        )
+
+
+# --- subnets that overlap ------------------------------------------------------------------------
+# Two subnets overlap when one is the other or lies inside it. An allocated network holds, under
+# SUBNET, "is S" for its subnet S and "in A" for S and everything that S lies in. So whoever wants Q
+# needs "in Q" free (nothing of Q is taken) and "is A" free for every A that Q lies in.
+
+
+def subnets_of(row: NetworkRow) -> tuple[str, ...]:
+    """Return a network's subnets once it has them."""
+    if not row.private.vni:
+        return ()
+    return tuple(config.Subnet for config in row.api.IPAM.Config or ())
+
+
+@lru_cache(maxsize=4096)
+def subnet_keys(subnet: str) -> tuple[str, ...]:
+    """Return the SUBNET keys that a network with this subnet holds."""
+    return (f"is {subnet}", f"in {subnet}", *(f"in {outer}" for outer in _outer(subnet)))
+
+
+def untaken(subnet: str, holder: str) -> tuple[Requirement, ...]:
+    """Return what makes sure that no other network has a part of this subnet."""
+    keys = (f"in {subnet}", *(f"is {outer}" for outer in _outer(subnet)))
+    return tuple(Free(index=Index.SUBNET, key=key, holder=holder) for key in keys)
+
+
+def _outer(subnet: str) -> list[str]:
+    try:
+        network: Subnet = ipaddress.ip_network(subnet)
+    except ValueError:  # no allocator of ours writes that, but rows are decoded as they come
+        return []
+    return [str(network.supernet(new_prefix=size)) for size in range(network.prefixlen)]

@@ -46,7 +46,7 @@ swarmctl.core                  comeback:T reissue:E leftovers:T nodestate batchi
 swarmctl.core.model            base spec objects cluster task change request session codec
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
 swarmctl.core.model            template validate_cluster crosscheck release payload suits network
-swarmctl.core.model            gotemplate gofunctions rolling revision specdiff
+swarmctl.core.model            gotemplate gofunctions rolling revision specdiff records
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders

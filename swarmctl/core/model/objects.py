@@ -22,6 +22,7 @@ from .base import (
     printed,
 )
 from .cluster import ClusterInfo, ClusterPrivate, TLSInfo
+from .records import Revision, RolloutRecord
 from .spec import (
     EndpointSpec,
     PortConfig,
@@ -117,39 +118,6 @@ class RestartRecord(PrivateStruct, frozen=True, kw_only=True):
     spec_version: int = 0
     attempts: int = 0
     times: tuple[int, ...] = ()
-
-
-class RolloutRecord(PrivateStruct, frozen=True, kw_only=True):
-    """How an update (or rollback) went so far, as far as tasks do not tell.
-
-    Attributes:
-        spec_version: the update it is about; that of another one counts for nothing.
-        slots: how many places had to be replaced when it began; what failures are a ratio of.
-        failures: tasks of it that failed and were dealt with.
-        since: log index it began after; what failed before is no failure of it.
-    """
-
-    spec_version: int = 0
-    slots: int = 0
-    failures: int = 0
-    since: int = 0
-
-
-class Revision(PrivateStruct, frozen=True, kw_only=True):
-    """A spec that a service once had.
-
-    Attributes:
-        number: 1 for the spec it was created with, one more with every change.
-        at: when it became the spec, in nanoseconds.
-        how: what made it the spec, in words.
-        registry_auth: the pull credentials that went with it; secret.
-    """
-
-    number: int
-    at: int
-    how: str
-    spec: ServiceSpec
-    registry_auth: str = ""
 
 
 class ServicePrivate(PrivateStruct, frozen=True, kw_only=True):

@@ -21,7 +21,8 @@ from msgspec.structs import replace
 from ..errors import FailedPrecondition, NotFound
 from .base import Time
 from .codec import pack
-from .objects import Revision, UpdateStatus, next_run
+from .objects import UpdateStatus, next_run
+from .records import Revision
 from .request import ServiceRevision
 from .rolling import ROLLBACK_STARTED
 from .spec import EndpointSpec

@@ -41,7 +41,8 @@ from ..model.crosscheck import (
     rests_on,
 )
 from ..model.dirty import is_dirty
-from ..model.objects import RolloutRecord, UpdateStatus
+from ..model.objects import UpdateStatus
+from ..model.records import RolloutRecord
 from ..model.revision import given_up
 from ..model.rolling import (
     COMPLETED,

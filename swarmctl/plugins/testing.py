@@ -1,6 +1,7 @@
 """Conformance checks for what plugins make: call them from the tests of your own plugin.
 
 :func:`check_executor` puts any executor through the laws of :mod:`swarmctl.core.agent.executor`.
+:func:`check_scheduler` does so with schedulers.
 It needs no test framework, only trio; a broken law raises :class:`ConformanceError` that names it.
 What "exit with 3" means for an executor is told by :class:`Programs`; :class:`ShellPrograms` is
 enough for everything that can run ``sh``.
@@ -25,6 +26,7 @@ from ..core.clock import new_id
 from ..core.model.base import SECOND
 from ..core.model.spec import ContainerSpec, TaskSpec
 from ..core.model.task import Task, TaskAssignment
+from .scheduler_check import ConformanceError, check_scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -34,8 +36,7 @@ CHECK_TIMEOUT_S = 120.0
 MAX_CANCEL_POINTS = 100
 
 
-class ConformanceError(AssertionError):
-    """An executor breaks a law; the text says which, and what was seen."""
+__all__ = ["ConformanceError", "Programs", "ShellPrograms", "check_executor", "check_scheduler"]
 
 
 class Programs(Protocol):

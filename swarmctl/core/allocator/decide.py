@@ -7,6 +7,10 @@ one that cannot be allocated keeps its tasks at NEW with the reason in ``Status.
 change of a service is a new chance. Addresses of networks will be a second step between the two,
 by the same rule: computed from the tables, written with the requirement that they are free.
 
+A service's new tasks also wait here for the services that its start order names
+(model/startorder.py): a NEW task holds nothing that others could want. A service that names none
+pays for one look at its labels.
+
 A service and the tasks that waited for it are one transaction: no task becomes PENDING on the
 strength of a port that its service did not get.
 """
@@ -19,7 +23,9 @@ from msgspec.structs import replace
 
 from ..model.base import Time
 from ..model.change import NOTHING, Decision, Exists, Kind, Ref, Transaction, Update
+from ..model.labels import DEPENDS_ON
 from ..model.objects import ServiceRow
+from ..model.startorder import unmet
 from ..model.task import TaskState
 from .ports import PortBook
 
@@ -44,14 +50,33 @@ def keys(view: View, touched: set[Ref] | None) -> Iterable[str]:
     if touched is None:
         return (EVERYTHING,)
     found: dict[str, None] = {}
+    moved: dict[str, None] = {}
     for ref in touched:
         if ref.kind is Kind.SERVICE:
+            moved[ref.id] = None
             found[_key(view.service(ref.id))] = None
         elif ref.kind is Kind.TASK:
             task = view.task(ref.id)
-            if task is not None and task.api.Status.State is TaskState.NEW:
+            if task is None:
+                continue
+            moved[task.api.ServiceID] = None
+            if task.api.Status.State is TaskState.NEW:
                 found[_key(view.service(task.api.ServiceID))] = None
+    for service_id in _awaiting(view, moved):
+        found[_key(view.service(service_id))] = None
     return (EVERYTHING,) if EVERYTHING in found else found
+
+
+def _awaiting(view: View, moved: Iterable[str]) -> Iterable[str]:
+    """Return the services that may have waited for one of those that changed."""
+    waiting = view.labelled(DEPENDS_ON)
+    found: dict[str, None] = {}
+    for service_id in moved if waiting else ():
+        service = view.service(service_id)
+        if service is None:
+            return waiting  # it is gone, and its name with it
+        found.update(dict.fromkeys(view.awaiting(service.api.Spec.Name)))
+    return found
 
 
 def _key(service: ServiceRow | None) -> str:
@@ -74,8 +99,8 @@ def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:  # noqa: 
     room = TASKS_MAX
     wake_at: int | None = None
     for service in sorted(view.services(), key=_seniority):
-        tasks = waiting.pop(service.api.ID, ())[:room]
-        changes, requires = _allocate(service, tasks, book, now)
+        tasks = waiting.pop(service.api.ID, [])[:room]
+        changes, requires = _allocate(view, service, tasks, book, now)
         if changes:
             transactions.append(Transaction(changes=changes, requires=requires))
             room -= sum(1 for change in changes if change.row.api.ID != service.api.ID)
@@ -93,7 +118,7 @@ def _decide_alone(view: View, service: ServiceRow, now: int) -> Decision:
     """Allocate a service that competes with nobody."""
     new = [task for task in view.tasks_of(service.api.ID) if task.api.Status.State is TaskState.NEW]
     tasks = _waiting(new).get(service.api.ID, [])
-    changes, requires = _allocate(service, tasks[:TASKS_MAX], PortBook(view), now)
+    changes, requires = _allocate(view, service, tasks[:TASKS_MAX], PortBook(view), now)
     if not changes:
         return NOTHING
     return Decision(
@@ -126,14 +151,14 @@ def _seniority(service: ServiceRow) -> tuple[int, str]:
 
 
 def _allocate(
-    service: ServiceRow, tasks: Iterable[TaskRow], book: PortBook, now: int
+    view: View, service: ServiceRow, tasks: list[TaskRow], book: PortBook, now: int
 ) -> tuple[tuple[Update, ...], tuple[Requirement, ...]]:
     """Return one service's changes and what they require."""
     allocation = book.allocate(service)
     if allocation.refused:
-        explained = (_explained(task, allocation.refused) for task in tasks)
-        return tuple(update for update in explained if update is not None), ()
-    moved = tuple(_pending(task, now) for task in tasks)
+        return _explained(tasks, allocation.refused), ()
+    waits = unmet(service.api.Spec, view) if tasks else ""
+    moved = _explained(tasks, waits) if waits else tuple(_pending(task, now) for task in tasks)
     if allocation.endpoint == service.api.Endpoint:
         return moved, (Exists(ref=Ref(Kind.SERVICE, service.api.ID)),)
     endpoint = Update(row=replace(service, api=replace(service.api, Endpoint=allocation.endpoint)))
@@ -151,8 +176,10 @@ def _pending(task: TaskRow, now: int) -> Update:
     return Update(row=replace(task, api=replace(task.api, Status=status)))
 
 
-def _explained(task: TaskRow, why: str) -> Update | None:
-    if task.api.Status.Err == why:
-        return None
-    status = replace(task.api.Status, Err=why)
-    return Update(row=replace(task, api=replace(task.api, Status=status)))
+def _explained(tasks: Iterable[TaskRow], why: str) -> tuple[Update, ...]:
+    """Return the tasks that do not know yet why they wait, told."""
+    return tuple(
+        Update(row=replace(task, api=replace(task.api, Status=replace(task.api.Status, Err=why))))
+        for task in tasks
+        if task.api.Status.Err != why
+    )

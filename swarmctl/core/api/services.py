@@ -1,4 +1,4 @@
-"""Routes of services: list, create, inspect, update, remove.
+"""Routes of services: list, create, inspect, update, remove, stop, start.
 
 A write is checked against the tables as they are and carries what it rests on as requirements.
 """
@@ -27,15 +27,25 @@ from ..model.change import (
     Kind,
     Ref,
     Requirement,
+    SpecAt,
     Transaction,
     Update,
 )
-from ..model.crosscheck import check_ports, check_references, name_taken, resolve_networks
+from ..model.crosscheck import (
+    check_ports,
+    check_references,
+    check_strategy,
+    lost_strategy,
+    name_taken,
+    resolve_networks,
+)
 from ..model.defaults import normalize_service_spec
 from ..model.objects import Endpoint, Service, ServicePrivate, ServiceRow, UpdateStatus
 from ..model.release import check_service_available, service_warnings
 from ..model.request import ServiceCreated, ServiceUpdated
 from ..model.spec import EndpointSpec, ServiceSpec
+from ..model.startorder import check_start_order
+from ..model.stopping import as_posted, started, stopped
 from ..model.task import TaskState
 from ..model.validate import check_service_spec, check_service_update
 from . import query
@@ -44,6 +54,8 @@ from .present import present_listed_service, present_service, service_status
 from .write import write
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..model.objects import NetworkRow, ServiceStatus
     from ..store.view import View
     from ..wire.http1 import Response
@@ -77,7 +89,9 @@ async def inspect(server: ApiServer, call: Call) -> Reply:
     with_defaults = query.strict_flag("insertDefaults", call.query.get("insertDefaults"))
     view = await server.manager().read()
     row = query.resolve_service(view, call.params["id"])
-    return json_reply(present_service(row.api, with_defaults=with_defaults))
+    shown = present_service(row.api, with_defaults=with_defaults)
+    lost = lost_strategy(row.api.Spec, server.strategies)
+    return json_reply(replace(shown, Warnings=(*shown.Warnings, lost)) if lost else shown)
 
 
 async def create(server: ApiServer, call: Call) -> Reply:
@@ -89,6 +103,7 @@ async def create(server: ApiServer, call: Call) -> Reply:
     def plan(view: View) -> tuple[Transaction, Response]:
         named = asked if asked.Name else replace(asked, Name=_random_name(view))
         spec = _fitted(_checked(named), view)
+        check_strategy(spec, server.strategies)
         if view.by_name(Kind.SERVICE, spec.Name) is not None:
             raise name_taken(Kind.SERVICE, spec.Name)
         row = ServiceRow(
@@ -101,7 +116,8 @@ async def create(server: ApiServer, call: Call) -> Reply:
         )
         warnings = service_warnings(spec) or None
         created = json_reply(ServiceCreated(ID=service_id, Warnings=warnings), 201)
-        return Transaction(changes=(Create(row=row),), requires=_rests_on(spec)), created
+        requires = (*_rests_on(spec), *_start_order(spec, view))
+        return Transaction(changes=(Create(row=row),), requires=requires), created
 
     return await write(manager, call, plan)
 
@@ -123,7 +139,11 @@ async def update(server: ApiServer, call: Call) -> Reply:
             changed = _rolled_back(row, server.clock.now())
         else:
             changed = _updated(call, row, _fitted(_checked(asked), view, own_id=service_id))
-        requires = _rests_on(changed.api.Spec, own_id=service_id)
+            check_strategy(changed.api.Spec, server.strategies, before=row.api.Spec)
+        requires = (
+            *_rests_on(changed.api.Spec, own_id=service_id),
+            *_start_order(changed.api.Spec, view, before=row.api.Spec),
+        )
         warnings = service_warnings(changed.api.Spec) or None
         updated = json_reply(ServiceUpdated(Warnings=warnings))
         return Transaction(changes=(Update(row=changed),), requires=requires), updated
@@ -145,6 +165,30 @@ async def remove(server: ApiServer, call: Call) -> Reply:
             for task in view.tasks_of(service_id)[:TASKS_AT_ONCE]
         ]  # the orchestrator sees to those beyond
         return Transaction(changes=tuple(changes)), EMPTY
+
+    return await write(manager, call, plan)
+
+
+async def stop(server: ApiServer, call: Call) -> Reply:
+    """``POST /services/{id}/stop``: no task of it is to run any more; ours."""
+    return await _switch(server, call, lambda service: stopped(service, server.clock.now()))
+
+
+async def start(server: ApiServer, call: Call) -> Reply:
+    """``POST /services/{id}/start``: it runs again, with as many replicas as before; ours."""
+    return await _switch(server, call, started)
+
+
+async def _switch(server: ApiServer, call: Call, switch: Callable[[Service], Service]) -> Reply:
+    """Stop or start a service; what is so already is so without a change."""
+    manager = server.manager()
+    service_id = query.resolve_service(await manager.read(), call.params["id"]).api.ID
+
+    def plan(view: View) -> tuple[Transaction, Response]:
+        row = query.resolve_service(view, service_id)
+        api = switch(row.api)
+        changes = () if api is row.api else (Update(row=replace(row, api=api)),)
+        return Transaction(changes=changes), EMPTY
 
     return await write(manager, call, plan)
 
@@ -184,16 +228,28 @@ def _rests_on(spec: ServiceSpec, *, own_id: str = "") -> tuple[Requirement, ...]
     return tuple(requires)
 
 
+def _start_order(
+    spec: ServiceSpec, view: View, *, before: ServiceSpec | None = None
+) -> list[Requirement]:
+    """Return what has to hold still so that no two writes close a cycle between them."""
+    awaited = check_start_order(spec, view, before=before)
+    return [
+        SpecAt(ref=Ref(Kind.SERVICE, row.api.ID), index=row.private.spec_index) for row in awaited
+    ]
+
+
 # --- new rows ------------------------------------------------------------------------------------
 
 
 def _updated(call: Call, row: ServiceRow, spec: ServiceSpec) -> ServiceRow:
     """Return the row with a new spec; the one before is kept for rolling back."""
     old, private = row.api.Spec, row.private
+    spec, stop = as_posted(row.api, spec)
     check_service_update(old, spec)
     api = replace(
         row.api,
         Spec=spec,
+        Stopped=stop,
         PreviousSpec=old,
         UpdateStatus=None,  # a finished one would end the client's wait at once
         Endpoint=replace(row.api.Endpoint, Spec=spec.EndpointSpec or EndpointSpec()),
@@ -272,4 +328,6 @@ HANDLERS = {
     "create": create,
     "update": update,
     "remove": remove,
+    "stop": stop,
+    "start": start,
 }

@@ -71,10 +71,22 @@ class JobStatus(ApiStruct, frozen=True, kw_only=True):
     LastExecution: Time | None = None
 
 
+class ServiceStop(ApiStruct, frozen=True, kw_only=True):
+    """That the user stopped a service, and since when; ours, Docker's clients skip it.
+
+    Attributes:
+        Replicas: how many it starts with again; put in where it is shown, never stored.
+    """
+
+    Since: Time = printed(NEVER)
+    Replicas: int | None = None
+
+
 class Service(ApiStruct, frozen=True, kw_only=True):
     """A service as the API shows it.
 
     Attributes:
+        Stopped: no task of it is to run, whatever its mode asks for (model/stopping.py).
         Warnings: what the spec asks for and this release does not do, in sentences; ours, Docker's
             clients skip it. Computed for ``GET /services/{id}``, never stored.
     """
@@ -89,6 +101,7 @@ class Service(ApiStruct, frozen=True, kw_only=True):
     UpdateStatus: UpdateStatus | None = None
     ServiceStatus: ServiceStatus | None = None
     JobStatus: JobStatus | None = None
+    Stopped: ServiceStop | None = None
     Warnings: tuple[str, ...] = ()
 
 

@@ -7,6 +7,7 @@ Who writes what (one field, one writer):
 | everything at creation | orchestrator |
 | NetworksAttachments, Status up to PENDING | allocator |
 | NodeID, Status ASSIGNED, Status.Err while PENDING | scheduler |
+| move_to, move_at | the scheduler's rebalancing |
 | Status beyond ASSIGNED | the node's agent, by Advance; the dispatcher for lost nodes |
 | DesiredState | orchestrator (forward only) |
 
@@ -187,6 +188,10 @@ class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
         endpoint: the endpoint spec the task was made with; part of what makes it dirty.
         registry_auth: credentials for pulling the image; secret.
         replaces: the task that has to stop before this one starts, else "".
+        relieves: the task of the same slot that goes on until this one runs, else "". The slot has
+            two runnable tasks meanwhile (start-first).
+        move_to, move_at: the node where the rebalancer wants the task's successor to start first,
+            and when it said so, in nanoseconds; the scheduler package writes them.
         start_delay_ns: how long after creation this task may leave READY.
         delay_from: counts the delay from here instead of from creation, once a leader found the
             creation in its own future; 0: from creation.
@@ -204,6 +209,9 @@ class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
     endpoint: EndpointSpec | None = None
     registry_auth: str = ""
     replaces: str = ""
+    relieves: str = ""
+    move_to: str = ""
+    move_at: int = 0
     start_delay_ns: int = 0
     delay_from: int = 0
     applied_at: int = 0

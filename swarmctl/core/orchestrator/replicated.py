@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..model.change import Advance, At, Decision, Kind, Ref, Transaction
 from ..model.task import TaskState
-from . import rollout
+from . import relief, rollout
 from .restart import (
     corrected_stamps,
     is_counted,
@@ -155,11 +155,14 @@ class _Pass:
         for slot in slots:
             runnable = slot.runnable
             if len(runnable) > 1:
-                self._thin_out(runnable)
+                if not self._go_on_relieving(slot):
+                    self._thin_out(runnable)
             elif not runnable:
                 steady.append(slot)  # settled: only a new spec can bring it back
             elif self._fates.ended(runnable[0]):
                 self._after_end(slot, runnable[0])
+            elif relief.is_to_move(slot, runnable[0], self._service, self._view, self._now):
+                self._relieve(slot, runnable[0], node_id=runnable[0].private.move_to)
             else:
                 self._keep(slot, runnable[0])
                 steady.append(slot)
@@ -185,6 +188,39 @@ class _Pass:
         )
         self._transactions.append(Transaction(changes=changes))
 
+    def _go_on_relieving(self, slot: Slot) -> bool:
+        """Leave a slot's two tasks as they are while one relieves the other; False when not so."""
+        pair = relief.pair_of(slot)
+        if pair is None:
+            return False
+        step, wake_at = relief.judge(pair, self._service, self._view, self._fates, self._now)
+        if step is relief.Step.OVER:
+            return False
+        self._look_again(wake_at)
+        if step is relief.Step.DROP:
+            change = Advance(task_id=pair.new.api.ID, desired=TaskState.SHUTDOWN)
+            self._transactions.append(Transaction(changes=(change,)))
+        elif not self._fates.ended(pair.new):
+            self._keep(slot, pair.new)
+        return True
+
+    def _relieve(self, slot: Slot, task: TaskRow, *, node_id: str = "") -> None:
+        """Put a second task into a slot, which takes over once it runs."""
+        delay_ns = relief.delay_of_next(slot, task)
+        create = new_task(
+            self._service,
+            self._view,
+            task_id=self._new_id(),
+            slot=slot.number,
+            now=self._now,
+            desired=TaskState.READY if delay_ns else TaskState.RUNNING,
+            relieves=task.api.ID,
+            node_id=node_id,
+            start_delay_ns=delay_ns,
+        )
+        requires = slot_requirements(self._service, slot.number, holder=task.api.ID)
+        self._transactions.append(Transaction(changes=(create,), requires=requires))
+
     def _keep(self, slot: Slot, task: TaskRow) -> None:
         """Promote a waiting task when its time has come."""
         correction = corrected_stamps(task, self._now)
@@ -203,6 +239,9 @@ class _Pass:
         if not may_restart(self._service, task, self._now):
             change = Advance(task_id=task.api.ID, desired=TaskState.SHUTDOWN)
             self._transactions.append(Transaction(changes=(change,)))
+            return
+        if relief.leaves_start_first(self._service, task, self._fates):
+            self._relieve(slot, task)
             return
         correction = corrected_stamps(task, self._now)
         if correction is not None:

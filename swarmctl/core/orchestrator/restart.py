@@ -169,7 +169,7 @@ def _failures(service: ServiceRow, task: TaskRow, now: int) -> tuple[TaskFailure
 
 def start_time(task: TaskRow) -> int:
     """Return when a task's start delay is over, in nanoseconds of wall time."""
-    return _delay_from(task) + task.private.start_delay_ns
+    return delay_from(task) + task.private.start_delay_ns
 
 
 def promotion_time(slot: Slot, task: TaskRow, fates: Fates) -> int:
@@ -179,7 +179,7 @@ def promotion_time(slot: Slot, task: TaskRow, fates: Fates) -> int:
     """
     due = start_time(task)
     if task.private.replaces and not _predecessors_stopped(slot, task, fates):
-        due = max(due, _delay_from(task) + STOP_TIMEOUT_NS)
+        due = max(due, delay_from(task) + STOP_TIMEOUT_NS)
     return due
 
 
@@ -191,14 +191,15 @@ def corrected_stamps(task: TaskRow, now: int) -> Update | None:
     """
     waits = task.api.DesiredState is TaskState.READY
     private = task.private
-    if waits and _delay_from(task) > now:
+    if waits and delay_from(task) > now:
         private = replace(private, delay_from=now)
     if private.started_at > now:
         private = replace(private, started_at=now)
     return None if private is task.private else Update(row=replace(task, private=private))
 
 
-def _delay_from(task: TaskRow) -> int:
+def delay_from(task: TaskRow) -> int:
+    """Return when a task's delay began, in nanoseconds of wall time."""
     return task.private.delay_from or task.api.CreatedAt
 
 

@@ -86,7 +86,8 @@ class Slot(NamedTuple):
 
     @property
     def newest(self) -> TaskRow:
-        return self.tasks[-1]
+        """The newest task that should run, else the newest of all."""
+        return self.runnable[-1] if self.runnable else self.tasks[-1]
 
 
 def slots_of(view: View, service_id: str) -> list[Slot]:
@@ -123,6 +124,8 @@ def new_task(
     now: int,
     desired: TaskState = TaskState.RUNNING,
     replaces: str = "",
+    relieves: str = "",
+    node_id: str = "",
     start_delay_ns: int = 0,
     failures: tuple[TaskFailure, ...] = (),
 ) -> Create:
@@ -130,6 +133,8 @@ def new_task(
 
     Args:
         replaces: the task that has to stop first; it then starts at READY.
+        relieves: the task that goes on until this one runs.
+        node_id: where it has to run; "" leaves that to the scheduler.
         start_delay_ns: how long it has to wait at READY.
     """
     spec = service.api.Spec
@@ -140,6 +145,7 @@ def new_task(
         Spec=spec.TaskTemplate,
         ServiceID=service.api.ID,
         Slot=slot,
+        NodeID=node_id,
         Status=TaskStatus(Timestamp=Time(now), State=TaskState.NEW, Message="created"),
         DesiredState=desired,
     )
@@ -150,6 +156,7 @@ def new_task(
         endpoint=spec.EndpointSpec,
         registry_auth=service.private.registry_auth,
         replaces=replaces,
+        relieves=relieves,
         start_delay_ns=start_delay_ns,
         failures=failures,
         log_driver=default_driver if spec.TaskTemplate.LogDriver is None else None,

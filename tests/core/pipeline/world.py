@@ -57,6 +57,7 @@ from swarmctl.core.model.spec import (
 )
 from swarmctl.core.model.task import TaskState, TaskStatus
 from swarmctl.core.store.store import Store, lay
+from swarmctl.plugins.binpack import BinpackScheduler
 from swarmctl.plugins.spread import SpreadScheduler
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ if TYPE_CHECKING:
 
 EPOCH = 1_700_000_000 * SECOND
 TURNS_MAX = 60
+
+
+def the_reconcilers() -> tuple[Reconciler, ...]:
+    """Return what a leader runs, fresh, with the built-in strategies."""
+    return reconcilers(SpreadScheduler(), {"binpack": BinpackScheduler()})
 
 
 class World:
@@ -87,7 +93,7 @@ class World:
 
     def lead(self) -> None:
         """Become a fresh leader: new reconcilers that have everything before them."""
-        self.reconcilers = reconcilers(SpreadScheduler())
+        self.reconcilers = the_reconcilers()
         self._touched: dict[str, set[Ref] | None] = {one.name: None for one in self.reconcilers}
         self._wake: dict[tuple[str, str], int] = {}
 
@@ -108,7 +114,7 @@ class World:
 
     def decide(self, name: str, key: str) -> tuple[Transaction, ...]:
         """Ask a fresh reconciler, without doing what it says."""
-        (one,) = (one for one in reconcilers(SpreadScheduler()) if one.name == name)
+        (one,) = (one for one in the_reconcilers() if one.name == name)
         view = self.store.view
         one.keys(view, None)
         return one.decide(view.overlay(), key, self.now, self.new_id).transactions
@@ -116,7 +122,7 @@ class World:
     def wishes(self) -> list[Transaction]:
         """Return what fresh reconcilers want of the present tables, each on its own."""
         wanted: list[Transaction] = []
-        for one in reconcilers(SpreadScheduler()):
+        for one in the_reconcilers():
             for key in one.keys(self.store.view, None):
                 view = self.store.view.overlay()
                 wanted += one.decide(view, key, self.now, self.new_id).transactions

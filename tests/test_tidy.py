@@ -46,7 +46,7 @@ swarmctl.core                  comeback:T reissue:E leftovers:T nodestate
 swarmctl.core.model            base spec objects cluster task change request session codec
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
 swarmctl.core.model            template validate_cluster crosscheck release startorder stopping
-swarmctl.core.model            explain spreading
+swarmctl.core.model            explain spreading strategy
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders

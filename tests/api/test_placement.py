@@ -32,7 +32,8 @@ async def running(api: RunningApi, service_id: str, count: int) -> None:
     async def enough() -> bool:
         tasks = await api.get("/tasks")
         mine = [task for task in tasks if task["ServiceID"] == service_id]
-        return sum(task["Status"]["State"] == "running" for task in mine) == count
+        states = [str(task["Status"]["State"]) for task in mine]
+        return states.count("running") == count
 
     await eventually(enough)
 
@@ -111,8 +112,8 @@ async def test_a_service_waits_for_another_and_says_so(tmp_path: Path) -> None:
         web = await api.create("web", Labels={"swarmctl.depends-on": "db:running"})
 
         async def told() -> bool:
-            (task,) = await api.get("/tasks")
-            return bool(task["Status"].get("Err") == "waits for db to be running")
+            errors = [task["Status"].get("Err") for task in await api.get("/tasks")]
+            return errors == ["waits for db to be running"]
 
         await eventually(told)
         found = await api.get("/services/web/explain")
@@ -229,8 +230,8 @@ async def test_explain_tells_what_each_node_says(tmp_path: Path, route: str) -> 
         await api.create("web", TaskTemplate=task_spec)
 
         async def refused() -> bool:
-            (task,) = await api.get("/tasks")
-            return bool(task["Status"].get("Err", "").startswith("no suitable node"))
+            errors = [task["Status"].get("Err", "") for task in await api.get("/tasks")]
+            return any(error.startswith("no suitable node") for error in errors)
 
         await eventually(refused)
         (task,) = await api.get("/tasks")

@@ -11,7 +11,7 @@ from tests.e2e.lab import eventually
 from tests.e2e.swarm import swarm_on
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.e2e.lab import Lab
     from tests.e2e.swarm import Swarm
@@ -38,7 +38,7 @@ def labelled(swarm: Swarm, index: int, **labels: str) -> None:
 
 
 def test_explain_names_three_reasons_on_three_nodes(
-    swarm: Swarm, record_property: pytest.RecordProperty
+    swarm: Swarm, record_property: Callable[[str, object], None]
 ) -> None:
     """One node is drained, one has the wrong label, one too little memory: each says so."""
     swarm.update_node(0, Availability="drain", Labels={"disk": "ssd"})

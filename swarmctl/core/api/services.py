@@ -31,14 +31,7 @@ from ..model.change import (
     Transaction,
     Update,
 )
-from ..model.crosscheck import (
-    check_ports,
-    check_references,
-    check_strategy,
-    lost_strategy,
-    name_taken,
-    resolve_networks,
-)
+from ..model.crosscheck import check_ports, check_references, name_taken, resolve_networks
 from ..model.defaults import normalize_service_spec
 from ..model.objects import Endpoint, Service, ServicePrivate, ServiceRow, UpdateStatus
 from ..model.release import check_service_available, service_warnings
@@ -46,6 +39,7 @@ from ..model.request import ServiceCreated, ServiceUpdated
 from ..model.spec import EndpointSpec, ServiceSpec
 from ..model.startorder import check_start_order
 from ..model.stopping import as_posted, started, stopped
+from ..model.strategy import check_strategy, lost_strategy
 from ..model.task import TaskState
 from ..model.validate import check_service_spec, check_service_update
 from . import query

@@ -23,10 +23,9 @@ from ..errors import (
     NameTaken,
 )
 from .change import Kind
-from .labels import ON_JOIN, REBALANCE, STRATEGY
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from .objects import ConfigRow, NetworkRow, SecretRow, ServiceRow
     from .spec import NetworkAttachmentConfig, PortConfig, ServiceSpec
@@ -108,52 +107,6 @@ def _find_network(target: str, networks: Sequence[NetworkRow]) -> str:
             "swarm can be used, such as those created with the overlay driver."
         )
     return network.Id
-
-
-# --- strategies ----------------------------------------------------------------------------------
-
-SPREAD = "spread"
-
-
-def check_strategy(
-    spec: ServiceSpec, known: Collection[str], *, before: ServiceSpec | None = None
-) -> None:
-    """Check that somebody lays tasks out as a service asks.
-
-    Args:
-        known: names of the schedulers that are loaded here.
-        before: the spec that is replaced; what it asked for already is not asked about again.
-
-    Raises:
-        InvalidArgument: nobody does, and who there is; or it goes against rebalancing.
-    """
-    asked = spec.Labels.get(STRATEGY)
-    if asked is None:
-        return
-    if asked != SPREAD and spec.Labels.get(REBALANCE) == ON_JOIN:
-        raise InvalidArgument(
-            f"labels {REBALANCE!r} and {STRATEGY!r} contradict each other: moving tasks to a node "
-            f"that joins undoes what strategy {asked!r} decided; it goes with {SPREAD!r} only"
-        )
-    if asked in known:
-        return
-    if before is not None and before.Labels.get(STRATEGY) == asked:
-        return
-    raise InvalidArgument(
-        f"label {STRATEGY!r}: there is no strategy {asked!r}; there are: "
-        f"{', '.join(sorted(known)) or 'none'}"
-    )
-
-
-def lost_strategy(spec: ServiceSpec, known: Collection[str]) -> str:
-    """Return what to tell of a service whose strategy nobody here knows any more, or ""."""
-    asked = spec.Labels.get(STRATEGY)
-    if asked is None or asked in known:
-        return ""
-    return (
-        f"strategy {asked!r} is not loaded on the leader: tasks are laid out as for services that "
-        "ask for none"
-    )
 
 
 # --- ports ---------------------------------------------------------------------------------------

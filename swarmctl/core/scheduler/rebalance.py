@@ -151,7 +151,7 @@ class _Target(NamedTuple):
 
     node: NodeRow
     since: int
-    index: int
+    changed: int
 
 
 class _Look:
@@ -201,7 +201,7 @@ class _Look:
                 continue
             since = min(max(node.private.status_since, node.api.CreatedAt), self._now)
             target = _Target(node, since, node.private.spec_index)
-            if (since > oldest or target.index > oldest_index) and not self._failed_on(target):
+            if (since > oldest or target.changed > oldest_index) and not self._failed_on(target):
                 found.append(target)
         found.sort(key=lambda one: (self._count(one.node), one.node.api.ID))
         return found[:TARGETS_MAX]
@@ -223,7 +223,9 @@ class _Look:
         best: tuple[tuple[int, int, int, str], TaskRow] | None = None
         gains: dict[str, tuple[int, int] | None] = {}
         for task in self._tasks:
-            came_after = target.since > task.api.CreatedAt or target.index > task.private.spec_index
+            came_after = (
+                target.since > task.api.CreatedAt or target.changed > task.private.spec_index
+            )
             node_id = task.api.NodeID
             if node_id not in gains:
                 gains[node_id] = self._gain(self._view.node(node_id), target.node)

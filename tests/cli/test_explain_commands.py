@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def verdicts() -> list[dict[str, Any]]:
     """Three nodes, and three reasons."""
-    refusals = (
+    refusals: tuple[list[tuple[str, str, str]], ...] = (
         [
             ("resources", "4 CPUs", "1.5 CPUs free of 2 CPUs"),
             ("platform", "linux/amd64", "linux/arm64"),

@@ -162,6 +162,7 @@ def test_a_node_that_returns_gets_tasks_again(swarm: Swarm) -> None:
     swarm.wait_running(service, 6)
     swarm.update_node(1, Availability="drain")
     eventually(lambda: not swarm.containers_on(1, service), 20, what="h2 to be empty")
+    swarm.assert_exactly(service, 6)
     swarm.update_node(1, Availability="active")
 
     least = 6

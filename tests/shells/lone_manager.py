@@ -91,6 +91,19 @@ async def _let_time_pass() -> None:
         clock.jump(STEP_S)
 
 
+class WallClock(TrioClock):
+    """Wall time that somebody sets.
+
+    Attributes:
+        ahead_ns: by how much it was set forward, backward when negative.
+    """
+
+    ahead_ns = 0
+
+    def now(self) -> int:
+        return super().now() + self.ahead_ns
+
+
 class LoneManager:
     """A founded cluster and its only manager, not yet running."""
 
@@ -101,7 +114,7 @@ class LoneManager:
     ) -> None:
         self.network = network
         # OpenSSL judges certificates by the real time, which ours must not run ahead of.
-        self.clock = TrioClock(time.time_ns() - 20 * DAY_NS)
+        self.clock = WallClock(time.time_ns() - 20 * DAY_NS)
         self._ids = count(1)
         membership = Membership(listen_addr=ADDRESS, advertise_addr=ADDRESS, raft_id=7)
         founded = make_cluster(

@@ -10,6 +10,7 @@ import trio
 from msgspec.structs import replace
 
 from swarmctl.core.agent.disk import open_task_table
+from swarmctl.core.agent.executor import ExitStatus
 from swarmctl.core.dispatcher.assignments import parts_of
 from swarmctl.core.model.base import Time
 from swarmctl.core.model.change import Create, Delete, Kind, Ref, Update
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from swarmctl.core.model.objects import NodeRow
 
 pytestmark = pytest.mark.still
+
+HOUR_NS = 3_600 * 10**9
 
 
 @pytest.fixture
@@ -431,6 +434,25 @@ async def test_slow_consensus_makes_nobody_silent(cluster: LoneManager, host: Ho
         assert cluster.state_of("w1") == "ready"
         cluster.disk.delay_s = 0.0
         await cluster.until(lambda: cluster.task_state("t1") is TaskState.COMPLETE)
+
+
+@pytest.mark.parametrize("hours", [1, -1, 48, -48], ids="{:+d} h".format)
+async def test_a_wall_clock_that_is_set_changes_nothing(
+    cluster: LoneManager, host: Host, hours: int
+) -> None:
+    """Leadership, nodes and tasks rest on time that only passes, so all of them stay."""
+    async with host.daemon():
+        await running(cluster, "t1")
+        term = cluster.manager.raft_status().term
+        cluster.clock.ahead_ns = hours * HOUR_NS
+        await cluster.elapse(60)
+        assert cluster.manager.leading
+        assert cluster.manager.raft_status().term == term
+        assert cluster.state_of("w1") == "ready"
+        assert cluster.task_state("t1") is TaskState.RUNNING
+        host.world.tasks["t1"].end_at(trio.current_time(), ExitStatus(code=7))
+        await cluster.until(lambda: cluster.task_state("t1") is TaskState.FAILED)
+        await running(cluster, "t2")
 
 
 async def test_a_set_larger_than_a_frame_arrives_whole(

@@ -9,18 +9,29 @@ import pytest
 import trio
 import trio.testing
 
-from swarmctl.core.agent.reporter import TASKS_PER_REPORT, Reporter
+from swarmctl.core.agent.reporter import PASSING_S, TASKS_PER_REPORT, Reporter
 from swarmctl.core.model.base import Time
 from swarmctl.core.model.task import TaskState, TaskStatus
 
 if TYPE_CHECKING:
     from swarmctl.core.model.session import Report
 
+pytestmark = pytest.mark.still
+
 LIFE = [state for state in TaskState if TaskState.ASSIGNED <= state <= TaskState.COMPLETE]
 
 
 def status(state: TaskState, at: int = 0) -> TaskStatus:
     return TaskStatus(Timestamp=Time(at), State=state)
+
+
+async def pass_time() -> None:
+    """Let those wait no longer that wait for what follows."""
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, trio.testing.MockClock)
+    await trio.testing.wait_all_tasks_blocked()
+    clock.jump(PASSING_S)
+    await trio.testing.wait_all_tasks_blocked()
 
 
 class Dispatcher:
@@ -80,7 +91,7 @@ async def test_one_report_is_in_flight_at_a_time() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reporter.run, dispatcher.send)
         reporter.put("t1", status(TaskState.ACCEPTED))
-        await trio.testing.wait_all_tasks_blocked()
+        await pass_time()
         for state in LIFE:
             reporter.put("t1", status(state))
         await trio.testing.wait_all_tasks_blocked()
@@ -91,6 +102,24 @@ async def test_one_report_is_in_flight_at_a_time() -> None:
         dispatcher.take_last()
         await trio.testing.wait_all_tasks_blocked()
         assert dispatcher.states("t1") == [TaskState.ACCEPTED, TaskState.COMPLETE]
+        nursery.cancel_scope.cancel()
+
+
+async def test_states_on_the_way_wait_for_what_follows() -> None:
+    """A task that is up at once costs one report; one that takes its time is seen on its way."""
+    reporter = Reporter()
+    dispatcher = Dispatcher(reporter)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reporter.run, dispatcher.send)
+        await trio.testing.wait_all_tasks_blocked()
+        for state in LIFE[: LIFE.index(TaskState.RUNNING) + 1]:
+            reporter.put("quick", status(state))
+            await trio.testing.wait_all_tasks_blocked()
+        assert dispatcher.states("quick") == [TaskState.RUNNING]
+        dispatcher.take_last()
+        reporter.put("slow", status(TaskState.PREPARING))
+        await pass_time()
+        assert dispatcher.states("slow") == [TaskState.PREPARING]
         nursery.cancel_scope.cancel()
 
 

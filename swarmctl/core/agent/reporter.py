@@ -3,6 +3,9 @@
 Keeps one status a task (the newest; states only rise), sends what is new in one report at a time,
 and holds it until the dispatcher says it is in the log. A lost session loses nothing: the next one
 sends everything anew.
+
+A task passes the states before RUNNING quickly, mostly. They wait a moment for what follows, since
+every report is written by the managers; all others go at once.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..model.session import Report, TaskReport
+from ..model.task import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from ..model.task import TaskStatus
 
 TASKS_PER_REPORT = 500
+PASSING_S = 0.05
 
 
 class Reporter:
@@ -28,6 +33,7 @@ class Reporter:
         self._newest: dict[str, TaskStatus] = {}
         self._dirty: dict[str, None] = {}
         self._news = trio.Event()
+        self._urgent = trio.Event()
         self._taken = trio.Event()
         self._number = 0
 
@@ -39,6 +45,8 @@ class Reporter:
         self._newest[task_id] = status
         self._dirty[task_id] = None
         self._news.set()
+        if status.State >= TaskState.RUNNING:
+            self._urgent.set()
 
     def forget(self, task_id: str) -> None:
         """Drop a task that is gone."""
@@ -54,10 +62,14 @@ class Reporter:
         """Report over one session until cancelled; everything held is reported anew first."""
         self._dirty = dict.fromkeys(self._newest)
         self._number = 0
+        if self._dirty:
+            self._urgent.set()
         while True:
             if not self._dirty:
                 self._news = trio.Event()
                 await self._news.wait()
+            with trio.move_on_after(PASSING_S):
+                await self._urgent.wait()
             await trio.lowlevel.checkpoint()  # what changes in the same moment goes along
             await self._send_some(send)
 
@@ -65,6 +77,8 @@ class Reporter:
         chosen = list(self._dirty)[:TASKS_PER_REPORT]
         for task_id in chosen:
             del self._dirty[task_id]
+        if not self._dirty:
+            self._urgent = trio.Event()
         tasks = tuple(TaskReport(task_id=each, status=self._newest[each]) for each in chosen)
         self._number += 1
         self._taken = trio.Event()

@@ -99,7 +99,7 @@ def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:  # noqa: 
     room = TASKS_MAX
     wake_at: int | None = None
     for service in sorted(view.services(), key=_seniority):
-        tasks = waiting.pop(service.api.ID, [])[:room]
+        tasks = _batch(waiting.pop(service.api.ID, []), room)
         changes, requires = _allocate(view, service, tasks, book, now)
         if changes:
             transactions.append(Transaction(changes=changes, requires=requires))
@@ -118,13 +118,20 @@ def _decide_alone(view: View, service: ServiceRow, now: int) -> Decision:
     """Allocate a service that competes with nobody."""
     new = [task for task in view.tasks_of(service.api.ID) if task.api.Status.State is TaskState.NEW]
     tasks = _waiting(new).get(service.api.ID, [])
-    changes, requires = _allocate(view, service, tasks[:TASKS_MAX], PortBook(view), now)
+    batch = _batch(tasks, TASKS_MAX)
+    changes, requires = _allocate(view, service, batch, PortBook(view), now)
     if not changes:
         return NOTHING
     return Decision(
         transactions=(Transaction(changes=changes, requires=requires),),
-        wake_at=now if len(tasks) > TASKS_MAX else None,
+        wake_at=now if len(tasks) > len(batch) else None,
     )
+
+
+def _batch(tasks: list[TaskRow], most: int) -> list[TaskRow]:
+    """Return the tasks of this turn: first those that were not told yet why they wait."""
+    untold = [task for task in tasks if not task.api.Status.Err]
+    return (untold or tasks)[:most]
 
 
 def _gives_ports_back(service: ServiceRow, changes: tuple[Update, ...]) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+from swarmctl.core.allocator.decide import TASKS_MAX
 from swarmctl.core.model.base import MINUTE
 from swarmctl.core.model.change import (
     Applied,
@@ -52,6 +53,23 @@ def test_new_tasks_wait_and_say_for_what(ports: tuple[PortConfig, ...]) -> None:
     assert len(world.running("web")) == 2
     assert all(task.api.Status.Err == "" for task in world.tasks("web"))
     assert world.wishes() == []
+
+
+@pytest.mark.parametrize("ports", [(), ingress(8080)])
+def test_a_large_service_is_told_and_moved_over_several_turns(
+    ports: tuple[PortConfig, ...],
+) -> None:
+    """More tasks than one decision handles: all of them know, and all of them go on."""
+    count = TASKS_MAX + 50
+    world = World()
+    world.service("db", spec("db"))
+    world.service("web", after(spec(replicas=count, ports=ports), "db:running"))
+    world.settle()
+    told = {task.api.Status.Err for task in world.tasks("web")}
+    assert told == {"waits for db to be running"}
+    world.node("n0")
+    world.run()
+    assert len(world.running("web")) == count
 
 
 def test_a_chain_starts_in_order() -> None:

@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from .running import running_api, service_body
+from .test_stock_clients import Docker, cli
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 INVALID = "rpc error: code = InvalidArgument desc = "
 PRECONDITION = "rpc error: code = FailedPrecondition desc = "
+
+__all__ = ["cli"]  # a fixture
 
 
 async def eventually(ask: Callable[[], Awaitable[bool]]) -> None:
@@ -256,3 +259,42 @@ async def test_explain_of_what_is_not_there_is_a_404(tmp_path: Path) -> None:
         await api.init()
         assert await api.refusal("GET", "/services/x/explain") == (404, "service x not found")
         assert await api.refusal("GET", "/tasks/x/explain") == (404, "task x not found")
+
+
+async def test_the_stock_cli_and_a_stopped_service(tmp_path: Path, cli: str) -> None:
+    """It lists 0/0, an update waits for nothing and starts nothing, and scaling starts it."""
+    async with running_api(tmp_path) as api:
+        run = Docker(cli, api, tmp_path)
+        await api.init()
+        web = await api.create("web", replicas=2)
+        await running(api, web, 2)
+        await api.request("POST", "/services/web/stop")
+        await eventually(lambda: _no_tasks(api))
+        row = "{{.Name}} {{.Replicas}}"
+        assert (await run("service", "ls", "--format", row)).out == "web 0/0\n"
+        assert (await run("service", "update", "-d", "--env-add", "A=1", "web")).out == "web\n"
+        assert await _no_tasks(api)
+        assert (await api.get("/services/web"))["Stopped"]["Replicas"] == 2
+        await run("service", "scale", "-d", "web=3")
+        await running(api, web, 3)
+        (task, *_) = await api.get("/tasks")
+        assert task["Spec"]["ContainerSpec"]["Env"] == ["A=1"]
+
+
+async def test_the_stock_cli_sets_our_labels(tmp_path: Path, cli: str) -> None:
+    """Everything of ours rides in labels; what is wrong with one is told as by our own."""
+    async with running_api(tmp_path) as api:
+        run = Docker(cli, api, tmp_path)
+        await api.init()
+        label = "swarmctl.depends-on=db:running"
+        create = ("service", "create", "-d", "--no-resolve-image", "--name", "web")
+        said = await run(*create, "--label", label, "nginx", code=1)
+        assert "there is no service 'db' to wait for" in said.err
+        await api.create("db", replicas=0)
+        await run(*create, "--label", label, "nginx")
+
+        async def told() -> bool:
+            row = ("service", "ps", "--no-trunc", "--format", "{{.Error}}", "web")
+            return "waits for db to be running" in (await run(*row)).out
+
+        await eventually(told)

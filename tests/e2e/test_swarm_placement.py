@@ -190,3 +190,22 @@ def test_binpack_fills_one_node_first(swarm: Swarm) -> None:
     swarm.wait_running(service, 4)
     counts = sorted(swarm.nodes_of(swarm.running(service)).count(i) for i in range(3))
     assert counts == [0, 1, 3]
+
+
+def test_a_start_first_drain_keeps_every_replica(swarm: Swarm) -> None:
+    """With that update order a drained host is emptied without a replica missing at any look."""
+    service = swarm.create_spec("web", 6, UpdateConfig={"Parallelism": 1, "Order": "start-first"})
+    swarm.assert_exactly(service, 6)
+    swarm.update_node(1, Availability="drain")
+    least = 6
+
+    def moved() -> bool:
+        nonlocal least
+        running = swarm.running(service)
+        least = min(least, len(running))
+        return swarm.nodes_of(running) == [0, 0, 0, 2, 2, 2]
+
+    eventually(moved, 30, every_s=0.02, what="all tasks on the other hosts")
+    assert least == 6
+    eventually(lambda: not swarm.containers_on(1, service), 20, what="h2 to be empty")
+    swarm.assert_exactly(service, 6)

@@ -45,7 +45,8 @@ swarmctl.core                  together:T statedir:E managership:T refusals node
 swarmctl.core                  comeback:T reissue:E leftovers:T nodestate
 swarmctl.core.model            base spec objects cluster task change request session codec
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
-swarmctl.core.model            template validate_cluster crosscheck release startorder stopping
+swarmctl.core.model            template validate_cluster crosscheck release payload
+swarmctl.core.model            gotemplate gofunctions startorder stopping
 swarmctl.core.model            explain spreading strategy
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
@@ -66,7 +67,8 @@ swarmctl.core.agent            executor:P step expand runner:T worker:T session:
 swarmctl.core.agent            agent:T disk:T logs:T
 swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T
 swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
-swarmctl.core.api              proxy:T server:T backup:T forward:T explain:T
+swarmctl.core.api              proxy:T server:T backup:T forward:T payloads:T versions
+swarmctl.core.api              explain:T
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E calls members:T forward:T
 swarmctl.core.manager          lock:T backup:E passes handover:T

@@ -78,8 +78,7 @@ def _write(
         click.echo(plain.decode())
         return
     from swarmctl.core.model.codec import decode_json
-
-    from .gotemplate import Template
+    from swarmctl.core.model.gotemplate import Template
 
     click.echo(Template(form).render(decode_json(plain, model())))
 

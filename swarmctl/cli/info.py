@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from swarmctl.core.model.gofunctions import go_json
+from swarmctl.core.model.gotemplate import Template
+
 from .command import command
 from .flags import TEXT, Flag
-from .gofunctions import go_json
-from .gotemplate import Template
 from .wording import bytes_size
 
 if TYPE_CHECKING:

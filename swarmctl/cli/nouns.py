@@ -1,4 +1,4 @@
-"""The groups below the root: what can be done with nodes, services, tasks and plugins."""
+"""The groups below the root: what can be done with nodes, services, secrets and the rest."""
 
 from __future__ import annotations
 
@@ -76,4 +76,46 @@ plugin = Group(
     "Show what the daemon is made of",
     {"ls": Lazy("swarmctl.cli.plugin:list_plugins", "List the plugins that the daemon loaded")},
     aliases={"list": "ls"},
+)
+
+secret = Group(
+    "secret",
+    "Manage Swarm secrets",
+    {
+        "create": Lazy(
+            "swarmctl.cli.secret:create", "Create a secret from a file or STDIN as content"
+        ),
+        "inspect": Lazy(
+            "swarmctl.cli.secret:inspect", "Display detailed information on one or more secrets"
+        ),
+        "ls": Lazy("swarmctl.cli.secret:list_secrets", "List secrets"),
+        "prune": Lazy(
+            "swarmctl.cli.secret:prune", "Remove older versions of secrets that nothing uses"
+        ),
+        "rm": Lazy("swarmctl.cli.secret:remove", "Remove one or more secrets"),
+        "update": Lazy(
+            "swarmctl.cli.secret:update", "Make a new version of a secret, or change its labels"
+        ),
+    },
+    aliases={"list": "ls", "remove": "rm"},
+)
+
+config = Group(
+    "config",
+    "Manage Swarm configs",
+    {
+        "create": Lazy("swarmctl.cli.config:create", "Create a config from a file or STDIN"),
+        "inspect": Lazy(
+            "swarmctl.cli.config:inspect", "Display detailed information on one or more configs"
+        ),
+        "ls": Lazy("swarmctl.cli.config:list_configs", "List configs"),
+        "prune": Lazy(
+            "swarmctl.cli.config:prune", "Remove older versions of configs that nothing uses"
+        ),
+        "rm": Lazy("swarmctl.cli.config:remove", "Remove one or more configs"),
+        "update": Lazy(
+            "swarmctl.cli.config:update", "Make a new version of a config, or change its labels"
+        ),
+    },
+    aliases={"list": "ls", "remove": "rm"},
 )

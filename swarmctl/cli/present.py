@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from swarmctl.core.model.gotemplate import Template
+
 from .api import DaemonError
 from .command import Failure
 from .flags import BOOL, TEXT, Flag
-from .gotemplate import Template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from swarmctl.core.model.gofunctions import Columns, go_json
+from swarmctl.core.model.gotemplate import Template
+
 from .flags import BOOL, TEXT, Flag, Kind
-from .gofunctions import Columns, go_json
-from .gotemplate import Template
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

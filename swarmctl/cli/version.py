@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarmctl import __version__
+from swarmctl.core.model.gofunctions import go_json
+from swarmctl.core.model.gotemplate import Template
 
 from .client import ClientError
 from .command import Failure, command
 from .flags import TEXT, Flag
-from .gofunctions import go_json
-from .gotemplate import Template
 
 if TYPE_CHECKING:
     from .command import Invocation

@@ -34,6 +34,7 @@ TOO_OLD = (
     "client version 1.20 is too old. Minimum supported API version is 1.24, please upgrade your "
     "client to a newer version"
 )
+FILTERS = 'invalid filters: they must be JSON such as {"name":["web"]} or {"name":{"web":true}}'
 NO_FLAG = 'invalid value for {}: strconv.ParseBool: parsing "{}": invalid syntax'
 
 
@@ -352,10 +353,15 @@ async def test_references_versions_and_filters_that_are_refused(tmp_path: Path) 
                 501,
                 UNIMPLEMENTED + "GET /events is not available in this release of swarmctl",
             ),
-            ("POST", "/secrets/create"): (
-                501,
-                UNIMPLEMENTED + "POST /secrets/create is not available in this release of swarmctl",
-            ),
+            ("GET", "/secrets?filters=[]"): (400, FILTERS),
+            ("GET", '/configs?filters={"x":["y"]}'): (400, "invalid filter 'x'"),
+            ("GET", "/secrets?all=2"): (400, NO_FLAG.format("all", 2)),
+            ("DELETE", "/secrets/nope"): (404, "secret nope not found"),
+            ("DELETE", "/configs/nope"): (404, "config nope not found"),
+            ("POST", "/secrets/nope/versions"): (404, "secret nope not found"),
+            ("POST", "/secrets/nope/update?version=1"): (404, "secret nope not found"),
+            ("POST", "/secrets/nope/update"): (400, f"invalid secret version '': {parse}"),
+            ("POST", "/configs/nope/update"): (400, f"invalid config version '': {parse}"),
         }.items():
             method, target = request
             path = target.replace("{", "%7B").replace("}", "%7D").replace('"', "%22")

@@ -79,12 +79,20 @@ class DockerController:
         # Also for a container that exists: since it was made the machine may have been rebooted.
         await trio.to_thread.run_sync(files.write, self._assignment, limiter=self._host.disk)
         if found is None:
-            await self._create(body, failure)
+            try:
+                await self._create(body, failure)
+            except ExecutorError:
+                await self._drop_files()  # noqa: ASYNC120 - cancelled, nobody asks why
+                raise
 
     async def start(self) -> None:
         container, seen = await self._existing()
         if seen.never_started:
-            await self._start(container)
+            try:
+                await self._start(container)
+            except ExecutorError:
+                await self._drop_files()  # noqa: ASYNC120 - cancelled, nobody asks why
+                raise
         if not seen.has_health_check:
             return
         seen = await container.until_ended_or_judged()
@@ -95,6 +103,7 @@ class DockerController:
         container = self._container or (await self._existing())[0]
         while (seen := await container.until_ended_or_unhealthy()).is_running:
             await self._stop_unhealthy()
+        await self._drop_files()
         if seen.never_started:
             raise ExecutorError("the container was never started")
         status = seen.exit_status()
@@ -105,25 +114,26 @@ class DockerController:
     async def shutdown(self) -> None:
         seen = await self._look()
         if seen is None or self._container is None or not seen.is_running:
+            await self._drop_files()
             return
         if self._kill_at is None:  # called again, the grace that is left goes on
             await self._container.signal(seen.stop_signal)
             grace_s = stop_grace_ns(container_spec(self._assignment)) / 1e9
             self._kill_at = trio.current_time() + grace_s
         await self._container.end_by(self._kill_at)
+        await self._drop_files()
 
     async def kill(self) -> None:
         seen = await self._look()
         if seen is not None and self._container is not None and seen.is_running:
             await self._container.end_by(trio.current_time())
+        await self._drop_files()
 
     async def remove(self) -> None:
         await self.shutdown()
         if await self._look() is not None and self._container is not None:
             await self._container.remove()
-        await trio.to_thread.run_sync(
-            self._host.files.remove, self._task_id, limiter=self._host.disk
-        )
+        await self._drop_files()
 
     async def observe(self) -> TaskObservation:
         seen = await self._look()
@@ -195,6 +205,12 @@ class DockerController:
             # An engine that is going down refuses too. Look before the task is called failed.
             if (await container.inspect()).never_started:  # noqa: ASYNC120 - cancelled, nobody asks why
                 raise ExecutorError(f"starting container failed: {error}") from error
+
+    async def _drop_files(self) -> None:
+        """Remove the task's secrets and configs: a container of a task is not started twice."""
+        await trio.to_thread.run_sync(
+            self._host.files.remove, self._task_id, limiter=self._host.disk
+        )
 
     async def _stop_unhealthy(self) -> None:
         self._was_unhealthy = True

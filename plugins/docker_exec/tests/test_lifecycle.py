@@ -242,7 +242,8 @@ async def test_host_ports_are_reported_as_bound(node: Node, engine: PrivateEngin
 
 
 async def test_secrets_and_configs_are_files_in_memory(node: Node, engine: PrivateEngine) -> None:
-    """They have their owner and mode, cannot be written, lie on a tmpfs, and go with the task."""
+    """They have their owner and mode, cannot be written, lie on a tmpfs, and go with the task's
+    end, though its container is kept."""
     files = {
         "secrets": (
             SecretFile(id="s", target="key", uid="7", gid="8", mode=0o440, data=b"marker\n"),
@@ -260,8 +261,10 @@ async def test_secrets_and_configs_are_files_in_memory(node: Node, engine: Priva
     said = [line.text for line in await lines(task, at_least=4)]
     assert said == [b"440 7 8", b"marker", b"config", b"read-only"]
     assert await node.executor.known_tasks() == {"t0": True}
-    await task.remove()
+    await task.kill()
     assert list(home.iterdir()) == []
+    assert await node.executor.known_tasks() == {"t0": False}
+    await task.remove()
 
 
 async def test_logs_keep_streams_times_and_long_lines(node: Node) -> None:

@@ -1,17 +1,19 @@
 """Turns what a manager assigned into what an executor runs: templates expanded, files resolved.
 
 Pure. The fields are Swarm's (``model/template.py``); a placeholder that cannot be expanded rejects
-the task, though the API has checked it before.
+the task, though the API has checked it before. A secret or config that is a template is filled in
+here too, with what its own task may read and nothing else: other secrets and configs by their
+target, as they were stored, and the task's environment. No error quotes any of it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
 from ..model.task import SecretFile, TaskAssignment, task_name
-from ..model.template import expand
+from ..model.template import TEMPLATE_DRIVER, Lookups, NoSuchTarget, expand, expand_data
 from .executor import ExecutorError
 
 if TYPE_CHECKING:
@@ -45,9 +47,11 @@ def assignment_of(
     secret_files: tuple[SecretFile, ...] = ()
     config_files: tuple[SecretFile, ...] = ()
     if container is not None:
-        container = _expand_container(container, assigned, node, platform)
-        secret_files = tuple(_secret(use, secrets) for use in container.Secrets)
-        config_files = tuple(_config(use, configs) for use in container.Configs if use.File)
+        fields = _fields(assigned, node, platform)
+        container = _expand_container(container, fields, assigned.service_labels)
+        own = _Own(container, fields, assigned.service_labels, secrets, configs)
+        secret_files = tuple(_secret(use, own) for use in container.Secrets)
+        config_files = tuple(_config(use, own) for use in container.Configs if use.File)
         task = replace(task, Spec=replace(task.Spec, ContainerSpec=container))
     return TaskAssignment(
         task=task,
@@ -82,11 +86,12 @@ def adoption_of(assigned: AssignedTask, node: NodeIdentity) -> TaskAssignment:
     )
 
 
-def _expand_container(
-    container: ContainerSpec, assigned: AssignedTask, node: NodeIdentity, platform: tuple[str, str]
-) -> ContainerSpec:
+def _fields(
+    assigned: AssignedTask, node: NodeIdentity, platform: tuple[str, str]
+) -> dict[str, str]:
+    """Return what a template may name, but for the service's labels."""
     task = assigned.task
-    fields = {
+    return {
         ".Service.ID": task.ServiceID,
         ".Service.Name": assigned.service_name,
         ".Node.ID": node.node_id,
@@ -98,9 +103,13 @@ def _expand_container(
         ".Task.Slot": str(task.Slot) if task.Slot else task.NodeID,
     }
 
+
+def _expand_container(
+    container: ContainerSpec, fields: Mapping[str, str], labels: Mapping[str, str]
+) -> ContainerSpec:
     def text(value: str) -> str:
         try:
-            return expand(value, fields, assigned.service_labels)
+            return expand(value, fields, labels)
         except ValueError as error:
             raise ExecutorError(f"expanding {value!r} failed: {error}") from error
 
@@ -129,8 +138,25 @@ def _expand_container(
     )
 
 
-def _secret(use: SecretReference, given: Mapping[str, Dependency]) -> SecretFile:
-    data = _data(given, use.SecretID, f"secret {use.SecretName}")
+# --- secrets and configs -------------------------------------------------------------------------
+
+
+class _Own(NamedTuple):
+    """What one task has, and so all that its templates may read.
+
+    Attributes:
+        container: its spec, expanded.
+        secrets, configs: what this node was given, by id; others' too.
+    """
+
+    container: ContainerSpec
+    fields: Mapping[str, str]
+    labels: Mapping[str, str]
+    secrets: Mapping[str, Dependency]
+    configs: Mapping[str, Dependency]
+
+
+def _secret(use: SecretReference, own: _Own) -> SecretFile:
     target = use.File
     name = target.Name if target is not None and target.Name else use.SecretName
     return SecretFile(
@@ -139,12 +165,11 @@ def _secret(use: SecretReference, given: Mapping[str, Dependency]) -> SecretFile
         uid=(target.UID if target is not None else "") or "0",
         gid=(target.GID if target is not None else "") or "0",
         mode=target.Mode if target is not None else 0o444,
-        data=data,
+        data=_shown(own, own.secrets, use.SecretID, f"secret {use.SecretName}"),
     )
 
 
-def _config(use: ConfigReference, given: Mapping[str, Dependency]) -> SecretFile:
-    data = _data(given, use.ConfigID, f"config {use.ConfigName}")
+def _config(use: ConfigReference, own: _Own) -> SecretFile:
     assert use.File is not None
     name = use.File.Name or use.ConfigName
     return SecretFile(
@@ -153,12 +178,51 @@ def _config(use: ConfigReference, given: Mapping[str, Dependency]) -> SecretFile
         uid=use.File.UID or "0",
         gid=use.File.GID or "0",
         mode=use.File.Mode,
-        data=data,
+        data=_shown(own, own.configs, use.ConfigID, f"config {use.ConfigName}"),
     )
 
 
-def _data(given: Mapping[str, Dependency], item_id: str, what: str) -> bytes:
-    dependency = given.get(item_id)
-    if dependency is None:
+def _shown(own: _Own, given: Mapping[str, Dependency], item_id: str, what: str) -> bytes:
+    """Return what a task finds in a file."""
+    found = _given(given, item_id, what)
+    if not found.templating:
+        return found.data
+    if found.templating != TEMPLATE_DRIVER:
+        raise ExecutorError(f"{what} has the unknown template driver {found.templating!r}")
+    try:
+        return expand_data(found.data, own.fields, own.labels, _lookups(own))
+    except ValueError as error:
+        raise ExecutorError(f"{what} cannot be expanded: {error}") from None
+
+
+def _lookups(own: _Own) -> Lookups:
+    """Return the functions of templates; they see data as it was stored, so they cannot loop."""
+    # swarmkit template/context.go: by the target's name, not the secret's
+    secrets = {use.File.Name: use.SecretID for use in own.container.Secrets if use.File}
+    configs = {use.File.Name: use.ConfigID for use in own.container.Configs if use.File}
+
+    def secret(target: str) -> str:
+        return _stored(own.secrets, secrets.get(target))
+
+    def config(target: str) -> str:
+        return _stored(own.configs, configs.get(target))
+
+    def env(name: str) -> str:
+        pairs = (entry.partition("=") for entry in own.container.Env)
+        return next((value for key, _, value in pairs if key == name), "")
+
+    return Lookups(secret, config, env)
+
+
+def _stored(given: Mapping[str, Dependency], item_id: str | None) -> str:
+    found = given.get(item_id) if item_id is not None else None
+    if found is None:
+        raise NoSuchTarget
+    return found.data.decode(errors="surrogateescape")
+
+
+def _given(given: Mapping[str, Dependency], item_id: str, what: str) -> Dependency:
+    found = given.get(item_id)
+    if found is None:
         raise ExecutorError(f"{what} is not available on this node: it was removed")
-    return dependency.data
+    return found

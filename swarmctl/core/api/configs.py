@@ -1,32 +1,70 @@
-"""Routes of configs: list and inspect. Their data is shown, as Docker's is."""
+"""Routes of configs. Their data is shown, as Docker shows it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ..model.change import Kind
-from ..model.objects import ConfigRow
-from . import query
-from .call import json_reply, list_reply
+from ..model.objects import ConfigRow, ConfigSpec
+from ..model.validate_cluster import check_config_spec
+from . import payloads, query
 
 if TYPE_CHECKING:
+    from ..store.view import View
+    from ..wire.http1 import Response
     from ..wire.http_server import Reply
     from .call import Call
     from .server import ApiServer
 
 
 async def list_configs(server: ApiServer, call: Call) -> Reply:
-    """``GET /configs``"""
-    view = await server.manager().read()
-    filters = query.parse_filters(call.query.get("filters"), query.CONFIG_FILTERS)
+    """``GET /configs``; with ``all=true`` every version."""
+    return await payloads.list_all(server, call, query.CONFIG_FILTERS, _chosen)
+
+
+def _chosen(view: View, filters: query.Filters) -> list[ConfigRow]:
     rows = (row for row in view.rows(Kind.CONFIG) if isinstance(row, ConfigRow))
-    return list_reply(query.filter_configs(rows, filters), lambda row: row.api)
+    return query.filter_configs(rows, filters)
 
 
 async def inspect(server: ApiServer, call: Call) -> Reply:
     """``GET /configs/{id}``"""
-    view = await server.manager().read()
-    return json_reply(query.resolve_config(view, call.params["id"]).api)
+    return await payloads.inspect(server, call, Kind.CONFIG)
 
 
-HANDLERS = {"list": list_configs, "inspect": inspect}
+async def create(server: ApiServer, call: Call) -> Response:
+    """``POST /configs/create``"""
+    spec = call.body(ConfigSpec)
+    check_config_spec(spec)
+    return await payloads.create(server, call, Kind.CONFIG, spec)
+
+
+async def update(server: ApiServer, call: Call) -> Response:
+    """``POST /configs/{id}/update``: labels."""
+    return await payloads.update_labels(server, call, Kind.CONFIG, call.body(ConfigSpec))
+
+
+async def add_version(server: ApiServer, call: Call) -> Response:
+    """``POST /configs/{id}/versions``"""
+    return await payloads.add_version(server, call, Kind.CONFIG)
+
+
+async def remove(server: ApiServer, call: Call) -> Response:
+    """``DELETE /configs/{id}``"""
+    return await payloads.remove(server, call, Kind.CONFIG)
+
+
+async def prune(server: ApiServer, call: Call) -> Response:
+    """``POST /configs/prune``"""
+    return await payloads.prune(server, call, Kind.CONFIG)
+
+
+HANDLERS = {
+    "list": list_configs,
+    "inspect": inspect,
+    "create": create,
+    "update": update,
+    "add_version": add_version,
+    "remove": remove,
+    "prune": prune,
+}

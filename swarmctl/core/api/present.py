@@ -1,7 +1,7 @@
 """How stored objects look to a client: what is computed on reads is put in, secrets are left out.
 
 Every function takes the ``.api`` half of a row, never the row, so the private half cannot get out
-through here. What comes out is encoded as it is; configs and networks are shown as they are stored.
+through here. What comes out is encoded as it is; networks are shown as they are stored.
 Pure.
 """
 
@@ -21,7 +21,7 @@ from ..model.task import TaskState
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..model.objects import ManagerStatus, Node, Secret, Service
+    from ..model.objects import Config, ManagerStatus, Node, Secret, Service
     from ..model.task import Task
 
 
@@ -104,8 +104,21 @@ def present_swarm(cluster: ClusterInfo, tokens: JoinTokens) -> Swarm:
     return Swarm(JoinTokens=tokens, **fields)
 
 
-def present_secret(secret: Secret) -> Secret:
-    """Return a secret for an answer: its data is never shown."""
-    if not secret.Spec.Data:
+def present_secret(secret: Secret, *, newest: str = "") -> Secret:
+    """Return a secret for an answer: its data is never shown.
+
+    Args:
+        newest: id of the version that its name means, "" when it is this one.
+    """
+    if not secret.Spec.Data and secret.Newest == newest:
         return secret
-    return replace(secret, Spec=replace(secret.Spec, Data=b""))
+    return replace(secret, Spec=replace(secret.Spec, Data=b""), Newest=newest)
+
+
+def present_config(config: Config, *, newest: str = "") -> Config:
+    """Return a config for an answer, data and all.
+
+    Args:
+        newest: as of :func:`present_secret`.
+    """
+    return config if config.Newest == newest else replace(config, Newest=newest)

@@ -1,33 +1,72 @@
-"""Routes of secrets: list and inspect. Their data is never shown."""
+"""Routes of secrets. Their data is never shown."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ..model.change import Kind
-from ..model.objects import SecretRow
-from . import query
-from .call import json_reply, list_reply
-from .present import present_secret
+from ..model.objects import SecretRow, SecretSpec
+from ..model.release import check_secret_available
+from ..model.validate_cluster import check_secret_spec
+from . import payloads, query
 
 if TYPE_CHECKING:
+    from ..store.view import View
+    from ..wire.http1 import Response
     from ..wire.http_server import Reply
     from .call import Call
     from .server import ApiServer
 
 
 async def list_secrets(server: ApiServer, call: Call) -> Reply:
-    """``GET /secrets``"""
-    view = await server.manager().read()
-    filters = query.parse_filters(call.query.get("filters"), query.SECRET_FILTERS)
+    """``GET /secrets``; with ``all=true`` every version."""
+    return await payloads.list_all(server, call, query.SECRET_FILTERS, _chosen)
+
+
+def _chosen(view: View, filters: query.Filters) -> list[SecretRow]:
     rows = (row for row in view.rows(Kind.SECRET) if isinstance(row, SecretRow))
-    return list_reply([row.api for row in query.filter_secrets(rows, filters)], present_secret)
+    return query.filter_secrets(rows, filters)
 
 
 async def inspect(server: ApiServer, call: Call) -> Reply:
     """``GET /secrets/{id}``"""
-    view = await server.manager().read()
-    return json_reply(present_secret(query.resolve_secret(view, call.params["id"]).api))
+    return await payloads.inspect(server, call, Kind.SECRET)
 
 
-HANDLERS = {"list": list_secrets, "inspect": inspect}
+async def create(server: ApiServer, call: Call) -> Response:
+    """``POST /secrets/create``"""
+    spec = call.body(SecretSpec)
+    check_secret_spec(spec)
+    check_secret_available(spec)
+    return await payloads.create(server, call, Kind.SECRET, spec)
+
+
+async def update(server: ApiServer, call: Call) -> Response:
+    """``POST /secrets/{id}/update``: labels."""
+    return await payloads.update_labels(server, call, Kind.SECRET, call.body(SecretSpec))
+
+
+async def add_version(server: ApiServer, call: Call) -> Response:
+    """``POST /secrets/{id}/versions``"""
+    return await payloads.add_version(server, call, Kind.SECRET)
+
+
+async def remove(server: ApiServer, call: Call) -> Response:
+    """``DELETE /secrets/{id}``"""
+    return await payloads.remove(server, call, Kind.SECRET)
+
+
+async def prune(server: ApiServer, call: Call) -> Response:
+    """``POST /secrets/prune``"""
+    return await payloads.prune(server, call, Kind.SECRET)
+
+
+HANDLERS = {
+    "list": list_secrets,
+    "inspect": inspect,
+    "create": create,
+    "update": update,
+    "add_version": add_version,
+    "remove": remove,
+    "prune": prune,
+}

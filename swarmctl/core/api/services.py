@@ -45,6 +45,7 @@ from ..model.validate import check_service_spec, check_service_update
 from . import query
 from .call import EMPTY, json_reply, list_reply
 from .present import present_listed_service, present_service, service_status
+from .versions import with_due_moved
 from .write import write
 
 if TYPE_CHECKING:
@@ -131,9 +132,19 @@ async def update(server: ApiServer, call: Call) -> Reply:
         query.check_sequence(row, version)
         if rollback:
             changed = _rolled_back(row, server.clock.now())
+            check_references(changed.api.Spec, view)  # what it used may be gone
         else:
-            changed = _updated(call, row, _fitted(_checked(asked), view, own_id=service_id))
-            check_strategy(changed.api.Spec, server.strategies, before=row.api.Spec)
+            spec = _fitted(_checked(asked), view, own_id=service_id)
+            spec, stop = as_posted(row.api, spec)
+            check_service_update(row.api.Spec, spec)
+            check_strategy(spec, server.strategies, before=row.api.Spec)
+            spec, due = with_due_moved(view, row, spec)
+            changed = respecified(row, spec, _auth_for(call, row))
+            changed = replace(
+                changed,
+                api=replace(changed.api, Stopped=stop),
+                private=replace(changed.private, due=due),
+            )
         requires = (
             *_rests_on(changed.api.Spec, own_id=service_id),
             *_start_order(changed.api.Spec, view, before=row.api.Spec),
@@ -235,16 +246,13 @@ def _start_order(
 # --- new rows ------------------------------------------------------------------------------------
 
 
-def _updated(call: Call, row: ServiceRow, spec: ServiceSpec) -> ServiceRow:
-    """Return the row with a new spec; the one before is kept for rolling back."""
-    old, private = row.api.Spec, row.private
-    spec, stop = as_posted(row.api, spec)
-    check_service_update(old, spec)
+def respecified(row: ServiceRow, spec: ServiceSpec, registry_auth: str) -> ServiceRow:
+    """Return the row with a new spec, checked; the one before is kept for rolling back."""
+    private = row.private
     api = replace(
         row.api,
         Spec=spec,
-        Stopped=stop,
-        PreviousSpec=old,
+        PreviousSpec=row.api.Spec,
         UpdateStatus=None,  # a finished one would end the client's wait at once
         Endpoint=replace(row.api.Endpoint, Spec=spec.EndpointSpec or EndpointSpec()),
     )
@@ -254,7 +262,7 @@ def _updated(call: Call, row: ServiceRow, spec: ServiceSpec) -> ServiceRow:
         private=replace(
             private,
             previous_spec_index=private.spec_index,
-            registry_auth=_auth_for(call, row),
+            registry_auth=registry_auth,
             previous_registry_auth=private.registry_auth,
         ),
     )

@@ -57,7 +57,10 @@ class Ref(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Create(PrivateStruct, frozen=True, kw_only=True, tag="create"):
-    """Add a row. Rule: its id and its name are free."""
+    """Add a row. Rule: its id and its name are free.
+
+    The next revision of a secret or config, and no other, may share the name of those before.
+    """
 
     row: Row
 

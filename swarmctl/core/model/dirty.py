@@ -47,6 +47,12 @@ def is_dirty(service: ServiceRow, task: TaskRow, node: NodeRow | None) -> bool:
     return node is None or not _satisfies(node, wanted.Placement)
 
 
+def needs_new_tasks(old: TaskSpec, new: TaskSpec) -> bool:
+    """Return whether a task made of one spec is of no use for the other, wherever it is."""
+    before, after = (spell_out_task(_comparable(spec)) for spec in (old, new))
+    return replace(before, Placement=None) != replace(after, Placement=None)
+
+
 def _comparable(spec: TaskSpec) -> TaskSpec:
     # Services print their runtime and tasks do not; both mean a container.
     return replace(spec, Runtime="") if spec.Runtime == "container" else spec

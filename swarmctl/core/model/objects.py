@@ -11,6 +11,7 @@ import msgspec
 
 from .base import (
     NEVER,
+    U32,
     U64,
     ApiStruct,
     Driver,
@@ -127,6 +128,8 @@ class ServicePrivate(PrivateStruct, frozen=True, kw_only=True):
         previous_spec_index: the same of ``PreviousSpec``.
         registry_auth, previous_registry_auth: pull credentials; secret.
         restarts: restart counters by slot (as text) or node id.
+        due: ids of older versions of secrets and configs; where the spec still names one when the
+            tasks are replaced anyway, the newest version takes its place.
     """
 
     spec_index: int = 0
@@ -134,6 +137,7 @@ class ServicePrivate(PrivateStruct, frozen=True, kw_only=True):
     registry_auth: str = ""
     previous_registry_auth: str = ""
     restarts: dict[str, RestartRecord] = msgspec.field(default_factory=dict)
+    due: tuple[str, ...] = ()
 
 
 # --- node ----------------------------------------------------------------------------------------
@@ -250,13 +254,22 @@ SpecDriver = Driver  # a field may not be annotated with the name of its neighbo
 
 
 class Secret(ApiStruct, frozen=True, kw_only=True):
-    """A secret as the API shows it."""
+    """A secret as the API shows it: one version of what goes by its name.
+
+    Attributes:
+        Revision: counts the versions that ever went by the name; the highest is what it means.
+            Ours, Docker's clients skip it; Docker's one version is the first, and not printed.
+        Newest: id of the version that the name means, where that is another one; computed for
+            answers, never stored.
+    """
 
     ID: str = ""
     Version: Version = msgspec.field(default_factory=lambda: Version())
     CreatedAt: Time = printed(NEVER)
     UpdatedAt: Time = printed(NEVER)
     Spec: SecretSpec = msgspec.field(default_factory=lambda: SecretSpec())
+    Revision: U32 = 1
+    Newest: str = ""
 
 
 class SecretPrivate(PrivateStruct, frozen=True, kw_only=True):
@@ -276,13 +289,15 @@ class ConfigSpec(ApiStruct, frozen=True, kw_only=True):
 
 
 class Config(ApiStruct, frozen=True, kw_only=True):
-    """A config as the API shows it."""
+    """A config as the API shows it; ``Revision`` and ``Newest`` are as a secret's."""
 
     ID: str = ""
     Version: Version = msgspec.field(default_factory=lambda: Version())
     CreatedAt: Time = printed(NEVER)
     UpdatedAt: Time = printed(NEVER)
     Spec: ConfigSpec = msgspec.field(default_factory=lambda: ConfigSpec())
+    Revision: U32 = 1
+    Newest: str = ""
 
 
 class ConfigPrivate(PrivateStruct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from .defaults import DEFAULT_UPDATE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .objects import SecretSpec
     from .spec import ContainerSpec, Placement, ServiceSpec, UpdateConfig
 
 
@@ -39,6 +40,19 @@ def check_service_available(spec: ServiceSpec) -> None:
     for mount in container.Mounts if container is not None else ():
         if mount.Type == "cluster":
             raise Unimplemented("cluster volumes are not supported")
+
+
+def check_secret_available(spec: SecretSpec) -> None:
+    """Check that this release can keep such a secret.
+
+    Raises:
+        Unimplemented: its data should come from a driver.
+    """
+    if spec.Driver is not None:
+        raise Unimplemented(
+            f"secret driver {spec.Driver.Name!r} is not available in this release: the swarm keeps "
+            "the data itself, so create the secret from a file or standard input"
+        )
 
 
 def service_warnings(spec: ServiceSpec) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .base import U32, ApiStruct, printed
+from .base import U32, ApiStruct, Driver, printed
 from .cluster import SwarmSpec
 
 
@@ -54,6 +54,47 @@ class Created(ApiStruct, frozen=True, kw_only=True):
     """Answer of ``POST /secrets/create`` and ``/configs/create``."""
 
     ID: str = printed("")
+
+
+class VersionRequest(ApiStruct, frozen=True, kw_only=True):
+    """``POST /secrets/{id}/versions``, which Docker's API does not have; secret.
+
+    Attributes:
+        Labels, Templating: None for those of the version before.
+    """
+
+    Data: bytes = b""
+    Labels: dict[str, str] | None = None
+    Templating: Driver | None = None
+
+
+class NamedServices(ApiStruct, frozen=True, kw_only=True):
+    """How many services, and the names of the first of them."""
+
+    Count: U32 = printed(0)
+    Names: tuple[str, ...] = printed(())
+
+
+class VersionMade(ApiStruct, frozen=True, kw_only=True):
+    """Answer of ``POST /secrets/{id}/versions`` and ``/configs/{id}/versions``.
+
+    Attributes:
+        Unchanged: it was so already; no version was made.
+        Moving: services that use it from now on, their tasks being replaced.
+        Waiting: services that use it once their tasks are replaced for another reason.
+    """
+
+    ID: str = printed("")
+    Revision: U32 = printed(0)
+    Unchanged: bool = printed(False)
+    Moving: NamedServices = msgspec.field(default_factory=lambda: NamedServices())
+    Waiting: NamedServices = msgspec.field(default_factory=lambda: NamedServices())
+
+
+class PayloadsPruned(ApiStruct, frozen=True, kw_only=True):
+    """Answer of ``POST /secrets/prune`` and ``/configs/prune``: ids."""
+
+    Deleted: tuple[str, ...] = printed(())
 
 
 class ServiceCreated(ApiStruct, frozen=True, kw_only=True):

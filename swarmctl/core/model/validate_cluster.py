@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from ..errors import BadRequest, Forbidden, InvalidArgument, PermissionDenied
 from .base import HOUR
 from .labels import check_labels
+from .template import TEMPLATE_DRIVER, check_data_template
 from .validate import check_object_name
 
 if TYPE_CHECKING:
+    from .base import Driver
     from .cluster import SwarmSpec
     from .objects import ConfigSpec, IPAMConfig, NetworkSpec, NodeSpec, SecretSpec
     from .request import InitRequest
@@ -109,7 +111,8 @@ def check_secret_spec(spec: SecretSpec) -> None:
     """Check a new secret.
 
     Raises:
-        InvalidArgument: its name, its size, or a driver without a name.
+        InvalidArgument: its name, its size, a driver without a name, or data that is no template
+            though it should be one.
     """
     _check_file_name(spec.Name)
     check_labels(spec.Labels)
@@ -118,17 +121,21 @@ def check_secret_spec(spec: SecretSpec) -> None:
             raise InvalidArgument("secret driver must have a name")
         return  # the data lives elsewhere
     _check_size("secret", spec.Data, MAX_SECRET_BYTES)
+    if is_template(spec.Templating):
+        check_data_template(spec.Data, secret=True)
 
 
 def check_config_spec(spec: ConfigSpec) -> None:
     """Check a new config.
 
     Raises:
-        InvalidArgument: its name or its size.
+        InvalidArgument: its name, its size, or data that is no template though it should be one.
     """
     _check_file_name(spec.Name)
     check_labels(spec.Labels)
     _check_size("config", spec.Data, MAX_CONFIG_BYTES)
+    if is_template(spec.Templating):
+        check_data_template(spec.Data, secret=False)
 
 
 def check_file_update(
@@ -139,11 +146,28 @@ def check_file_update(
     Data that is sent again unchanged is no change; ``docker stack deploy`` does so every time.
 
     Raises:
-        InvalidArgument: name or data differ, or a swarmctl label (labels.py).
+        InvalidArgument: name, data or templating differ, or a swarmctl label (labels.py).
     """
-    if new.Name != old.Name or (new.Data and new.Data != old_data):
+    retold = new.Templating is not None and new.Templating != old.Templating
+    if new.Name != old.Name or (new.Data and new.Data != old_data) or retold:
         raise InvalidArgument("only updates to Labels are allowed")
     check_labels(new.Labels)
+
+
+def is_template(templating: Driver | None) -> bool:
+    """Return whether a secret or config is expanded on the node that shows it to a task.
+
+    Raises:
+        InvalidArgument: by a template driver that there is not.
+    """
+    if templating is None or not templating.Name:
+        return False
+    if templating.Name != TEMPLATE_DRIVER:
+        raise InvalidArgument(
+            f"template driver {templating.Name!r} is not known; {TEMPLATE_DRIVER!r} is the one "
+            "there is"
+        )
+    return True
 
 
 def _check_file_name(name: str) -> None:

@@ -41,9 +41,9 @@ from ..model.change import (
     Unreferenced,
     Update,
 )
-from ..model.objects import ClusterRow, NetworkRow, Row, TaskRow
+from ..model.objects import ClusterRow, ConfigRow, NetworkRow, Row, SecretRow, TaskRow
 from ..model.task import TaskState
-from .view import KIND_OF, Overlay, Tables, name_of, ref_of, version_of
+from .view import KIND_OF, Overlay, Tables, name_of, ref_of, revision_of, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -280,10 +280,20 @@ def _name_conflict(view: Overlay, row: Row) -> Conflict | None:
     if name is None:
         return None
     holder = view.by_name(KIND_OF[type(row)], name)
-    if holder is None or holder.api.ID == row.api.ID:
+    if holder is None or holder.api.ID == row.api.ID or _is_version(view, holder, row):
         return None
     ref = ref_of(holder)
     return Conflict(kind=ConflictKind.EXISTS, ref=ref, holders=(ref.id,), text=f"name {name}")
+
+
+def _is_version(view: Overlay, newest: Row, row: Row) -> bool:
+    """True for the next version of a name, and for one that has been a version of it all along."""
+    if not isinstance(row, (SecretRow, ConfigRow)):
+        return False
+    before = view.row(ref_of(row))
+    if before is not None:
+        return name_of(before) == name_of(row) and revision_of(before) == revision_of(row)
+    return revision_of(row) == revision_of(newest) + 1
 
 
 def _stamp(row: Row, before: Row | None, index: int, now: int) -> Row:

@@ -56,12 +56,20 @@ def version_of(row: Row) -> int:
 
 
 def name_of(row: Row) -> str | None:
-    """Return the name that must be unique in the row's table, lower-cased, or None."""
+    """Return the name that a row goes by in its table, lower-cased, or None.
+
+    It is the row's alone; but several versions of a secret or config share theirs.
+    """
     if isinstance(row, (ServiceRow, SecretRow, ConfigRow)):
         return row.api.Spec.Name.lower() or None
     if isinstance(row, NetworkRow):
         return row.api.Name.lower() or None
     return None
+
+
+def revision_of(row: Row) -> int:
+    """Return which version of its name a row is, from 1; only secrets and configs have several."""
+    return row.api.Revision if isinstance(row, (SecretRow, ConfigRow)) else 1
 
 
 # --- indexes -------------------------------------------------------------------------------------
@@ -109,7 +117,7 @@ def _task_keys(row: TaskRow) -> Iterator[Key]:
 
 
 def keys_of(row: Row) -> list[Key]:
-    """Return every key under which a row is found, its unique name included."""
+    """Return every key under which a row is found, its name included."""
     keys: list[Key] = []
     name = name_of(row)
     if name is not None:
@@ -188,10 +196,13 @@ class View:
     # by index
 
     def by_name(self, kind: Kind, name: str) -> Row | None:
-        """Return the row of that (case-insensitive) name, or None."""
-        for row_id in self.ids(("name", kind, name.lower())):
-            return self.row(Ref(kind, row_id))
-        return None
+        """Return the row of that (case-insensitive) name, or None; of several, the newest."""
+        return max(self.versions(kind, name), key=revision_of, default=None)
+
+    def versions(self, kind: Kind, name: str) -> list[Row]:
+        """Return every version that goes by a (case-insensitive) name, in no order."""
+        found = (self.row(Ref(kind, row_id)) for row_id in self.ids(("name", kind, name.lower())))
+        return [row for row in found if row is not None]
 
     def _tasks_by(self, key: Key) -> list[TaskRow]:
         found = (self.task(task_id) for task_id in self.ids(key))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from swarmctl.core.errors import Unimplemented
+from swarmctl.core.model.base import Driver
 from swarmctl.core.model.defaults import (
     insert_defaults,
     normalize_service_spec,
 )
-from swarmctl.core.model.objects import Service
+from swarmctl.core.model.objects import SecretSpec, Service
 from swarmctl.core.model.release import (
+    check_secret_available,
     check_service_available,
     service_warnings,
 )
@@ -30,6 +32,13 @@ def test_modes_that_would_start_nothing_are_refused(mode: dict[str, object], nam
     """A mode that no reconciler knows yet is refused, not accepted and left without tasks."""
     with pytest.raises(Unimplemented, match=f"^services of mode {name} are not available"):
         check_service_available(service_spec(Mode=mode))
+
+
+def test_secrets_of_a_driver_are_refused() -> None:
+    """Data that would have to come from elsewhere is refused, with what can be done instead."""
+    check_secret_available(SecretSpec(Name="a", Data=b"x"))
+    with pytest.raises(Unimplemented, match=r"^secret driver 'vault' is not available .*"):
+        check_secret_available(SecretSpec(Name="a", Driver=Driver(Name="vault")))
 
 
 def test_cluster_volumes_are_refused() -> None:

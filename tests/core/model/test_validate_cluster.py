@@ -145,6 +145,27 @@ def _net(subnet: str, **more: str) -> NetworkSpec:
             f"{INVALID}only updates to Labels are allowed",
         ),
         (
+            lambda: check_file_update(
+                ConfigSpec(Name="a"), b"1", ConfigSpec(Name="a", Templating=Driver(Name="golang"))
+            ),
+            400,
+            f"{INVALID}only updates to Labels are allowed",
+        ),
+        (
+            lambda: check_config_spec(
+                ConfigSpec(Name="a", Data=b"{{.X", Templating=Driver(Name="golang"))
+            ),
+            400,
+            f"{INVALID}the config's data: template parsing error: unclosed action",
+        ),
+        (
+            lambda: check_secret_spec(
+                SecretSpec(Name="a", Data=b"{{hunter2}}", Templating=Driver(Name="golang"))
+            ),
+            400,
+            f"{INVALID}the secret's data is no template",
+        ),
+        (
             lambda: check_network_spec(NetworkSpec(Name="bridge")),
             403,
             "operation is not permitted on predefined bridge network ",
@@ -215,6 +236,9 @@ def test_what_is_right_passes() -> None:
     check_secret_spec(SecretSpec(Name="a" * 64, Data=b"x" * 511_999))
     check_secret_spec(SecretSpec(Name="a", Driver=Driver(Name="vault")))
     check_config_spec(ConfigSpec(Name="nginx.conf", Data=b"x"))
+    check_config_spec(ConfigSpec(Name="a", Data=b"{{", Templating=Driver()))
+    template = b'{{secret "a"}}{{config "b"}}{{if env "C"}}{{.Task.Slot}}{{end}}'
+    check_config_spec(ConfigSpec(Name="a", Data=template, Templating=Driver(Name="golang")))
     check_network_spec(NetworkSpec(Name="n"))
     check_network_spec(_net("10.0.0.0/24", Gateway="10.0.0.1", IPRange="10.0.0.128/25"))
 

@@ -1,4 +1,4 @@
-"""``--format`` understands the common part of Go's templates, and says so about the rest."""
+"""Templates understand the common part of Go's templates, and says so about the rest."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmctl.cli.gofunctions import Columns, TemplateError
-from swarmctl.cli.gotemplate import Template
 from swarmctl.core.model.base import Time
+from swarmctl.core.model.gofunctions import Columns, TemplateError
+from swarmctl.core.model.gotemplate import Template
 from swarmctl.core.model.objects import Service
 from swarmctl.core.model.spec import ContainerSpec, ServiceSpec, TaskSpec
 
@@ -170,3 +170,33 @@ def test_any_text_is_rendered_or_refused(text: str) -> None:
         assert isinstance(Template(text).render(DATA), str)
     except TemplateError:
         return
+
+
+def test_a_caller_adds_functions() -> None:
+    """A template may call what its caller adds, with arguments and in a pipeline; nothing else."""
+    added = {"env": lambda name: f"<{name}>"}
+    assert Template('{{env "A"}}{{"b" | env | upper}}', added).render({}) == "<A><B>"
+    with pytest.raises(TemplateError, match="function 'env' not defined"):
+        Template('{{env "A"}}')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{" + "(" * 60 + "1" + ")" * 60 + "}}",
+        "{{" + "1 " * 4000 + "}}",
+        "{{" * 100_000,
+        "{{99999999999999999999}}",
+    ],
+)
+def test_what_is_too_much_is_an_error(text: str) -> None:
+    """No text takes long to refuse, or fails in another way than by saying so."""
+    with pytest.raises(TemplateError):
+        Template(text)
+
+
+@pytest.mark.parametrize("text", ['{{printf "%99999d" 1}}', '{{pad "x" 99999 0}}', "{{join 1 2}}"])
+def test_functions_refuse_what_is_too_much(text: str) -> None:
+    """Widths are bounded, and a wrong kind of argument is an error of the template."""
+    with pytest.raises(TemplateError, match="error calling"):
+        Template(text).render({})

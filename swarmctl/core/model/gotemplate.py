@@ -1,9 +1,9 @@
-"""The part of Go's templates that people write after ``--format``.
+"""The part of Go's templates that people write after ``--format`` and into configs.
 
 Understood: fields (``.Spec.Name``), variables, strings and numbers, pipelines and parentheses;
 ``if``/``else if``, ``range`` (with one or two variables), ``with``, ``else``, ``end``; trimming
-(``{{-``, ``-}}``), comments; the functions of :data:`FUNCTIONS`. Everything else is an error that
-says so: a template is never half understood.
+(``{{-``, ``-}}``), comments; the functions of :data:`FUNCTIONS` and those that the caller adds.
+Everything else is an error that says so: a template is never half understood.
 
 Values are objects of the model, whose types say which fields there are, or plain JSON, where an
 absent field prints as ``<no value>`` and is false in a condition.
@@ -17,21 +17,34 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, final
 
-from .gofunctions import FUNCTIONS, MISSING, TemplateError, call_function, field, go_text, is_true
+from .gofunctions import (
+    FUNCTIONS,
+    MISSING,
+    Function,
+    TemplateError,
+    call_function,
+    field,
+    go_text,
+    is_true,
+)
 
 DEPTH_MAX = 50
+ACTION_CHARS_MAX = 4096
 
 
 @final
 class Template:
     """A parsed template.
 
+    Args:
+        functions: what it may call beyond :data:`FUNCTIONS`, by name.
+
     Raises:
         TemplateError: it cannot be understood.
     """
 
-    def __init__(self, text: str) -> None:
-        self._nodes = _Parser(text).parse()
+    def __init__(self, text: str, functions: Mapping[str, Function] | None = None) -> None:
+        self._nodes = _Parser(text, {**FUNCTIONS, **(functions or {})}).parse()
 
     def render(self, data: Any) -> str:
         """Return the template filled in.
@@ -60,6 +73,7 @@ class Field(NamedTuple):
 
 class Call(NamedTuple):
     name: str
+    function: Function
     arguments: tuple[Any, ...]
 
 
@@ -103,11 +117,10 @@ class Range(NamedTuple):
 
 # --- reading -------------------------------------------------------------------------------------
 
-_ACTION = re.compile(r"\{\{(-(?=\s))?(.*?)((?<=\s)-)?\}\}", re.DOTALL)
 _TOKEN = re.compile(
     r"""\s*(?:
       (?P<string>"(?:[^"\\\n]|\\.)*"|`[^`]*`)
-    | (?P<number>[-+]?\d+(?:\.\d+)?(?![\w.]))
+    | (?P<number>[-+]?\d{1,18}(?:\.\d{1,18})?(?![\w.]))
     | (?P<field>\.[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)
     | (?P<variable>\$\w*(?:\.[A-Za-z_]\w*)*)
     | (?P<word>[A-Za-z_]\w*)
@@ -123,9 +136,13 @@ class Token(NamedTuple):
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, functions: Mapping[str, Function]) -> None:
         self._pieces = list(_pieces(text))
+        self._functions = functions
         self._at = 0
+
+    def _pipe(self, tokens: list[Token]) -> Pipe:
+        return _Expression(tokens, self._functions).pipe()
 
     def parse(self) -> tuple[Any, ...]:
         nodes, ended_by = self._block(0)
@@ -160,11 +177,11 @@ class _Parser:
         if word in ("define", "template", "block", "break", "continue"):
             raise TemplateError(f"{word!r} is not available here")
         if _is_assignment(tokens):
-            return Assign(tokens[0].text, _Expression(tokens[2:]).pipe())
-        return Output(_Expression(tokens).pipe())
+            return Assign(tokens[0].text, self._pipe(tokens[2:]))
+        return Output(self._pipe(tokens))
 
     def _condition(self, kind: type[If | With], tokens: list[Token], depth: int) -> Any:
-        pipe = _Expression(tokens).pipe()
+        pipe = self._pipe(tokens)
         then, ended_by = self._block(depth + 1)
         return kind(pipe, then, self._otherwise(ended_by, depth))
 
@@ -176,7 +193,7 @@ class _Parser:
             tokens = tokens[marks[0] + 1 :]
             if not 1 <= len(names) <= 2:
                 raise TemplateError("range takes one or two variables")
-        pipe = _Expression(tokens).pipe()
+        pipe = self._pipe(tokens)
         body, ended_by = self._block(depth + 1)
         return Range(names, pipe, body, self._otherwise(ended_by, depth))
 
@@ -207,26 +224,33 @@ def _is_assignment(tokens: list[Token]) -> bool:
 
 def _pieces(text: str) -> Iterator[str | list[Token]]:
     """Yield text and actions in turn, trimmed where an action says so."""
-    end, trim = 0, False
-    for match in _ACTION.finditer(text):
-        before = text[end : match.start()]
+    at, trim = 0, False
+    while True:
+        start = text.find("{{", at)
+        before = text[at:] if start < 0 else text[at:start]
         before = before.lstrip() if trim else before
-        before = before.rstrip() if match[1] else before
-        end, trim = match.end(), bool(match[3])
+        if start < 0:
+            if before:
+                yield before
+            return
+        end = text.find("}}", start)
+        if end < 0:
+            raise TemplateError("unclosed action")
+        if end - start > ACTION_CHARS_MAX:
+            raise TemplateError(f"an action has more than {ACTION_CHARS_MAX} letters")
+        inner = text[start + 2 : end]
+        if inner[:1] == "-" and inner[1:2].isspace():
+            before, inner = before.rstrip(), inner[1:]
+        at, trim = end + 2, inner[-1:] == "-" and inner[-2:-1].isspace()
         if before:
             yield before
-        inner = match[2].strip()
+        inner = inner[: -1 if trim else None].strip()
         if inner.startswith("/*") and inner.endswith("*/"):
             continue
         tokens = list(_tokens(inner))
         if not tokens:
             raise TemplateError("missing value for command")
         yield tokens
-    rest = text[end:].lstrip() if trim else text[end:]
-    if "{{" in rest:
-        raise TemplateError("unclosed action")
-    if rest:
-        yield rest
 
 
 def _tokens(text: str) -> Iterator[Token]:
@@ -243,9 +267,11 @@ def _tokens(text: str) -> Iterator[Token]:
 class _Expression:
     """Reads the tokens of one action as a pipeline."""
 
-    def __init__(self, tokens: list[Token]) -> None:
+    def __init__(self, tokens: list[Token], functions: Mapping[str, Function]) -> None:
         self._tokens = tokens
+        self._functions = functions
         self._at = 0
+        self._depth = 0
 
     def pipe(self) -> Pipe:
         found = self._pipe()
@@ -269,7 +295,7 @@ class _Expression:
             raise TemplateError("missing value for command")
         first, *rest = operands
         if isinstance(first, Call):
-            return Call(first.name, tuple(rest))
+            return first._replace(arguments=tuple(rest))
         if rest:
             raise TemplateError("can't give argument to a value; only functions take arguments")
         return first
@@ -287,7 +313,7 @@ class _Expression:
             name, *path = token.text.split(".")
             return Field(name, tuple(path))
         if token.kind == "word":
-            return _word(token.text)
+            return _word(token.text, self._functions)
         if token.text == ".":
             return Field(None, ())
         if token.text == "(":
@@ -295,7 +321,11 @@ class _Expression:
         raise TemplateError(f"unexpected {token.text!r}")
 
     def _parenthesis(self) -> Field:
+        self._depth += 1
+        if self._depth > DEPTH_MAX:
+            raise TemplateError(f"parentheses are nested more than {DEPTH_MAX} deep")
         inner = self._pipe()
+        self._depth -= 1
         if not self._take(")"):
             raise TemplateError("unclosed left paren")
         path: tuple[str, ...] = ()
@@ -314,16 +344,16 @@ class _Expression:
 _ENDS = (Token("mark", "|"), Token("mark", ")"))
 
 
-def _word(word: str) -> Any:
+def _word(word: str, functions: Mapping[str, Function]) -> Any:
     if word in ("true", "false"):
         return Literal(word == "true")
     if word == "nil":
         return Literal(None)
-    if word not in FUNCTIONS:
+    if word not in functions:
         raise TemplateError(
-            f"function {word!r} not defined; known are {', '.join(sorted(FUNCTIONS))}"
+            f"function {word!r} not defined; known are {', '.join(sorted(functions))}"
         )
-    return Call(word, ())
+    return Call(word, functions[word], ())
 
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "'": "'"}
@@ -390,7 +420,7 @@ class _Run:
                 arguments = [self._operand(one, dot, names) for one in part.arguments]
                 if at:
                     arguments.append(value)
-                value = call_function(part.name, arguments)
+                value = call_function(part.name, part.function, arguments)
             else:
                 value = self._operand(part, dot, names)
         return value
@@ -399,9 +429,8 @@ class _Run:
         if isinstance(operand, Literal):
             return operand.value
         if isinstance(operand, Call):
-            return call_function(
-                operand.name, [self._operand(o, dot, names) for o in operand.arguments]
-            )
+            arguments = [self._operand(one, dot, names) for one in operand.arguments]
+            return call_function(operand.name, operand.function, arguments)
         assert isinstance(operand, Field)
         if operand.root is None:
             value = dot

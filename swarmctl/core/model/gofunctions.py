@@ -14,8 +14,10 @@ from typing import Any
 
 import msgspec
 
-from swarmctl.core.errors import SwarmError
-from swarmctl.core.model.base import Time
+from ..errors import SwarmError
+from .base import Time
+
+Function = Callable[..., Any]
 
 
 class TemplateError(SwarmError):
@@ -88,29 +90,31 @@ def go_text(value: Any) -> str:
 
 
 def _time_text(value: Time) -> str:
-    from swarmctl.core.model.duration import format_time
+    from .duration import format_time
 
     date, _, clock = format_time(value).removesuffix("Z").partition("T")
     return f"{date} {clock} +0000 UTC"
 
 
-def call_function(name: str, arguments: list[Any]) -> Any:
-    """Return what the function of that name gives.
+def call_function(name: str, function: Function, arguments: list[Any]) -> Any:
+    """Return what a function gives.
+
+    Args:
+        name: what the template calls it, for errors.
 
     Raises:
         TemplateError: it does not take these arguments.
     """
     try:
-        return FUNCTIONS[name](*arguments)
-    except (TypeError, ValueError, LookupError) as error:
-        if isinstance(error, TemplateError):
-            raise
+        return function(*arguments)
+    except (TypeError, AttributeError, ValueError, LookupError, ArithmeticError) as error:
         raise TemplateError(f"error calling {name}: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:
     text = str(error)
-    return "wrong number or kind of arguments" if isinstance(error, TypeError) else text
+    misfit = isinstance(error, (TypeError, AttributeError))
+    return "wrong number or kind of arguments" if misfit else text
 
 
 def go_json(value: Any) -> str:
@@ -120,7 +124,7 @@ def go_json(value: Any) -> str:
 
 def _to_json(value: object) -> str:
     if isinstance(value, Time):
-        from swarmctl.core.model.duration import format_time
+        from .duration import format_time
 
         return format_time(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
@@ -178,6 +182,7 @@ def _print(*values: Any) -> str:
     return "".join(out)
 
 
+WIDTH_MAX = 10_000
 _VERB = re.compile(r"%(-?\d*)(?:\.(\d+))?([a-zA-Z%])")
 
 
@@ -196,13 +201,14 @@ def _printf(form: str, *values: Any) -> str:
         if verb == "q":
             text = go_json(go_text(value))
         elif verb == "f":
-            text = f"{float(value):.{precision or 6}f}"
+            text = f"{float(value):.{_bounded(int(precision or 6))}f}"
         else:
             text = go_text(value)
             text = text[: int(precision)] if precision and verb == "s" else text
         if not width or width == "-":
             return text
-        return text.ljust(-int(width)) if width.startswith("-") else text.rjust(int(width))
+        wide = _bounded(int(width))
+        return text.ljust(-wide) if wide < 0 else text.rjust(wide)
 
     return _VERB.sub(fill, form)
 
@@ -212,10 +218,16 @@ def _truncate(value: str, width: int) -> str:
 
 
 def _pad(value: str, before: int, after: int) -> str:
-    return " " * before + value + " " * after if value else value
+    return " " * _bounded(before) + value + " " * _bounded(after) if value else value
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
+def _bounded(width: int) -> int:
+    if abs(width) > WIDTH_MAX:
+        raise ValueError(f"more than {WIDTH_MAX} letters wide")
+    return width
+
+
+FUNCTIONS: dict[str, Function] = {
     "and": _and,
     "eq": _equal,
     "ge": _compared(lambda left, right: bool(left >= right)),

@@ -19,10 +19,10 @@ from swarmctl.core.model.objects import (
     Node,
     NodeDescription,
     NodeRow,
-    Revision,
     Row,
     ServiceRow,
 )
+from swarmctl.core.model.service import Revision
 from swarmctl.core.model.task import Task
 from tests.core.model.builders import filled
 

@@ -41,7 +41,6 @@ from ..model.crosscheck import (
     rests_on,
 )
 from ..model.dirty import is_dirty
-from ..model.objects import RolloutRecord, UpdateStatus
 from ..model.revision import given_up
 from ..model.rolling import (
     COMPLETED,
@@ -54,6 +53,7 @@ from ..model.rolling import (
     settings_of,
     why_stop_first,
 )
+from ..model.service import RolloutRecord, UpdateStatus
 from ..model.task import TaskState
 from .restart import EVICTED
 

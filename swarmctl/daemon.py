@@ -18,6 +18,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from .config import DaemonConfig
     from .core.agent.executor import Executor
     from .core.allocator.policy import Allocator
-    from .core.scheduler.decide import Scheduler
     from .plugins.loader import Plugins
 
 LOG_BYTES = 10 * 1024 * 1024
@@ -73,6 +73,9 @@ def run_daemon(config: DaemonConfig, *, detached: bool = False) -> int:
 async def _main(config: DaemonConfig) -> None:
     plugins = load_plugins(named=config.plugins, directory=Path(config.plugin_dir))
     executor = await _choose_executor(config, plugins)
+    settings_of = partial(_scheduler_settings, config)
+    scheduler = plugins.scheduler(config.scheduler, settings_of(config.scheduler))
+    strategies = plugins.strategies(settings_of)
     clock = SystemClock()
     node = LocalNode(
         NodeSettings(
@@ -83,12 +86,12 @@ async def _main(config: DaemonConfig) -> None:
             accept_moved_state=config.accept_moved_state,
         ),
         executor,
-        reconcilers(_choose_scheduler(config, plugins), _choose_allocator(config, plugins)),
+        reconcilers(scheduler, _choose_allocator(config, plugins), strategies),
         clock,
         new_id,
     )
     loaded = [PluginLine(each.name, each.version, each.api) for each in plugins.infos()]
-    api = ApiServer(node, loaded, __version__, clock, new_id)
+    api = ApiServer(node, loaded, __version__, clock, new_id, strategies=tuple(strategies))
     async with trio.open_nursery() as nursery:
         await nursery.start(_wait_for_signal, nursery.cancel_scope)
         async with open_unix_listener(
@@ -124,9 +127,8 @@ async def _choose_executor(config: DaemonConfig, plugins: Plugins) -> Executor:
     return await plugins.detect_executor(settings)
 
 
-def _choose_scheduler(config: DaemonConfig, plugins: Plugins) -> Scheduler:
-    options = config.settings.get(config.scheduler, {})
-    return plugins.scheduler(config.scheduler, SchedulerSettings(options=options))
+def _scheduler_settings(config: DaemonConfig, name: str) -> SchedulerSettings:
+    return SchedulerSettings(options=config.settings.get(name, {}))
 
 
 def _choose_allocator(config: DaemonConfig, plugins: Plugins) -> Allocator:

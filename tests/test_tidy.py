@@ -36,7 +36,8 @@ swarmctl                       __main__:E daemon:T config:E
 swarmctl.cli                   *:E
 swarmctl.cli.service           *:E
 swarmctl.plugins               hookspecs model loader:E testing:T conformance spread subnets
-swarmctl.plugins               null_exec:T null_behaviour
+swarmctl.plugins               null_exec:T null_behaviour binpack branches scheduler_check:E
+swarmctl.plugins               cancelling:T
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T
@@ -46,7 +47,8 @@ swarmctl.core                  comeback:T reissue:E leftovers:T nodestate batchi
 swarmctl.core.model            base spec objects cluster task change request session codec
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
 swarmctl.core.model            template validate_cluster crosscheck release payload suits network
-swarmctl.core.model            gotemplate gofunctions rolling revision specdiff records
+swarmctl.core.model            gotemplate gofunctions rolling revision specdiff startorder stopping
+swarmctl.core.model            explain spreading strategy service
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
@@ -57,9 +59,9 @@ swarmctl.core.wire             unix_listener:T address:E
 swarmctl.core.ca               keys x509 roots chain token issue rotation calls keyfiles:E server:T
 swarmctl.core.ca               signing settings cfssl returning external:T credentials:T renew:T
 swarmctl.core.orchestrator     decide slots replicated global_ jobs restart rollout reaper enforcer
-swarmctl.core.orchestrator     tend overlap
+swarmctl.core.orchestrator     tend overlap relief waiting
 swarmctl.core.allocator        decide ports policy networks addresses
-swarmctl.core.scheduler        decide filters resources explain
+swarmctl.core.scheduler        decide filters resources explain quantities rebalance
 swarmctl.core.autoscaler       policy expression decide
 swarmctl.core.dispatcher       assignments endpoints liveness server:T presence:T noderows:T
 swarmctl.core.agent            executor:P step expand runner:T worker:T session:T reporter:T
@@ -67,7 +69,7 @@ swarmctl.core.agent            agent:T disk:T logs:T place
 swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T
 swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
 swarmctl.core.api              proxy:T server:T backup:T forward:T frames merge:T
-swarmctl.core.api              payloads:T versions network_use
+swarmctl.core.api              payloads:T versions network_use explain:T
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E calls members:T forward:T
 swarmctl.core.manager          lock:T backup:E passes handover:T output:T

@@ -48,6 +48,9 @@ service = Group(
     "Manage Swarm services",
     {
         "create": Lazy("swarmctl.cli.service.create:create", "Create a new service"),
+        "explain": Lazy(
+            "swarmctl.cli.explain:explain_service", "Tell why tasks of a service do not run"
+        ),
         "history": Lazy(
             "swarmctl.cli.service.revisions:history",
             "List the versions of a service that can be gone back to",
@@ -67,6 +70,11 @@ service = Group(
         "scale": Lazy(
             "swarmctl.cli.service.scale:scale", "Scale one or multiple replicated services"
         ),
+        "start": Lazy("swarmctl.cli.service.stop:start", "Start one or more stopped services"),
+        "stop": Lazy(
+            "swarmctl.cli.service.stop:stop",
+            "Stop all tasks of one or more services and keep their specs",
+        ),
         "update": Lazy("swarmctl.cli.service.update:update", "Update a service"),
     },
     aliases={"list": "ls", "remove": "rm"},
@@ -76,6 +84,7 @@ task = Group(
     "task",
     "Look at single tasks",
     {
+        "explain": Lazy("swarmctl.cli.explain:explain_task", "Tell why a task does not run"),
         "inspect": Lazy(
             "swarmctl.cli.task:inspect", "Display detailed information on one or more tasks"
         ),

@@ -14,6 +14,9 @@ import trio
 
 from .ids import ID_ENTROPY_BYTES, id_from_bytes
 
+SET_NS = 1_000_000_000
+"""More than clocks are slewed by between two looks."""
+
 
 class Clock(Protocol):
     """Wall time in integer nanoseconds since the Unix epoch."""
@@ -38,6 +41,22 @@ class TrioClock:
 
     def now(self) -> int:
         return self._epoch_ns + int(trio.current_time() * 1e9)
+
+
+class ClockWatch:
+    """Notices when a wall clock was set: it moved otherwise than time passed."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ahead_ns = self._ahead()
+
+    def was_set(self) -> bool:
+        """Return whether the clock was set since this was last asked."""
+        before, self._ahead_ns = self._ahead_ns, self._ahead()
+        return abs(self._ahead_ns - before) > SET_NS
+
+    def _ahead(self) -> int:
+        return self._clock.now() - int(trio.current_time() * 1e9)
 
 
 def new_id() -> str:

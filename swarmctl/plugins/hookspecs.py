@@ -21,6 +21,8 @@ import msgspec
 import pluggy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..core.agent.executor import Executor
     from ..core.allocator.policy import Allocator
     from ..core.scheduler.decide import Scheduler
@@ -164,6 +166,20 @@ def swarmctl_allocator(name: str, settings: AllocatorSettings) -> Allocator | No
 
     Raises:
         SwarmError: the settings cannot be used; its text says which and what would be right.
+
+    .. versionadded:: 0.1
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def swarmctl_strategies() -> Sequence[str]:
+    """Name the schedulers of yours that a service may choose by its label ``swarmctl.strategy``.
+
+    Called by the node process when it starts; every plugin answers for itself. Each name is then
+    made by ``swarmctl_scheduler``, with the settings of that name, and used for the services that
+    ask for it; the configured scheduler places all others. A service that asks for a name that
+    nobody gives is refused, so have the same plugins on all managers.
 
     .. versionadded:: 0.1
     """

@@ -26,7 +26,7 @@ from . import hookspecs
 from .hookspecs import PLUGIN_API, PROJECT, PluginInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from ..core.agent.executor import Executor
@@ -40,6 +40,7 @@ BUILT_INS = {
     "null": "swarmctl.plugins.null_exec",
     "spread": "swarmctl.plugins.spread",
     "subnets": "swarmctl.plugins.subnets",
+    "binpack": "swarmctl.plugins.binpack",
 }
 # Enabled by being installed. The module is part of the rule: another distribution that takes the
 # entry point's name is a stranger all the same.
@@ -204,6 +205,23 @@ class Plugins:
                 f"{', '.join(self._infos) or 'none'}"
             )
         return made
+
+    def strategies(self, settings_of: Callable[[str], SchedulerSettings]) -> dict[str, Scheduler]:
+        """Make every scheduler that services may choose by name.
+
+        Args:
+            settings_of: returns the settings of a scheduler.
+
+        Raises:
+            PluginError: a plugin failed, or gives a name that it makes no scheduler for.
+            SwarmError: the settings do not suit one.
+        """
+        try:
+            named = self._pm.hook.swarmctl_strategies()
+            names = sorted({str(name) for names in named for name in names})
+        except Exception as error:
+            raise PluginError(f"a plugin failed to name its strategies: {error!r}") from error
+        return {name: self.scheduler(name, settings_of(name)) for name in names}
 
     def register(self, name: str, plugin: object) -> None:
         """Add a plugin under ``name``; one that is registered already is left as it is.

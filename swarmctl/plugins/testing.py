@@ -1,6 +1,7 @@
 """Conformance checks for what plugins make: call them from the tests of your own plugin.
 
 :func:`check_executor` puts any executor through the laws of :mod:`swarmctl.core.agent.executor`.
+:func:`check_scheduler` does so with schedulers.
 It needs no test framework, only trio; a broken law raises :class:`ConformanceError` that names it.
 What "exit with 3" means for an executor is told by :class:`Programs`; :class:`ShellPrograms` is
 enough for everything that can run ``sh``. :func:`check_allocator` does the same for an allocator.
@@ -25,12 +26,21 @@ from ..core.clock import new_id
 from ..core.model.base import SECOND
 from ..core.model.spec import ContainerSpec, TaskSpec
 from ..core.model.task import Task, TaskAssignment
-from .conformance import ConformanceError, check_allocator
+from .cancelling import cancelled_at
+from .conformance import ConformanceError, check_allocator, require
+from .scheduler_check import check_scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-__all__ = ["ConformanceError", "Programs", "ShellPrograms", "check_allocator", "check_executor"]
+__all__ = [
+    "ConformanceError",
+    "Programs",
+    "ShellPrograms",
+    "check_allocator",
+    "check_executor",
+    "check_scheduler",
+]
 
 GRACE_NS = SECOND
 CHECK_TIMEOUT_S = 120.0
@@ -168,11 +178,6 @@ async def check_executor(
             raise ConformanceError(f"{law} {error}") from error
 
 
-def _require(condition: object, seen: str) -> None:
-    if not condition:
-        raise ConformanceError(f"Seen: {seen}")
-
-
 async def _run_to_end(control: TaskController) -> int:
     await control.prepare()
     await control.start()
@@ -198,12 +203,12 @@ async def _describes(rig: _Rig) -> None:
 
     async def body(executor: Executor) -> None:
         node = (await executor.describe()).node
-        _require(node.Hostname, "no hostname")
-        _require(node.Platform.OS and node.Platform.Architecture, f"platform {node.Platform}")
-        _require(node.Resources.NanoCPUs > 0, f"{node.Resources.NanoCPUs} NanoCPUs")
-        _require(node.Resources.MemoryBytes > 0, f"{node.Resources.MemoryBytes} bytes of memory")
+        require(node.Hostname, "no hostname")
+        require(node.Platform.OS and node.Platform.Architecture, f"platform {node.Platform}")
+        require(node.Resources.NanoCPUs > 0, f"{node.Resources.NanoCPUs} NanoCPUs")
+        require(node.Resources.MemoryBytes > 0, f"{node.Resources.MemoryBytes} bytes of memory")
         kind = node.Engine.Labels.get("swarmctl.executor")
-        _require(kind == executor.name, f"label swarmctl.executor is {kind!r}")
+        require(kind == executor.name, f"label swarmctl.executor is {kind!r}")
 
     await rig.with_executor(body)
 
@@ -215,11 +220,11 @@ async def _tells_exit_codes(rig: _Rig) -> None:
         for code in (0, 3):
             assignment = rig.assignment(rig.programs.exits(code))
             control = executor.controller(assignment)
-            _require(await _run_to_end(control) == code, f"another code than {code}")
+            require(await _run_to_end(control) == code, f"another code than {code}")
             again = await executor.controller(assignment).wait()
-            _require(again.code == code, f"then {again.code}")
+            require(again.code == code, f"then {again.code}")
             seen = await control.observe()
-            _require(
+            require(
                 seen.container is not None and seen.container.ExitCode == code,
                 f"observed {seen.container}",
             )
@@ -239,13 +244,13 @@ async def _repeats_steps(rig: _Rig) -> None:
         before = await control.observe()
         await control.start()
         after = await control.observe()
-        _require(before.container == after.container, "start() of a running task started another")
+        require(before.container == after.container, "start() of a running task started another")
         for step in (control.shutdown, control.shutdown, control.kill):
             await step()
         ended = await control.wait()
         for step in (control.prepare, control.start):
             await step()
-        _require(await control.wait() == ended, "start() brought an ended task back")
+        require(await control.wait() == ended, "start() brought an ended task back")
         for step in (control.remove, control.remove, control.shutdown, control.kill):
             await step()
 
@@ -285,7 +290,7 @@ async def _stops(rig: _Rig) -> None:
             await end()
             status = await control.wait()
             if control is not willing:
-                _require(status.code == 137, f"a killed task ended with {status.code}")
+                require(status.code == 137, f"a killed task ended with {status.code}")
             await control.remove()
 
     await rig.with_executor(body)
@@ -307,16 +312,16 @@ async def _is_adopted(rig: _Rig) -> None:
 
     async def second(executor: Executor) -> None:
         code = (await executor.controller(ends).wait()).code
-        _require(code == 7, f"the task that ended meanwhile has code {code}")
+        require(code == 7, f"the task that ended meanwhile has code {code}")
         known = await executor.known_tasks()
-        _require(known.get(stays.task.ID) is True, "the running task is not known to run")
-        _require(known.get(ends.task.ID) is False, "the ended task is not known as ended")
+        require(known.get(stays.task.ID) is True, "the running task is not known to run")
+        require(known.get(ends.task.ID) is False, "the ended task is not known as ended")
         control = executor.controller(stays)
         await control.prepare()
         await control.start()
         seen = await control.observe()
         pids.append(seen.container.PID if seen.container else None)
-        _require(pids[0] == pids[1], f"pid {pids[0]} became {pids[1]}")
+        require(pids[0] == pids[1], f"pid {pids[0]} became {pids[1]}")
         await control.shutdown()
         await control.wait()
         for assignment in (stays, ends):
@@ -338,7 +343,7 @@ async def _removes_leftovers(rig: _Rig) -> None:
         for task_id in (runs.task.ID, prepared.task.ID, new_id()):
             await executor.remove_leftover(task_id)
             await executor.remove_leftover(task_id)
-            _require(task_id not in await executor.known_tasks(), "it is still known")
+            require(task_id not in await executor.known_tasks(), "it is still known")
 
     await rig.with_executor(body)
 
@@ -354,7 +359,7 @@ async def _leaves_others_alone(rig: _Rig) -> None:
     assignment = rig.assignment(rig.programs.sleeps())
 
     async def trespass(executor: Executor) -> None:
-        _require(assignment.task.ID not in await executor.known_tasks(), "it is seen")
+        require(assignment.task.ID not in await executor.known_tasks(), "it is seen")
         await executor.remove_leftover(assignment.task.ID)
 
     async def body(executor: Executor) -> None:
@@ -363,7 +368,7 @@ async def _leaves_others_alone(rig: _Rig) -> None:
         await control.start()
         await rig.with_executor(trespass, stranger)
         known = await executor.known_tasks()
-        _require(known.get(assignment.task.ID) is True, "it was touched")
+        require(known.get(assignment.task.ID) is True, "it was touched")
         await control.kill()
         await control.remove()
 
@@ -382,18 +387,18 @@ async def _keeps_logs(rig: _Rig) -> None:
         lines = await _read_all(control, LogOptions())
         for found in (followed, lines):
             texts = [line.text for line in found if line.stream == 1]
-            _require(texts == [b"a", b"b", b"c"], f"stdout {texts}")
+            require(texts == [b"a", b"b", b"c"], f"stdout {texts}")
             texts = [line.text for line in found if line.stream == 2]
-            _require(texts == [b"x"], f"stderr {texts}")
+            require(texts == [b"x"], f"stderr {texts}")
             times = {line.at for line in found}
-            _require(len(times) == len(found), f"several lines of one time: {found}")
+            require(len(times) == len(found), f"several lines of one time: {found}")
         rest = await _read_all(control, LogOptions(since=min(line.at for line in lines) + 1))
-        _require(len(rest) == len(lines) - 1, f"after the first line: {rest}")
+        require(len(rest) == len(lines) - 1, f"after the first line: {rest}")
         only = await _read_all(control, LogOptions(stderr=False, tail=2))
-        _require([line.text for line in only] == [b"b", b"c"], f"stdout with tail 2: {only}")
+        require([line.text for line in only] == [b"b", b"c"], f"stdout with tail 2: {only}")
         late = await _read_all(control, LogOptions(since=lines[-1].at + 3600 * SECOND))
-        _require(not late, f"since the future: {late}")
-        _require(not await _read_all(control, LogOptions(tail=0)), "tail 0 gives lines")
+        require(not late, f"since the future: {late}")
+        require(not await _read_all(control, LogOptions(tail=0)), "tail 0 gives lines")
         await control.remove()
 
     await rig.with_executor(body)
@@ -408,7 +413,7 @@ async def _samples(rig: _Rig) -> None:
         await control.prepare()
         await control.start()
         samples = await executor.stats([assignment.task.ID, new_id()])
-        _require(set(samples) == {assignment.task.ID}, f"samples of {set(samples)}")
+        require(set(samples) == {assignment.task.ID}, f"samples of {set(samples)}")
         await control.kill()
         await control.remove()
 
@@ -433,45 +438,18 @@ async def _sweep(executor: Executor, rig: _Rig, name: str) -> None:
         control = executor.controller(assignment)
         for earlier in order[: order.index(name)]:
             await getattr(control, earlier)()
-        completed = await _cancelled_at(point, getattr(control, name))
+        completed = await cancelled_at(point, getattr(control, name))
         where = f"{name}() cancelled at checkpoint {point}"
         if name == "start":
             await control.start()
             known = await executor.known_tasks()
-            _require(known.get(assignment.task.ID) is True, f"after {where} it does not run")
+            require(known.get(assignment.task.ID) is True, f"after {where} it does not run")
         for step in order[order.index(name) :]:
             await getattr(executor.controller(assignment), step)()
-        _require(assignment.task.ID not in await executor.known_tasks(), f"{where} left traces")
+        require(assignment.task.ID not in await executor.known_tasks(), f"{where} left traces")
         if completed:
             return
     raise ConformanceError(f"{name}() has more than {MAX_CANCEL_POINTS} checkpoints.")
-
-
-async def _cancelled_at(point: int, step: Callable[[], Awaitable[None]]) -> bool:
-    """Take a step and cancel it at its ``point``-th checkpoint; True when it completed first."""
-    with trio.CancelScope() as scope:
-        watcher = _CancelAt(point, scope, trio.lowlevel.current_task())
-        trio.lowlevel.add_instrument(watcher)
-        try:
-            await step()
-        finally:
-            trio.lowlevel.remove_instrument(watcher)
-    return not scope.cancelled_caught
-
-
-class _CancelAt(trio.abc.Instrument):
-    """Cancels a scope when a task has come to rest so many times."""
-
-    def __init__(self, point: int, scope: trio.CancelScope, task: trio.lowlevel.Task) -> None:
-        self._left = point
-        self._scope = scope
-        self._task = task
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self._task:
-            self._left -= 1
-            if self._left == 0:
-                self._scope.cancel()
 
 
 async def _refuses_before_run(rig: _Rig) -> None:

@@ -16,6 +16,7 @@ from swarmctl.core.clock import SystemClock, new_id
 from swarmctl.core.manager.pipeline import reconcilers
 from swarmctl.core.node import LocalNode, NodeSettings
 from swarmctl.core.wire.unix_listener import open_unix_listener
+from swarmctl.plugins.binpack import BinpackScheduler
 from swarmctl.plugins.null_exec import NullExecutor
 from swarmctl.plugins.spread import SpreadScheduler
 from swarmctl.plugins.subnets import SubnetAllocator
@@ -116,16 +117,19 @@ async def running_api(
         work: what it does while it leads; by default everything.
     """
     port = _free_port()
+    strategies = {"spread": SpreadScheduler(), "binpack": BinpackScheduler()}
     clock = SystemClock()
     node = LocalNode(
         NodeSettings(state_dir=str(folder / "state"), hostname="here"),
         executor or NullExecutor(hostname="here"),
-        reconcilers(SpreadScheduler(), SubnetAllocator()) if work is None else work,
+        reconcilers(SpreadScheduler(), SubnetAllocator(), strategies) if work is None else work,
         clock,
         new_id,
     )
     (folder / "state").mkdir(mode=0o700, exist_ok=True)
-    api = ApiServer(node, [PluginLine("spread", "1", 1)], "9.9", clock, new_id)
+    api = ApiServer(
+        node, [PluginLine("spread", "1", 1)], "9.9", clock, new_id, strategies=strategies
+    )
     async with (
         trio.open_nursery() as nursery,
         open_unix_listener(str(folder / "sock"), mode=0o600, gid=None) as listener,

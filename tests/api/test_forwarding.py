@@ -15,7 +15,8 @@ from swarmctl.core.api.route import ROUTES, By
 from swarmctl.core.errors import NoLeader
 from swarmctl.core.manager.forward import LEADER_WAIT_S
 from swarmctl.core.model.change import Create, Transaction
-from swarmctl.core.model.objects import Service, ServiceRow
+from swarmctl.core.model.objects import ServiceRow
+from swarmctl.core.model.service import Service
 from swarmctl.core.model.spec import ServiceSpec
 from swarmctl.core.wire.calls import STREAM_WINDOW_BYTES
 from swarmctl.core.wire.http1 import Fields, Request

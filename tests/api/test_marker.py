@@ -22,7 +22,7 @@ from swarmctl.core.model.objects import (
     Row,
     ServiceRow,
 )
-from swarmctl.core.model.records import Revision
+from swarmctl.core.model.service import Revision
 from swarmctl.core.model.task import Task
 from tests.core.model.builders import filled
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from swarmctl.core.errors import LostLeadership, NoLeader
 from swarmctl.core.model.change import Applied, Result, Transaction, Update
-from swarmctl.core.model.objects import EndpointVirtualIP
+from swarmctl.core.model.service import EndpointVirtualIP
 
 from .running import RunningApi, running_api, service_body
 

@@ -36,8 +36,9 @@ from swarmctl.core.membership import Membership
 from swarmctl.core.model.base import Time
 from swarmctl.core.model.change import Advance, Applied, Change, Create, Entry, Transaction, Update
 from swarmctl.core.model.cluster import SwarmSpec
-from swarmctl.core.model.objects import Service, ServicePrivate, ServiceRow, TaskRow
+from swarmctl.core.model.objects import ServiceRow, TaskRow
 from swarmctl.core.model.request import InitRequest
+from swarmctl.core.model.service import Service, ServicePrivate
 from swarmctl.core.model.spec import ContainerSpec, ServiceSpec, TaskSpec
 from swarmctl.core.model.task import Task, TaskPrivate, TaskState, TaskStatus
 from swarmctl.core.raft.config import RaftConfig

@@ -10,7 +10,6 @@ import pytest
 import trio
 import trio.testing
 
-from swarmctl.core.clock import TrioClock
 from swarmctl.core.errors import InvalidArgument, LostLeadership
 from swarmctl.core.manager.passes import BUSY_PASSES_MAX, Unrest
 from swarmctl.core.manager.reconcile import Loop, Reconciler
@@ -19,6 +18,8 @@ from swarmctl.core.model.objects import Config, ConfigRow, ConfigSpec
 from swarmctl.core.raft.errors import ProposalDropped
 from swarmctl.core.store.store import Store
 from swarmctl.core.store.watch import Watch
+
+from .lone_manager import WallClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +35,7 @@ class Scene:
     def __init__(self) -> None:
         self.store = Store()
         self.watch = Watch()
-        self.clock = TrioClock()
+        self.clock = WallClock()
         self.passes: list[list[str]] = []
         self.trouble: list[Exception] = []
         self.before_apply: Callable[[], None] = lambda: None
@@ -356,3 +357,26 @@ async def test_long_passes_let_others_run(autojump_clock: trio.testing.MockClock
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
     assert turns >= 15
+
+
+@pytest.mark.parametrize("hours", [-1, 1], ids="{:+d} h".format)
+async def test_a_clock_that_is_set_holds_up_no_wake_up(
+    autojump_clock: trio.testing.MockClock, hours: int
+) -> None:
+    """Who waits for a time of the old clock is asked again soon, and says what it waits for now."""
+    scene = Scene()
+    scene.create("a")
+    asked: list[float] = []
+
+    def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:
+        asked.append(trio.current_time())
+        return Decision(wake_at=now + 10 * 10**9)
+
+    async with trio.open_nursery() as nursery:
+        started = trio.current_time()
+        nursery.start_soon(scene.loop(decide).run)
+        await trio.sleep(15)
+        scene.clock.ahead_ns = hours * 3_600 * 10**9
+        await trio.sleep(20)
+        nursery.cancel_scope.cancel()
+    assert [at - started for at in asked] == pytest.approx([0, 10, 20, 30], abs=0.1)

@@ -25,15 +25,9 @@ from swarmctl.core.model.change import (
     Unreferenced,
     Update,
 )
-from swarmctl.core.model.objects import (
-    Secret,
-    SecretRow,
-    SecretSpec,
-    Service,
-    ServiceRow,
-    next_run,
-)
+from swarmctl.core.model.objects import Secret, SecretRow, SecretSpec, ServiceRow
 from swarmctl.core.model.revision import updated
+from swarmctl.core.model.service import Service, next_run
 from swarmctl.core.model.spec import (
     ContainerSpec,
     EndpointSpec,

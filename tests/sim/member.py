@@ -206,6 +206,7 @@ class SimLoop:
         manager.watch._mailboxes[self._mailbox] = None
         self._busy = False
         self._wake_at: int | None = None
+        self._wall_ns = manager.host.wall_ns
 
     def close(self) -> None:
         self._manager.watch._mailboxes.pop(self._mailbox, None)
@@ -232,6 +233,9 @@ class SimLoop:
         if touched is not None:  # a set's own order is not the same in every process
             by_name = sorted(touched, key=lambda ref: (ref.kind.value, ref.id))
             touched = cast("set[Ref]", dict.fromkeys(by_name).keys())
+        if manager.host.wall_ns != self._wall_ns:
+            self._wall_ns = manager.host.wall_ns
+            passes.clock_was_set()
         due = passes.due(manager.store.view, touched, now)
         overlay = manager.store.view.overlay()
         wanted: dict[str, tuple[Transaction, ...]] = {}

@@ -171,7 +171,7 @@ async def _read(
                     for line in parser.feed(piece):
                         yield line
     except Refused as error:
-        if error.status == 404:
+        if error.status in (404, 409):  # it is gone, or going: the engine is removing it
             return
         raise ExecutorError(f"logs cannot be read: {error}") from error
     for line in parser.end():

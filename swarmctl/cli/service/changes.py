@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from .references import full_image
 from .spec import (
+    DEPENDS_ON,
     HEALTH_FLAGS,
     HEALTH_NUMBERS,
     LIMITS,
     RESERVATIONS,
     RESTART_KEYS,
+    extensions,
     restart_policy,
     rolling_config,
 )
@@ -51,6 +53,7 @@ def changed_spec(
     task = spec["TaskTemplate"]
     container = task.setdefault("ContainerSpec", {})
     _set_labels(spec, given, "label")
+    _set_extensions(spec, given)
     _set_labels(container, given, "container-label")
     _set_container(container, given)
     _set_restrictions(container, given)
@@ -94,6 +97,24 @@ def _set_labels(holder: Json, given: Given, flag: str) -> None:
         if key not in added:  # what is removed and added again is there
             labels.pop(key, None)
     holder["Labels"] = labels
+
+
+def _set_extensions(spec: Json, given: Given) -> None:
+    """Set the labels that our own flags stand for; an empty value takes one away."""
+    changed = extensions(given)
+    if given.any_of("depends-on-add", "depends-on-rm"):
+        present = ((spec.get("Labels") or {}).get(DEPENDS_ON) or "").split(",")
+        texts = [*filter(None, present), *given.each("depends-on-add")]
+        by_name = {text.partition(":")[0]: text for text in texts}
+        for name in given.each("depends-on-rm"):
+            if by_name.pop(name.partition(":")[0], None) is None:
+                raise ValueError(f"the service does not wait for {name!r}")
+        changed[DEPENDS_ON] = ",".join(by_name.values())
+    if changed:
+        labels = {**(spec.get("Labels") or {}), **changed}
+        spec["Labels"] = {
+            key: value for key, value in labels.items() if value or key not in changed
+        }
 
 
 _TEXTS = {

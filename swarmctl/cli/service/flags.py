@@ -143,15 +143,27 @@ ROLLING = (
     *_rolling("rollback", "task rollbacks", '"pause", "continue"'),
 )
 
+EXTENSIONS = (
+    Flag("rebalance", TEXT, 'Move tasks to a node that joins or returns ("on-join", "never")'),
+    Flag("strategy", TEXT, 'How tasks are laid out ("spread", "binpack", or a plugin\'s)'),
+)
+"""What Swarm does not have and labels carry: flag and label have the same name (labels.py)."""
+
 CREATE = (
     *SHARED,
     *ROLLING,
     *_restart("5s", "any"),
+    *EXTENSIONS,
     Flag("cap-add", CAPABILITY, "Add Linux capabilities"),
     Flag("cap-drop", CAPABILITY, "Drop Linux capabilities"),
     Flag("config", CONFIG, "Specify configurations to expose to the service"),
     Flag("constraint", LIST, "Placement constraints"),
     Flag("container-label", LABEL, "Container labels"),
+    Flag(
+        "depends-on",
+        LIST,
+        "Hold back new tasks until a service is that far (service:running|healthy|completed)",
+    ),
     Flag("dns", ADDRESS, "Set custom DNS servers"),
     Flag("dns-option", LIST, "Set DNS options"),
     Flag("dns-search", SEARCH_DOMAIN, "Set custom DNS search domains"),
@@ -182,6 +194,7 @@ UPDATE = (
     *SHARED,
     *ROLLING,
     *_restart("", ""),
+    *EXTENSIONS,
     Flag("args", COMMAND, "Service command args"),
     Flag("cap-add", CAPABILITY, "Add Linux capabilities"),
     Flag("cap-drop", CAPABILITY, "Drop Linux capabilities"),
@@ -191,6 +204,12 @@ UPDATE = (
     Flag("constraint-rm", LIST, "Remove a constraint"),
     Flag("container-label-add", LABEL, "Add or update a container label"),
     Flag("container-label-rm", LIST, "Remove a container label by its key"),
+    Flag(
+        "depends-on-add",
+        LIST,
+        "Add or update a service to wait for (service:running|healthy|completed)",
+    ),
+    Flag("depends-on-rm", LIST, "Remove a service to wait for, by its name"),
     Flag("dns-add", ADDRESS, "Add or update a custom DNS server"),
     Flag("dns-option-add", LIST, "Add or update a DNS option"),
     Flag("dns-option-rm", LIST, "Remove a DNS option"),

@@ -43,7 +43,7 @@ def inspect(call: Invocation) -> None:
 
 
 def _model() -> type:
-    from swarmctl.core.model.objects import Service
+    from swarmctl.core.model.service import Service
 
     return Service
 
@@ -57,6 +57,7 @@ def _pretty(service: Json) -> str:
         f"Name:\t\t{spec.get('Name', '')}",
         *_labels(spec.get("Labels") or {}),
         *_mode(spec["Mode"]),
+        *_stopped(service.get("Stopped")),
         *_update_status(service.get("UpdateStatus") or {}),
         "Placement:",
         *_placement(task.get("Placement") or {}),
@@ -75,6 +76,13 @@ def _labels(labels: Json) -> Iterator[str]:
         yield "Labels:"
         for key in sorted(labels):
             yield f" {key}={labels[key]}" if labels[key] else f" {key}"
+
+
+def _stopped(stop: Json | None) -> Iterator[str]:
+    if stop:
+        yield f"Stopped:\t{age_of(parse_time(stop['Since']), time.time_ns())}"
+        if stop.get("Replicas") is not None:
+            yield f" Starts with:\t{stop['Replicas']} replicas"
 
 
 def _mode(mode: Json) -> Iterator[str]:

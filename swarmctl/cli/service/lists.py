@@ -90,6 +90,10 @@ def _replicas(service: Json, mode: str) -> str:
     status = service.get("ServiceStatus") or {}
     running, desired = status.get("RunningTasks", 0), status.get("DesiredTasks", 0)
     text = f"{running}/{desired}"
+    stopped = service.get("Stopped")
+    if stopped:
+        former = f"; {stopped['Replicas']} when started" if stopped.get("Replicas") else ""
+        return f"{text} (stopped{former})"
     if mode == "replicated":
         most = (service["Spec"]["TaskTemplate"].get("Placement") or {}).get("MaxReplicas", 0)
         return f"{text} (max {most} per node)" if most else text

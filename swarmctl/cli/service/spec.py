@@ -31,6 +31,9 @@ ROLLING_KEYS = {
     "max-failure-ratio": "MaxFailureRatio",
     "order": "Order",
 }
+EXTENDED = ("rebalance", "strategy")
+"""Flags whose value is that of the label ``swarmctl.<flag>``."""
+DEPENDS_ON = "swarmctl.depends-on"
 RESTART_KEYS = {
     "restart-condition": "Condition",
     "restart-delay": "Delay",
@@ -46,7 +49,7 @@ def new_spec(given: Given, image: str, arguments: Sequence[str]) -> Json:
         ValueError: flags that contradict each other, in Docker's words.
     """
     spec: Json = {
-        "Labels": dict(given.each("label")),
+        "Labels": {**dict(given.each("label")), **_given_extensions(given)},
         "TaskTemplate": _task(given, image, arguments),
         "Mode": service_mode(given),
         "EndpointSpec": {"Mode": given.text("endpoint-mode", "vip").lower()},
@@ -63,6 +66,16 @@ def new_spec(given: Given, image: str, arguments: Sequence[str]) -> Json:
     if given.text("mode").endswith("-job") and ("UpdateConfig" in spec or "RollbackConfig" in spec):
         raise ValueError("update and rollback configuration is not supported for jobs")
     return spec
+
+
+def extensions(given: Given) -> dict[str, str]:
+    """Return the labels that our own flags stand for; an empty value asks for no label."""
+    return {f"swarmctl.{name}": given.text(name) for name in EXTENDED if name in given}
+
+
+def _given_extensions(given: Given) -> dict[str, str]:
+    labels = {**extensions(given), DEPENDS_ON: ",".join(given.each("depends-on"))}
+    return {label: value for label, value in labels.items() if value}
 
 
 def service_mode(given: Given) -> Json:

@@ -33,7 +33,7 @@ from ..model.network import (
     problem_of,
     with_problem,
 )
-from ..model.objects import EndpointVirtualIP
+from ..model.service import EndpointVirtualIP
 from ..model.task import (
     AttachedNetwork,
     AttachedNetworkSpec,
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ..model.change import Requirement
-    from ..model.objects import Endpoint, NetworkRow, ServiceRow, TaskRow
+    from ..model.objects import NetworkRow, ServiceRow, TaskRow
+    from ..model.service import Endpoint
     from ..model.spec import NetworkAttachmentConfig
     from ..store.view import View
     from .policy import Allocator

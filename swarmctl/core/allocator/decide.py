@@ -10,6 +10,10 @@ A service without ports and networks is a key of its own; all others are one key
 for the same numbers, and with them go the networks' own subnets and the gateways of nodes that got
 a network's first task. That such a gateway is not needed any more is a key apart.
 
+A service's new tasks also wait here for the services that its start order names
+(model/startorder.py): a NEW task holds nothing that others could want. A service that names none
+pays for one look at its labels.
+
 A service and the tasks that waited for it are one transaction: no task becomes PENDING on the
 strength of a port that its service did not get.
 """
@@ -32,7 +36,9 @@ from ..model.change import (
     Transaction,
     Update,
 )
+from ..model.labels import DEPENDS_ON
 from ..model.objects import ServiceRow
+from ..model.startorder import unmet
 from ..model.task import TaskState
 from .addresses import AddressBook, Refused, joins_networks
 from .networks import allocate_networks, is_allocated
@@ -43,7 +49,8 @@ if TYPE_CHECKING:
 
     from ..ids import NewId
     from ..model.change import Requirement
-    from ..model.objects import Endpoint, NetworkRow, TaskRow
+    from ..model.objects import NetworkRow, TaskRow
+    from ..model.service import Endpoint
     from ..model.task import NetworkAttachment, Task
     from ..store.view import View
     from .policy import Allocator
@@ -65,9 +72,16 @@ def keys(view: View, touched: set[Ref] | None) -> Iterable[str]:
     if touched is None:
         return (EVERYTHING, GATEWAYS)
     found: dict[str, None] = {}
+    moved: dict[str, None] = {}
     for ref in touched:
         for key in _keys_of(view, ref):
             found[key] = None
+        if ref.kind is Kind.SERVICE:
+            moved[ref.id] = None
+        elif ref.kind is Kind.TASK and (task := view.task(ref.id)) is not None:
+            moved[task.api.ServiceID] = None
+    for service_id in _awaiting(view, moved):
+        found[_key(view.service(service_id))] = None
     if EVERYTHING in found:
         rest = (GATEWAYS,) if GATEWAYS in found else ()
         return (EVERYTHING, *rest)
@@ -89,6 +103,18 @@ def _keys_of(view: View, ref: Ref) -> Iterator[str]:
             yield _key(view.service(task.api.ServiceID))
         elif task.api.NetworksAttachments:
             yield from _keys_of_attached(view, task.api)
+
+
+def _awaiting(view: View, moved: Iterable[str]) -> Iterable[str]:
+    """Return the services that may have waited for one of those that changed."""
+    waiting = view.labelled(DEPENDS_ON)
+    found: dict[str, None] = {}
+    for service_id in moved if waiting else ():
+        service = view.service(service_id)
+        if service is None:
+            return waiting  # it is gone, and its name with it
+        found.update(dict.fromkeys(view.awaiting(service.api.Spec.Name)))
+    return found
 
 
 def _key(service: ServiceRow | None) -> str:
@@ -152,13 +178,13 @@ class Allocating:
         service = view.service(key)
         if service is None:
             return NOTHING
-        books = _Books(PortBook(view), AddressBook(view, self._allocator), now)
+        books = _Books(view, PortBook(view), AddressBook(view, self._allocator), now)
         return _decide_alone(view, service, books)
 
     def _decide_all(self, view: View, now: int) -> Decision:
         transactions = [*allocate_networks(view, self._allocator)]
         # What got its subnets just now is ready for its users once that is written.
-        books = _Books(PortBook(view), AddressBook(view, self._allocator), now)
+        books = _Books(view, PortBook(view), AddressBook(view, self._allocator), now)
         books.addresses.add_gateways()
         waiting = _waiting(view.tasks_at(TaskState.NEW))
         room = TASKS_MAX
@@ -213,6 +239,7 @@ def _without_gateways(row: NetworkRow, unused: list[str]) -> Transaction:
 class _Books(NamedTuple):
     """Who has what, and when this is decided."""
 
+    view: View
     ports: PortBook
     addresses: AddressBook
     now: int
@@ -278,7 +305,11 @@ def _allocate(
     if isinstance(found, Refused):
         return _explained(tasks, found.why, room)
     endpoint, needs = found
-    work = _attach(service, endpoint, tasks, books, room)
+    waits = unmet(service.api.Spec, books.view) if tasks else ""
+    if waits:
+        work = _explained(tasks, waits, room)
+    else:
+        work = _attach(service, endpoint, tasks, books, room)
     if endpoint == service.api.Endpoint:
         if not work.changes:
             return work

@@ -17,7 +17,8 @@ from ..model.spec import EndpointSpec, PortConfig
 
 if TYPE_CHECKING:
     from ..model.change import Requirement
-    from ..model.objects import Endpoint, ServiceRow
+    from ..model.objects import ServiceRow
+    from ..model.service import Endpoint
     from ..store.view import View
 
 DYNAMIC_FIRST = 30_000

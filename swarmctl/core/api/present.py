@@ -13,22 +13,16 @@ from msgspec.structs import replace
 
 from ..model.cluster import ClusterInfo, JoinTokens, Swarm
 from ..model.defaults import insert_defaults
-from ..model.objects import ServiceStatus
 from ..model.release import service_warnings
+from ..model.service import ServiceStatus
+from ..model.stopping import as_in_effect
 from ..model.task import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..model.objects import (
-        Config,
-        ManagerStatus,
-        Network,
-        NetworkStatus,
-        Node,
-        Secret,
-        Service,
-    )
+    from ..model.objects import Config, ManagerStatus, Network, NetworkStatus, Node, Secret
+    from ..model.service import Service
     from ..model.task import Task
 
 
@@ -39,6 +33,7 @@ def present_service(service: Service, *, with_defaults: bool = False) -> Service
         with_defaults: spell out every default (``insertDefaults=true``).
     """
     warnings = service_warnings(service.Spec)
+    service = as_in_effect(service)
     if with_defaults:
         service = insert_defaults(service)
     return replace(service, Warnings=warnings) if warnings else service
@@ -50,6 +45,7 @@ def present_listed_service(service: Service, status: ServiceStatus | None) -> Se
     Args:
         status: task counts, for a list with ``status=true`` only.
     """
+    service = as_in_effect(service)
     return service if status is None else replace(service, ServiceStatus=status)
 
 
@@ -67,7 +63,9 @@ def service_status(service: Service, tasks: Iterable[Task]) -> ServiceStatus:
         wanted += task.DesiredState is goal and state is not TaskState.COMPLETE
         running += state is TaskState.RUNNING and task.DesiredState is goal
         completed += state is TaskState.COMPLETE
-    if mode.Replicated is not None:
+    if service.Stopped is not None:
+        wanted = 0
+    elif mode.Replicated is not None:
         wanted = mode.Replicated.Replicas or 0
     elif mode.ReplicatedJob is not None:
         wanted = mode.ReplicatedJob.MaxConcurrent or 0

@@ -39,14 +39,26 @@ from ..together import run_until_first
 from ..wire.calls import LinkClosed
 from ..wire.http1 import error_response
 from ..wire.http_server import StreamedResponse, serve_http
-from . import backup, configs, logs, networks, nodes, secrets, services, swarm, system, tasks
+from . import (
+    backup,
+    configs,
+    explain,
+    logs,
+    networks,
+    nodes,
+    secrets,
+    services,
+    swarm,
+    system,
+    tasks,
+)
 from .call import Call
 from .forward import METHOD, SAFE_METHODS, Origin, forward, serve_forwarded
 from .route import API_VERSION, By, find_route, split_version
 from .write import first_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from ..clock import Clock
     from ..manager.manager import Manager
@@ -90,6 +102,7 @@ class ApiServer:
     Args:
         plugins: what is loaded here.
         product_version: this release's.
+        strategies: names of the schedulers that a service may choose from.
     """
 
     def __init__(
@@ -99,12 +112,15 @@ class ApiServer:
         product_version: str,
         clock: Clock,
         new_id: Callable[[], str],
+        *,
+        strategies: Collection[str] = (),
     ) -> None:
         self.node = node
         self.plugins = plugins
         self.product_version = product_version
         self.clock = clock
         self.new_id = new_id
+        self.strategies = strategies
         node.manager_streams[METHOD] = partial(serve_forwarded, self._answer_forwarded)
 
     async def run(
@@ -276,6 +292,9 @@ def _reads_its_body(request: Request) -> bool:
 
 HANDLERS: dict[str, Callable[[ApiServer, Call], Awaitable[Reply]]] = {
     f"{module.__name__.rpartition('.')[2]}.{name}": handler
-    for module in (system, swarm, backup, nodes, services, tasks, logs, secrets, configs, networks)
+    for module in (
+        *(system, swarm, backup, nodes, services, tasks, explain),
+        *(logs, secrets, configs, networks),
+    )
     for name, handler in module.HANDLERS.items()
 }

@@ -1,4 +1,4 @@
-"""Routes of services: list, create, inspect, update, remove.
+"""Routes of services: list, create, inspect, update, remove, stop, start.
 
 A write is checked against the tables as they are and carries what it rests on as requirements.
 """
@@ -19,6 +19,8 @@ from ..model.change import (
     Delete,
     Kind,
     Ref,
+    Requirement,
+    SpecAt,
     Transaction,
     Update,
 )
@@ -31,10 +33,14 @@ from ..model.crosscheck import (
     rests_on,
 )
 from ..model.defaults import normalize_service_spec
-from ..model.objects import Endpoint, Service, ServicePrivate, ServiceRow, next_run
+from ..model.objects import ServiceRow
 from ..model.release import check_service_available, service_warnings
 from ..model.request import ServiceCreated, ServiceUpdated
+from ..model.service import Endpoint, Service, ServicePrivate, next_run
 from ..model.spec import EndpointSpec, ServiceSpec
+from ..model.startorder import check_start_order
+from ..model.stopping import as_posted, started, stopped
+from ..model.strategy import check_strategy, lost_strategy
 from ..model.task import TaskState
 from ..model.validate import check_service_spec, check_service_update
 from . import query
@@ -44,7 +50,9 @@ from .versions import with_due_moved
 from .write import write
 
 if TYPE_CHECKING:
-    from ..model.objects import ServiceStatus
+    from collections.abc import Callable
+
+    from ..model.service import ServiceStatus
     from ..store.view import View
     from ..wire.http1 import Response
     from ..wire.http_server import Reply
@@ -78,7 +86,9 @@ async def inspect(server: ApiServer, call: Call) -> Reply:
     with_defaults = query.strict_flag("insertDefaults", call.query.get("insertDefaults"))
     view = await server.manager().read()
     row = query.resolve_service(view, call.params["id"])
-    return json_reply(present_service(row.api, with_defaults=with_defaults))
+    shown = present_service(row.api, with_defaults=with_defaults)
+    lost = lost_strategy(row.api.Spec, server.strategies)
+    return json_reply(replace(shown, Warnings=(*shown.Warnings, lost)) if lost else shown)
 
 
 async def history(server: ApiServer, call: Call) -> Reply:
@@ -97,6 +107,7 @@ async def create(server: ApiServer, call: Call) -> Reply:
     def plan(view: View) -> tuple[Transaction, Response]:
         named = asked if asked.Name else replace(asked, Name=_random_name(view))
         spec = _fitted(_checked(named), view)
+        check_strategy(spec, server.strategies)
         if view.by_name(Kind.SERVICE, spec.Name) is not None:
             raise name_taken(Kind.SERVICE, spec.Name)
         row = ServiceRow(
@@ -110,7 +121,7 @@ async def create(server: ApiServer, call: Call) -> Reply:
         )
         warnings = service_warnings(spec) or None
         created = json_reply(ServiceCreated(ID=service_id, Warnings=warnings), 201)
-        requires = rests_on(spec, view.networks())
+        requires = (*rests_on(spec, view.networks()), *_start_order(spec, view))
         return Transaction(changes=(Create(row=row),), requires=requires), created
 
     return await write(manager, call, plan)
@@ -140,11 +151,20 @@ async def update(server: ApiServer, call: Call) -> Reply:
             check_ports(changed.api.Spec, view.services(), own_id=service_id)
         else:
             spec = _fitted(_checked(asked), view, own_id=service_id)
+            spec, stop = as_posted(row.api, spec)
             check_service_update(row.api.Spec, spec)
+            check_strategy(spec, server.strategies, before=row.api.Spec)
             spec, due = with_due_moved(view, row, spec)
             changed = revision.updated(row, spec, now, registry_auth=_auth_for(call, row))
-            changed = replace(changed, private=replace(changed.private, due=due))
-        requires = rests_on(changed.api.Spec, view.networks(), own_id=service_id)
+            changed = replace(
+                changed,
+                api=replace(changed.api, Stopped=stop),
+                private=replace(changed.private, due=due),
+            )
+        requires = (
+            *rests_on(changed.api.Spec, view.networks(), own_id=service_id),
+            *_start_order(changed.api.Spec, view, before=row.api.Spec),
+        )
         warnings = service_warnings(changed.api.Spec) or None
         updated = json_reply(ServiceUpdated(Warnings=warnings))
         return Transaction(changes=(Update(row=changed),), requires=requires), updated
@@ -166,6 +186,30 @@ async def remove(server: ApiServer, call: Call) -> Reply:
             for task in view.tasks_of(service_id)[:TASKS_AT_ONCE]
         ]  # the orchestrator sees to those beyond
         return Transaction(changes=tuple(changes)), EMPTY
+
+    return await write(manager, call, plan)
+
+
+async def stop(server: ApiServer, call: Call) -> Reply:
+    """``POST /services/{id}/stop``: no task of it is to run any more; ours."""
+    return await _switch(server, call, lambda service: stopped(service, server.clock.now()))
+
+
+async def start(server: ApiServer, call: Call) -> Reply:
+    """``POST /services/{id}/start``: it runs again, with as many replicas as before; ours."""
+    return await _switch(server, call, started)
+
+
+async def _switch(server: ApiServer, call: Call, switch: Callable[[Service], Service]) -> Reply:
+    """Stop or start a service; what is so already is so without a change."""
+    manager = server.manager()
+    service_id = query.resolve_service(await manager.read(), call.params["id"]).api.ID
+
+    def plan(view: View) -> tuple[Transaction, Response]:
+        row = query.resolve_service(view, service_id)
+        api = switch(row.api)
+        changes = () if api is row.api else (Update(row=replace(row, api=api)),)
+        return Transaction(changes=changes), EMPTY
 
     return await write(manager, call, plan)
 
@@ -194,6 +238,16 @@ def _check_networks(spec: ServiceSpec, view: View) -> ServiceSpec:
     networks = list(view.networks())
     check_ingress_network(spec, networks)
     return resolve_networks(spec, networks)
+
+
+def _start_order(
+    spec: ServiceSpec, view: View, *, before: ServiceSpec | None = None
+) -> list[Requirement]:
+    """Return what has to hold still so that no two writes close a cycle between them."""
+    awaited = check_start_order(spec, view, before=before)
+    return [
+        SpecAt(ref=Ref(Kind.SERVICE, row.api.ID), index=row.private.spec_index) for row in awaited
+    ]
 
 
 # --- new rows ------------------------------------------------------------------------------------
@@ -244,4 +298,6 @@ HANDLERS = {
     "create": create,
     "update": update,
     "remove": remove,
+    "stop": stop,
+    "start": start,
 }

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ..model.task import TaskState
+from ..orchestrator.waiting import overdue
 from . import query
 from .call import json_reply, list_reply
 from .present import present_task
 
 if TYPE_CHECKING:
     from ..model.objects import TaskRow
+    from ..model.task import Task
     from ..store.view import View
     from ..wire.http_server import Reply
     from .call import Call
@@ -22,13 +26,25 @@ async def list_tasks(server: ApiServer, call: Call) -> Reply:
     view = await server.manager().read()
     filters = query.parse_filters(call.query.get("filters"), query.TASK_FILTERS)
     rows = query.filter_tasks(view, filters)
-    return list_reply([row.api for row in rows if is_listed(view, row)], present_task)
+    now = server.clock.now()
+    return list_reply([_told(view, row, now) for row in rows if is_listed(view, row)], present_task)
 
 
 async def inspect(server: ApiServer, call: Call) -> Reply:
     """``GET /tasks/{id}``"""
     view = await server.manager().read()
-    return json_reply(present_task(query.resolve_task(view, call.params["id"]).api))
+    row = query.resolve_task(view, call.params["id"])
+    return json_reply(present_task(_told(view, row, server.clock.now())))
+
+
+def _told(view: View, row: TaskRow, now: int) -> Task:
+    """Return a task with what holds it at READY in its error column, where Docker says nothing.
+
+    What holds it before that stands in its status already.
+    """
+    status = row.api.Status
+    text = "" if status.Err else overdue(view, row, now)
+    return replace(row.api, Status=replace(status, Err=text)) if text else row.api
 
 
 def is_listed(view: View, row: TaskRow) -> bool:

@@ -22,7 +22,14 @@ from ..errors import (
 )
 from ..model.change import Conflict, Create, Transaction, Update
 from ..model.codec import pack, unpack
-from ..model.objects import Node, NodeDescription, NodePrivate, NodeRow, NodeSpec, NodeStatus
+from ..model.objects import (
+    Node,
+    NodeDescription,
+    NodePrivate,
+    NodeRow,
+    NodeSpec,
+    NodeStatus,
+)
 from .calls import ISSUE, RENEW, ROOT_CA, CertificateAnswer, IssueRequest, RenewRequest, RootAnswer
 from .cfssl import ExternalCAFailed, node_request
 from .external import ExternalCAs

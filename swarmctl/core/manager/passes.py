@@ -83,6 +83,10 @@ class Passes:
         self._reconciler = reconciler
         self._new_id = new_id
 
+    def clock_was_set(self) -> None:
+        """Ask all keys again that wait for a time: it was a time of the clock as it was."""
+        self.wake = dict.fromkeys(self.wake, 0)
+
     def due(self, view: View, touched: set[Ref] | None, now: int) -> list[str]:
         """Return the keys to decide now.
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..clock import ClockWatch
 from ..errors import InvalidArgument
 from ..raft.errors import ProposalDropped
 from .passes import NewId, Passes, Reconciler
@@ -63,7 +64,10 @@ class Loop:
             LostLeadership, NoLeader: this manager no longer leads.
         """
         with self._watch.mailbox() as mailbox:
+            clock_watch = ClockWatch(self._clock)
             while True:
+                if clock_watch.was_set():
+                    self.passes.clock_was_set()
                 due = self.passes.due(self._view, mailbox.take(), self._clock.now())
                 if due:
                     await self._reconcile(due)

@@ -47,18 +47,31 @@ class Constraint(msgspec.Struct, frozen=True):
 
     def matches(self, row: NodeRow) -> bool:
         """Return whether the node may run what carries this constraint."""
+        actual = self.actual(row)
+        if actual is None:
+            return False
+        if self.key.lower() == "node.ip":
+            return self._matches_address(actual)
+        return (actual.lower() == self.value.lower()) is not self.negated
+
+    def actual(self, row: NodeRow) -> str | None:
+        """Return what a node has there, "" where it has nothing; None for an unknown key."""
         key = self.key.lower()
         plain = _PLAIN_KEYS.get(key)
         if plain is not None:
-            return self._accepts(plain(row))
+            return plain(row)
         if key == "node.ip":
-            return self._matches_address(row.api.Status.Addr)
+            return row.api.Status.Addr
         if key.startswith(_NODE_LABEL):  # the label's own name keeps its case
-            return self._accepts(row.api.Spec.Labels.get(self.key[len(_NODE_LABEL) :], ""))
+            return row.api.Spec.Labels.get(self.key[len(_NODE_LABEL) :], "")
         if key.startswith(_ENGINE_LABEL):
-            labels = row.api.Description.Engine.Labels
-            return self._accepts(labels.get(self.key[len(_ENGINE_LABEL) :], ""))
-        return False
+            return row.api.Description.Engine.Labels.get(self.key[len(_ENGINE_LABEL) :], "")
+        return None
+
+    @property
+    def text(self) -> str:
+        """The constraint as it is written."""
+        return f"{self.key}{'!=' if self.negated else '=='}{self.value}"
 
     def why_never(self) -> str | None:
         """Return why this can match no node at all, in words, or None."""
@@ -69,9 +82,6 @@ class Constraint(msgspec.Struct, frozen=True):
         elif key not in _PLAIN_KEYS and not key.startswith((_NODE_LABEL, _ENGINE_LABEL)):
             return f"unknown key {self.key!r}; the keys are {', '.join(KEYS)}"
         return None
-
-    def _accepts(self, actual: str) -> bool:
-        return (actual.lower() == self.value.lower()) is not self.negated
 
     def _matches_address(self, address: str) -> bool:
         network = _network(self.value)

@@ -36,7 +36,7 @@ from .spec import (
 )
 
 if TYPE_CHECKING:
-    from .objects import Service
+    from .service import Service
 
 STOP_GRACE_PERIOD = 10 * SECOND
 RESTART_DELAY = 5 * SECOND

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 PREFIX = "swarmctl."
 PLUGIN_PREFIX = "swarmctl.x."
+STRATEGY = "swarmctl.strategy"
+REBALANCE = "swarmctl.rebalance"
+ON_JOIN = "on-join"
+DEPENDS_ON = "swarmctl.depends-on"
 _PLUGIN_LABEL = re.compile(r"swarmctl\.x\.[a-z0-9][a-z0-9_-]*\..+", re.DOTALL)
 
 NUMBER = r"\d{1,6}"
@@ -57,22 +61,25 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
 
 LABELS: tuple[Label, ...] = (
     Label(
-        name="swarmctl.strategy",
-        grammar=r"spread|binpack|" + NAME,
+        name=STRATEGY,
+        grammar=NAME,
         example="binpack",
-        meaning="How replicas are laid out over nodes; also the name of a scheduler plugin.",
+        meaning="How replicas are laid out over nodes: the name of a scheduler.",
+        available=True,
     ),
     Label(
-        name="swarmctl.rebalance",
-        grammar="on-join|never",
-        example="on-join",
-        meaning="Move replicas to a node that joins or returns.",
+        name=REBALANCE,
+        grammar=f"{ON_JOIN}|never",
+        example=ON_JOIN,
+        meaning="Move replicas to a node that joins or returns, one at a time, start-first.",
+        available=True,
     ),
     Label(
-        name="swarmctl.depends-on",
+        name=DEPENDS_ON,
         grammar=rf"{NAME}:(?:running|healthy|completed)(?:,{NAME}:(?:running|healthy|completed))*",
         example="db:healthy,migrate:completed",
-        meaning="Start tasks only when these services are that far.",
+        meaning="Hold back new tasks until these services are that far.",
+        available=True,
     ),
     Label(
         name="swarmctl.ip.<network>",

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Union
 from msgspec.structs import replace
 
 from .change import Kind
-from .objects import Config, ConfigRow, ConfigSpec, Secret, SecretPrivate, SecretRow, SecretSpec
+from .objects import (
+    Config,
+    ConfigRow,
+    ConfigSpec,
+    Secret,
+    SecretPrivate,
+    SecretRow,
+    SecretSpec,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,15 +21,15 @@ from msgspec.structs import replace
 from ..errors import FailedPrecondition, NotFound
 from .base import Time
 from .codec import pack
-from .objects import UpdateStatus, next_run
-from .records import Revision
 from .request import ServiceRevision
 from .rolling import ROLLBACK_STARTED
+from .service import Revision, UpdateStatus, next_run
 from .spec import EndpointSpec
 from .specdiff import spec_changes
 
 if TYPE_CHECKING:
-    from .objects import Service, ServicePrivate, ServiceRow
+    from .objects import ServiceRow
+    from .service import Service, ServicePrivate
     from .spec import ServiceSpec
 
 REVISIONS_KEPT = 10

@@ -13,7 +13,7 @@ from .base import SECOND
 from .defaults import DEFAULT_UPDATE
 
 if TYPE_CHECKING:
-    from .objects import Service
+    from .service import Service
     from .spec import Mount, ServiceSpec, UpdateConfig
 
 UPDATING = "updating"

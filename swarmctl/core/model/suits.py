@@ -56,12 +56,12 @@ _SAME_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
 
 def platform_keys(platforms: Iterable[Platform]) -> frozenset[PlatformKey]:
     """Return platforms by what makes them equal: architecture and system, each "" for any."""
-    return frozenset(map(_platform_key, platforms))
+    return frozenset(map(platform_key, platforms))
 
 
 def has_platform(wanted: frozenset[PlatformKey], node: NodeRow) -> bool:
     """Return whether a node has one of the platforms; one that tells nothing has none."""
-    arch, system = _platform_key(node.api.Description.Platform)
+    arch, system = platform_key(node.api.Description.Platform)
     if not arch and not system:
         return False
     return any(
@@ -69,7 +69,8 @@ def has_platform(wanted: frozenset[PlatformKey], node: NodeRow) -> bool:
     )
 
 
-def _platform_key(platform: Platform) -> PlatformKey:
+def platform_key(platform: Platform) -> PlatformKey:
+    """Return what makes platforms equal: Docker's name of the architecture, and the system."""
     arch = platform.Architecture.lower()
     return _SAME_ARCHITECTURE.get(arch, arch), platform.OS.lower()
 

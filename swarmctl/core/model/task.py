@@ -7,6 +7,7 @@ Who writes what (one field, one writer):
 | everything at creation | orchestrator |
 | NetworksAttachments, Status up to PENDING | allocator |
 | NodeID unless made for a node, Status ASSIGNED, Status.Err while PENDING | scheduler |
+| move_to, move_at | the scheduler's rebalancing |
 | Status beyond ASSIGNED | the node's agent, by Advance; the dispatcher for lost nodes |
 | DesiredState | orchestrator (forward only) |
 
@@ -191,6 +192,10 @@ class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
         replaces: the task that has to stop before this one starts, else "".
         owed: it is to stand in for a replica that an update replaces, or that failed: no update
             takes another in its stead until it runs.
+        relieves: the task of the same slot that goes on until this one runs, else "". The slot has
+            two runnable tasks meanwhile (start-first).
+        move_to, move_at: the node where the rebalancer wants the task's successor to start first,
+            and when it said so, in nanoseconds; the scheduler package writes them.
         start_delay_ns: how long after creation this task may leave READY.
         delay_from: counts the delay from here instead of from creation, once a leader found the
             creation in its own future; 0: from creation.
@@ -210,6 +215,9 @@ class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
     by_node: bool = False
     replaces: str = ""
     owed: bool = False
+    relieves: str = ""
+    move_to: str = ""
+    move_at: int = 0
     start_delay_ns: int = 0
     delay_from: int = 0
     applied_at: int = 0

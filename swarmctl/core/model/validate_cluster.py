@@ -19,7 +19,14 @@ from .validate import check_object_name
 if TYPE_CHECKING:
     from .base import Driver
     from .cluster import SwarmSpec
-    from .objects import IPAM, ConfigSpec, IPAMConfig, NetworkSpec, NodeSpec, SecretSpec
+    from .objects import (
+        IPAM,
+        ConfigSpec,
+        IPAMConfig,
+        NetworkSpec,
+        NodeSpec,
+        SecretSpec,
+    )
     from .request import InitRequest
 
 MAX_SECRET_BYTES = 500 * 1024

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..model.change import Advance, Decision, Kind, Transaction
+from ..model.change import Advance, At, Decision, Kind, Ref, Transaction
 from ..model.task import TaskState
 from . import global_, jobs, replicated
 from .tend import WISH_BATCH
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..ids import NewId
-    from ..model.change import Ref
+    from ..model.change import Requirement
     from ..store.view import View
 
 NAME = "orchestrator"
@@ -56,6 +56,10 @@ def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:
     service = view.service(key)
     if service is None:
         return _remove_all(view, key)
+    if service.api.Stopped is not None:
+        # It may be started again meanwhile; then its tasks are not to go any more.
+        still = At(ref=Ref(Kind.SERVICE, key), version=service.api.Version.Index)
+        return _remove_all(view, key, still)
     mode = service.api.Spec.Mode
     if mode.Global is not None or mode.GlobalJob is not None:
         return global_.decide(view, service, now, new_id)
@@ -64,8 +68,11 @@ def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:
     return replicated.decide(view, service, now, new_id)
 
 
-def _remove_all(view: View, service_id: str) -> Decision:
-    """Have every task of a deleted service removed. Its id never comes back, so nothing races."""
+def _remove_all(view: View, service_id: str, *requires: Requirement) -> Decision:
+    """Have every task of a service removed.
+
+    One that was deleted requires nothing: its id never comes back, so nothing races.
+    """
     changes = [
         Advance(task_id=task.api.ID, desired=TaskState.REMOVE)
         for task in view.tasks_of(service_id)
@@ -73,7 +80,7 @@ def _remove_all(view: View, service_id: str) -> Decision:
     ]
     return Decision(
         transactions=tuple(
-            Transaction(changes=tuple(changes[start : start + WISH_BATCH]))
+            Transaction(changes=tuple(changes[start : start + WISH_BATCH]), requires=requires)
             for start in range(0, len(changes), WISH_BATCH)
         )
     )

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from ..model.base import MINUTE, SECOND
 from ..model.change import Advance, Update
-from ..model.objects import RestartRecord
+from ..model.service import RestartRecord
 from ..model.spec import RestartPolicy
 from ..model.task import TaskFailure, TaskState
 from .slots import Fate, new_task
@@ -195,7 +195,7 @@ def carried_failures(service: ServiceRow, task: TaskRow, now: int) -> tuple[Task
 
 def start_time(task: TaskRow) -> int:
     """Return when a task's start delay is over, in nanoseconds of wall time."""
-    return _delay_from(task) + task.private.start_delay_ns
+    return delay_from(task) + task.private.start_delay_ns
 
 
 def promotion_time(slot: Slot, task: TaskRow, fates: Fates) -> int:
@@ -205,7 +205,7 @@ def promotion_time(slot: Slot, task: TaskRow, fates: Fates) -> int:
     """
     due = start_time(task)
     if task.private.replaces and not _predecessors_stopped(slot, task, fates):
-        due = max(due, _delay_from(task) + STOP_TIMEOUT_NS)
+        due = max(due, delay_from(task) + STOP_TIMEOUT_NS)
     return due
 
 
@@ -217,14 +217,15 @@ def corrected_stamps(task: TaskRow, now: int) -> Update | None:
     """
     waits = task.api.DesiredState is TaskState.READY
     private = task.private
-    if waits and _delay_from(task) > now:
+    if waits and delay_from(task) > now:
         private = replace(private, delay_from=now)
     if private.started_at > now:
         private = replace(private, started_at=now)
     return None if private is task.private else Update(row=replace(task, private=private))
 
 
-def _delay_from(task: TaskRow) -> int:
+def delay_from(task: TaskRow) -> int:
+    """Return when a task's delay began, in nanoseconds of wall time."""
     return task.private.delay_from or task.api.CreatedAt
 
 

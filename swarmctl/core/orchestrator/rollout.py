@@ -41,8 +41,6 @@ from ..model.crosscheck import (
     rests_on,
 )
 from ..model.dirty import is_dirty
-from ..model.objects import UpdateStatus
-from ..model.records import RolloutRecord
 from ..model.revision import given_up
 from ..model.rolling import (
     COMPLETED,
@@ -55,6 +53,7 @@ from ..model.rolling import (
     settings_of,
     why_stop_first,
 )
+from ..model.service import RolloutRecord, UpdateStatus
 from ..model.task import TaskState
 from .restart import EVICTED
 

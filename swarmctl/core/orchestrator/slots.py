@@ -183,16 +183,19 @@ def new_task(
     waits: bool = False,
     replaces: str = "",
     owed: bool = False,
+    relieves: str = "",
     start_delay_ns: int = 0,
     failures: tuple[TaskFailure, ...] = (),
 ) -> Create:
     """Return the creation of a task of the service's present spec and run.
 
     Args:
-        node_id: the node whose place it takes, "" for a numbered slot.
+        node_id: the node whose place it takes or where it has to run, "" for a numbered slot that
+            the scheduler finds one for.
         waits: it is to be prepared and not yet started.
         replaces: the task that has to stop first; it then waits.
         owed: it stands in for a replica that is replaced, or failed.
+        relieves: the task that goes on until this one runs.
         start_delay_ns: how long it has to wait.
     """
     spec = service.api.Spec
@@ -218,6 +221,7 @@ def new_task(
         by_node=bool(node_id) and not slot,
         replaces=replaces,
         owed=owed,
+        relieves=relieves,
         start_delay_ns=start_delay_ns,
         failures=failures,
         log_driver=default_driver if spec.TaskTemplate.LogDriver is None else None,

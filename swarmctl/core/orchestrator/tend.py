@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from ..model.change import Advance, At, Decision, Kind, Ref, Transaction, Update
 from ..model.objects import ServiceRow
 from ..model.task import TaskState
-from . import overlap, rollout
+from . import overlap, relief, rollout
 from .restart import (
     carried_failures,
     corrected_stamps,
@@ -159,11 +159,15 @@ class Tending:
             if slot.place in rolled:
                 self._roll(slot)
             elif len(runnable) > 1:
-                self._tend_overlap(slot, rolls=self._plan.rolls and successors)
+                if not self._go_on_relieving(slot):
+                    self._tend_overlap(slot, rolls=self._plan.rolls and successors)
             elif not runnable:
                 continue  # settled: only a new spec can bring it back
             elif not self.fates.ended(runnable[0]):
-                self._keep(slot, runnable[0])
+                if relief.is_to_move(slot, runnable[0], self.service, self.view, self.now):
+                    self._relieve(slot, runnable[0], node_id=runnable[0].private.move_to)
+                else:
+                    self._keep(slot, runnable[0])
             elif successors:
                 self._after_end(slot, runnable[0])
             else:
@@ -174,6 +178,8 @@ class Tending:
         ready = rollout.is_ready(slot, self.fates)
         if self._plan.start_first and ready:
             self._start_beside(slot)
+        elif not slot.node_id and relief.leaves_start_first(self.service, slot.current, self.fates):
+            self._relieve(slot, slot.current)
         else:
             owed = is_owed(slot.current, self.fates.of(slot.current))
             self._replace(slot, delay_ns=0, owed=owed, as_seen=not ready)
@@ -243,6 +249,39 @@ class Tending:
         requires = (spec_unchanged(self.service), _unchanged(failed))
         self._write(slot, (shutdown, create), requires, failed=failed)
 
+    def _go_on_relieving(self, slot: Slot) -> bool:
+        """Leave a slot's two tasks as they are while one relieves the other; False when not so."""
+        pair = relief.pair_of(slot)
+        if pair is None:
+            return False
+        step, wake_at = relief.judge(pair, self.service, self.view, self.fates, self.now)
+        if step is relief.Step.OVER:
+            return False
+        self.look_again(wake_at)
+        if step is relief.Step.DROP:
+            self._advance((pair.new,), TaskState.SHUTDOWN)
+        elif not self.fates.ended(pair.new):
+            self._keep(slot, pair.new)
+        return True
+
+    def _relieve(self, slot: Slot, task: TaskRow, *, node_id: str = "") -> None:
+        """Put a second task into a slot, which takes over once it runs."""
+        delay_ns = relief.delay_of_next(slot, task)
+        create = new_task(
+            self.service,
+            self.view,
+            task_id=self._new_id(),
+            slot=slot.number,
+            node_id=node_id,
+            now=self.now,
+            waits=bool(delay_ns),
+            relieves=task.api.ID,
+            start_delay_ns=delay_ns,
+            failures=carried_failures(self.service, slot.newest, self.now),
+        )
+        requires = slot_requirements(self.service, slot.place, holder=task.api.ID)
+        self._transactions.append(Transaction(changes=(create,), requires=requires))
+
     # --- one task ---
 
     def _advance(
@@ -275,6 +314,8 @@ class Tending:
             change = Advance(task_id=task.api.ID, desired=TaskState.SHUTDOWN)
             if task.api.DesiredState < TaskState.SHUTDOWN:
                 self._write(slot, (change,), (), failed=task)
+        elif not slot.node_id and relief.leaves_start_first(self.service, task, self.fates):
+            self._relieve(slot, task)
         elif not self._corrects(task) and not self._delays(task):
             fate = self.fates.of(task)
             self._replace(

@@ -25,17 +25,18 @@ from msgspec.structs import replace
 
 from ..model.base import MINUTE, Time
 from ..model.change import NOTHING, At, Decision, Exists, Kind, Ref, Transaction, Update
+from ..model.labels import STRATEGY
 from ..model.task import TaskState, TaskStatus
 from .explain import no_suitable_node
 from .filters import BUILT_IN
 from .resources import Holding, Ledger, claim, demand_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from ..ids import NewId
     from ..model.change import Requirement
-    from ..model.objects import NodeRow, TaskRow
+    from ..model.objects import NodeRow, ServiceRow, TaskRow
     from ..model.spec import GenericResource
     from ..store.view import View
     from .filters import Check, Filter
@@ -66,6 +67,7 @@ class Candidate(NamedTuple):
         service_tasks: tasks of the same service that should run there.
         tasks: all tasks that should run there.
         failures: how often this spec of the service failed there in the last five minutes.
+        cpu, memory: what is reserved there by now, in 1e-9 cores and bytes.
     """
 
     node: NodeRow
@@ -73,6 +75,8 @@ class Candidate(NamedTuple):
     service_tasks: int
     tasks: int
     failures: int
+    cpu: int = 0
+    memory: int = 0
 
 
 class _Round(NamedTuple):
@@ -110,10 +114,18 @@ class Scheduling:
     Args:
         scheduler: ranks nodes.
         filters: of plugins; run after ours.
+        strategies: by name, what ranks nodes for services that ask for it (:data:`STRATEGY`). A
+            name that is not among them leaves a service to ``scheduler``.
     """
 
-    def __init__(self, scheduler: Scheduler, filters: Iterable[Filter] = ()) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        filters: Iterable[Filter] = (),
+        strategies: Mapping[str, Scheduler] | None = None,
+    ) -> None:
         self._scheduler = scheduler
+        self._strategies = strategies or {}
         self._filters: tuple[Filter, ...] = (*BUILT_IN, *filters)
         self._ledger = Ledger()
         self._pools = _Pools(self._ledger)
@@ -143,7 +155,7 @@ class Scheduling:
         if not due:
             return NOTHING
         due.sort(key=lambda group: (not group.node_id, self._judged.get(group, -1), group))
-        work = _Pass(view, ledger, self._pools, self._scheduler, self._filters, now)
+        work = _Pass(view, ledger, self._pools, self._scheduler_for, self._filters, now)
         try:
             for group in due:
                 if not work.has_room:
@@ -155,6 +167,10 @@ class Scheduling:
         return Decision(
             transactions=tuple(work.transactions), wake_at=None if work.has_room else now
         )
+
+    def _scheduler_for(self, service: ServiceRow | None) -> Scheduler:
+        asked = service.api.Spec.Labels.get(STRATEGY) if service is not None else None
+        return self._scheduler if asked is None else self._strategies.get(asked, self._scheduler)
 
 
 class _Pools:
@@ -192,7 +208,7 @@ class _Pass:
         view: View,
         ledger: Ledger,
         pools: _Pools,
-        scheduler: Scheduler,
+        scheduler_for: Callable[[ServiceRow | None], Scheduler],
         filters: tuple[Filter, ...],
         now: int,
     ) -> None:
@@ -200,7 +216,7 @@ class _Pass:
         self._view = view
         self._ledger = ledger
         self._pools = pools
-        self._scheduler = scheduler
+        self._scheduler_for = scheduler_for
         self._filters = filters
         self._now = now
         self._judged = 0
@@ -260,7 +276,9 @@ class _Pass:
             free += room
             service_tasks = load.services.get(service_id, 0)
             failed = failures.get(node.api.ID, 0) if failures else 0
-            nodes.append(Candidate(node, room, service_tasks, load.tasks, failed))
+            nodes.append(
+                Candidate(node, room, service_tasks, load.tasks, failed, load.cpu, load.memory)
+            )
         self._judged += len(verdicts)
         return _Round(nodes, free, refused)
 
@@ -301,7 +319,8 @@ class _Pass:
         if group.node_id:
             chosen: Mapping[str, str] = {task.api.ID: group.node_id for task in tasks}
         else:
-            chosen = self._scheduler.place(self._view, tasks, nodes)
+            service = self._view.service(group.service_id) if group.service_id else None
+            chosen = self._scheduler_for(service).place(self._view, tasks, nodes)
         wanted = set(chosen.values())
         room = {one.node.api.ID: one.room for one in nodes if one.node.api.ID in wanted}
         placed: set[str] = set()

@@ -1,12 +1,22 @@
-"""The sentence that tells a user why a task is still pending."""
+"""Why a task has no node: the sentence in its status, and node by node, filter by filter.
+
+Pure functions of the tables, by the same filters that place tasks.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..model.explain import NodeVerdict, Refusal
+from ..model.task import TaskState
+from .filters import BUILT_IN
+from .resources import NodeLoad, Place, holding_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..model.objects import NodeRow, TaskRow
+    from ..store.view import View
     from .filters import Filter
 
 
@@ -25,3 +35,33 @@ def no_suitable_node(filters: Sequence[Filter], refused: Sequence[int]) -> str:
         return "no suitable node"
     reasons = "; ".join(filters[place].explain(refused[place]) for place in blamed)
     return f"no suitable node ({reasons})"
+
+
+def judge_node(
+    view: View, task: TaskRow, node: NodeRow, filters: Sequence[Filter] = BUILT_IN
+) -> NodeVerdict:
+    """Return whether a node could take a task now, and all that speaks against it.
+
+    The scheduler stops at the first filter that refuses; a user wants to know what comes next.
+    """
+    others = [
+        other
+        for other in view.tasks_on(node.api.ID)
+        if TaskState.ASSIGNED <= other.api.Status.State <= TaskState.RUNNING
+    ]
+    load = NodeLoad()
+    for other in others:
+        load.add(holding_of(other))
+    place = Place(node, load)
+    refusals: list[Refusal] = []
+    for one in filters:
+        check = one.check(task)
+        if check is not None and check(node, load) <= 0:
+            needs, has = one.why(task, place, others)
+            refusals.append(Refusal(Filter=one.name, Needs=needs, Has=has))
+    return NodeVerdict(
+        ID=node.api.ID,
+        Name=node.api.Spec.Name or node.api.Description.Hostname,
+        Fits=not refusals,
+        Refusals=tuple(refusals),
+    )

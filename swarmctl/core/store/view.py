@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from ..model.change import Index, Kind, Ref
+from ..model.labels import PREFIX
 from ..model.network import (
     INGRESS_KEY,
     INGRESS_USERS,
@@ -31,6 +32,7 @@ from ..model.objects import (
     ServiceRow,
     TaskRow,
 )
+from ..model.startorder import dependencies
 from ..model.task import TaskState
 
 if TYPE_CHECKING:
@@ -107,6 +109,11 @@ def _service_keys(row: ServiceRow) -> Iterator[Key]:
         yield _ON_EVERY_NODE
     if publishes_ingress(spec):
         yield ("ref", INGRESS_USERS.kind, INGRESS_USERS.id)
+    for label in spec.Labels:
+        if label.startswith(PREFIX):
+            yield ("label", label)
+    for dependency in dependencies(spec.Labels):
+        yield ("awaited", dependency.key)
 
 
 def _task_keys(row: TaskRow) -> Iterator[Key]:
@@ -288,6 +295,14 @@ class View:
     def referrers(self, ref: Ref) -> tuple[str, ...]:
         """Return the ids of the services that refer to a secret, config or network."""
         return tuple(self.ids(("ref", ref.kind, ref.id)))
+
+    def labelled(self, label: str) -> tuple[str, ...]:
+        """Return the ids of the services that carry one of our own labels."""
+        return tuple(self.ids(("label", label)))
+
+    def awaiting(self, service_name: str) -> tuple[str, ...]:
+        """Return the ids of the services whose start order names a service."""
+        return tuple(self.ids(("awaited", service_name.lower())))
 
     def overlay(self) -> Overlay:
         """Return an empty layer over this view."""

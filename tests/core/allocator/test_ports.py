@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from swarmctl.core.allocator.decide import keys
 from swarmctl.core.model.change import Create, Kind, Ref
-from swarmctl.core.model.objects import Service, ServiceRow, TaskRow
+from swarmctl.core.model.objects import ServiceRow, TaskRow
+from swarmctl.core.model.service import Service
 from swarmctl.core.model.spec import EndpointSpec, PortConfig
 from swarmctl.core.model.task import Task, TaskState
 from tests.core.allocator.joined import add_network, on_networks, vips

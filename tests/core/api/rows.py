@@ -18,11 +18,10 @@ from swarmctl.core.model.objects import (
     Secret,
     SecretRow,
     SecretSpec,
-    Service,
-    ServicePrivate,
     ServiceRow,
     TaskRow,
 )
+from swarmctl.core.model.service import Service, ServicePrivate
 from swarmctl.core.model.task import Task, TaskPrivate, TaskState, TaskStatus
 from swarmctl.core.store.view import Tables
 from tests.core.model.specs import service_spec

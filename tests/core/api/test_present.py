@@ -23,16 +23,8 @@ from swarmctl.core.api.present import (
 from swarmctl.core.model.base import ApiStruct, Version
 from swarmctl.core.model.cluster import CAConfig, ClusterInfo, JoinTokens, SwarmSpec
 from swarmctl.core.model.codec import encode_json
-from swarmctl.core.model.objects import (
-    JobStatus,
-    ManagerStatus,
-    Node,
-    Row,
-    Secret,
-    SecretSpec,
-    Service,
-    ServiceStatus,
-)
+from swarmctl.core.model.objects import ManagerStatus, Node, Row, Secret, SecretSpec
+from swarmctl.core.model.service import JobStatus, Service, ServiceStatus
 from swarmctl.core.model.task import Task, TaskState
 from tests.core.model.builders import filled
 

@@ -15,15 +15,14 @@ from swarmctl.core.model.objects import (
     Config,
     ConfigRow,
     ConfigSpec,
-    Endpoint,
     Secret,
     SecretPrivate,
     SecretRow,
     SecretSpec,
-    Service,
     ServiceRow,
     TaskRow,
 )
+from swarmctl.core.model.service import Endpoint, Service
 from swarmctl.core.model.session import Assignments, Dependency
 from swarmctl.core.model.spec import (
     ConfigReference,

@@ -34,9 +34,9 @@ from swarmctl.core.model.objects import (
     Row,
     Secret,
     SecretSpec,
-    Service,
 )
 from swarmctl.core.model.request import InitRequest
+from swarmctl.core.model.service import Service
 from swarmctl.core.model.spec import ServiceSpec
 from swarmctl.core.model.task import Task, TaskAssignment, TaskState, TaskStatus
 

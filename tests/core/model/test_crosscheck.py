@@ -18,15 +18,14 @@ from swarmctl.core.model.objects import (
     Config,
     ConfigRow,
     ConfigSpec,
-    Endpoint,
     Network,
     NetworkRow,
     Secret,
     SecretRow,
     SecretSpec,
-    Service,
     ServiceRow,
 )
+from swarmctl.core.model.service import Endpoint, Service
 from swarmctl.core.model.spec import PortConfig
 from swarmctl.core.store.view import Tables
 

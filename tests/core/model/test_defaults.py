@@ -21,7 +21,7 @@ from swarmctl.core.model.defaults import (
     merge_init_spec,
     normalize_service_spec,
 )
-from swarmctl.core.model.objects import Service
+from swarmctl.core.model.service import Service
 from swarmctl.core.model.spec import ServiceSpec
 
 from .builders import structs

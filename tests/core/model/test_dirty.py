@@ -7,15 +7,8 @@ from msgspec.structs import replace
 
 from swarmctl.core.model.defaults import insert_defaults, normalize_service_spec
 from swarmctl.core.model.dirty import is_dirty
-from swarmctl.core.model.objects import (
-    Node,
-    NodeRow,
-    NodeSpec,
-    Service,
-    ServicePrivate,
-    ServiceRow,
-    TaskRow,
-)
+from swarmctl.core.model.objects import Node, NodeRow, NodeSpec, ServiceRow, TaskRow
+from swarmctl.core.model.service import Service, ServicePrivate
 from swarmctl.core.model.spec import EndpointSpec
 from swarmctl.core.model.task import Task, TaskPrivate, TaskState, TaskStatus
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from swarmctl.core.model.base import Time
 from swarmctl.core.model.gofunctions import Columns, TemplateError
 from swarmctl.core.model.gotemplate import Template
-from swarmctl.core.model.objects import Service
+from swarmctl.core.model.service import Service
 from swarmctl.core.model.spec import ContainerSpec, ServiceSpec, TaskSpec
 
 DATA: dict[str, Any] = {

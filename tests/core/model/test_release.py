@@ -10,12 +10,13 @@ from swarmctl.core.model.defaults import (
     insert_defaults,
     normalize_service_spec,
 )
-from swarmctl.core.model.objects import SecretSpec, Service
+from swarmctl.core.model.objects import SecretSpec
 from swarmctl.core.model.release import (
     check_secret_available,
     check_service_available,
     service_warnings,
 )
+from swarmctl.core.model.service import Service
 
 from .specs import service_spec
 

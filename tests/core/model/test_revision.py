@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from swarmctl.core.model.codec import pack
-from swarmctl.core.model.objects import Service, ServicePrivate, ServiceRow
+from swarmctl.core.model.objects import ServiceRow
 from swarmctl.core.model.revision import (
     REVISIONS_BYTES_MAX,
     REVISIONS_KEPT,
@@ -15,6 +15,7 @@ from swarmctl.core.model.revision import (
     rolled_back,
     updated,
 )
+from swarmctl.core.model.service import Service, ServicePrivate
 from swarmctl.core.model.spec import (
     ContainerSpec,
     ReplicatedService,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from swarmctl.core.model.base import SECOND
-from swarmctl.core.model.objects import Service, UpdateStatus
 from swarmctl.core.model.rolling import settings_of, why_stop_first
+from swarmctl.core.model.service import Service, UpdateStatus
 from swarmctl.core.model.spec import (
     ContainerSpec,
     EndpointSpec,

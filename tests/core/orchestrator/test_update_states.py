@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from swarmctl.core.model.base import MINUTE, SECOND, Platform
 from swarmctl.core.model.change import Create, Delete, Kind, Ref
-from swarmctl.core.model.objects import Secret, SecretRow, SecretSpec, UpdateStatus
+from swarmctl.core.model.objects import Secret, SecretRow, SecretSpec
 from swarmctl.core.model.revision import MANUAL
+from swarmctl.core.model.service import UpdateStatus
 from swarmctl.core.model.spec import (
     GlobalService,
     Mount,

@@ -125,7 +125,7 @@ def act(world: World, step: tuple) -> None:
 def check_safety(world: World) -> None:
     """No slot has two runnable tasks, no node holds more than it has, no port is bound twice.
 
-    While tasks overlap in a start-first update a slot has two, of different specs.
+    While tasks overlap start-first a slot has two, of different specs or one to relieve the other.
     """
     runnable: dict[tuple[str, int], list[TaskRow]] = {}
     for row in world.tasks():
@@ -133,7 +133,8 @@ def check_safety(world: World) -> None:
             runnable.setdefault((row.api.ServiceID, row.api.Slot), []).append(row)
     for (service, _), rows in runnable.items():
         assert len(rows) <= (1 if service == "b" else 2)
-        assert len({row.private.spec_version for row in rows}) == len(rows)
+        kinds = {(row.private.spec_version, bool(row.private.relieves)) for row in rows}
+        assert len(kinds) == len(rows)
     cpu: Counter[str] = Counter()
     ports: Counter[tuple[str, str]] = Counter()
     for row in world.tasks():

@@ -42,11 +42,10 @@ from swarmctl.core.model.objects import (
     NodeRow,
     NodeSpec,
     NodeStatus,
-    Service,
     ServiceRow,
     TaskRow,
-    next_run,
 )
+from swarmctl.core.model.service import Service, next_run
 from swarmctl.core.model.spec import (
     ContainerSpec,
     EndpointSpec,
@@ -63,6 +62,7 @@ from swarmctl.core.model.spec import (
 )
 from swarmctl.core.model.task import TaskState, TaskStatus
 from swarmctl.core.store.store import Store, lay
+from swarmctl.plugins.binpack import BinpackScheduler
 from swarmctl.plugins.spread import SpreadScheduler
 from swarmctl.plugins.subnets import SubnetAllocator
 
@@ -75,6 +75,11 @@ if TYPE_CHECKING:
 EPOCH = 1_700_000_000 * SECOND
 TURNS_MAX = 60
 EXIT = "task: non-zero exit (1)"
+
+
+def the_reconcilers() -> tuple[Reconciler, ...]:
+    """Return what a leader runs, fresh, with the built-in strategies."""
+    return reconcilers(SpreadScheduler(), SubnetAllocator(), {"binpack": BinpackScheduler()})
 
 
 class World:
@@ -96,7 +101,7 @@ class World:
 
     def lead(self) -> None:
         """Become a fresh leader: new reconcilers that have everything before them."""
-        self.reconcilers = reconcilers(SpreadScheduler(), SubnetAllocator())
+        self.reconcilers = the_reconcilers()
         self._touched: dict[str, set[Ref] | None] = {one.name: None for one in self.reconcilers}
         self._wake: dict[tuple[str, str], int] = {}
 
@@ -117,9 +122,7 @@ class World:
 
     def decide(self, name: str, key: str) -> tuple[Transaction, ...]:
         """Ask a fresh reconciler, without doing what it says."""
-        (one,) = (
-            one for one in reconcilers(SpreadScheduler(), SubnetAllocator()) if one.name == name
-        )
+        (one,) = (one for one in the_reconcilers() if one.name == name)
         view = self.store.view
         one.keys(view, None)
         return one.decide(view.overlay(), key, self.now, self.new_id).transactions
@@ -127,7 +130,7 @@ class World:
     def wishes(self) -> list[Transaction]:
         """Return what fresh reconcilers want of the present tables, each on its own."""
         wanted: list[Transaction] = []
-        for one in reconcilers(SpreadScheduler(), SubnetAllocator()):
+        for one in the_reconcilers():
             for key in one.keys(self.store.view, None):
                 view = self.store.view.overlay()
                 wanted += one.decide(view, key, self.now, self.new_id).transactions

@@ -29,8 +29,8 @@ from swarmctl.core.model.spec import (
 )
 from swarmctl.core.model.task import Task, TaskFailure, TaskPrivate, TaskState, TaskStatus
 from swarmctl.core.scheduler.decide import JUDGED_MAX, TASKS_MAX, Candidate, Scheduling
-from swarmctl.core.scheduler.filters import NO_LIMIT, Check
-from swarmctl.core.scheduler.resources import Ledger, NodeLoad
+from swarmctl.core.scheduler.filters import NO_LIMIT, Check, Needed
+from swarmctl.core.scheduler.resources import Ledger, NodeLoad, Place
 from swarmctl.core.store.view import ref_of
 from swarmctl.plugins.spread import SpreadScheduler
 from tests.core.pipeline.world import World, make_node, spec
@@ -409,12 +409,16 @@ class OddHosts:
     """A plugin's filter: only nodes whose id ends in an odd digit."""
 
     static = True
+    name = "odd"
 
     def check(self, task: TaskRow) -> Check:
         return _odd
 
     def explain(self, nodes: int) -> str:
         return f"even host on {nodes} nodes"
+
+    def why(self, task: TaskRow, place: Place, others: Sequence[TaskRow]) -> Needed:
+        return Needed("an odd host", f"host {place.node.api.ID}")
 
 
 def _odd(node: NodeRow, load: NodeLoad) -> int:

@@ -39,10 +39,10 @@ from swarmctl.core.model.objects import (
     Secret,
     SecretRow,
     SecretSpec,
-    Service,
     ServiceRow,
     TaskRow,
 )
+from swarmctl.core.model.service import Service
 from swarmctl.core.model.spec import (
     ContainerSpec,
     EndpointSpec,

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from swarmctl.core.model.change import AtLeast, Create, Entry, Index, Transaction, Update
 from swarmctl.core.model.codec import pack, unpack
-from swarmctl.core.model.objects import Config, ConfigRow, ConfigSpec, Service, ServiceRow
+from swarmctl.core.model.objects import Config, ConfigRow, ConfigSpec, ServiceRow
+from swarmctl.core.model.service import Service
 from swarmctl.core.model.spec import ServiceSpec
 from swarmctl.core.model.task import TaskState
 from swarmctl.core.store.dump import CHUNK_BYTES, ROWS_PER_CHUNK, BadDump, DumpChunk, dump, load

@@ -22,8 +22,9 @@ from swarmctl.core.model.change import (
     Unreferenced,
     Update,
 )
-from swarmctl.core.model.objects import ConfigSpec, SecretSpec, Service, ServiceRow
+from swarmctl.core.model.objects import ConfigSpec, SecretSpec, ServiceRow
 from swarmctl.core.model.payload import PayloadRow, new_payload
+from swarmctl.core.model.service import Service
 from swarmctl.core.model.spec import ContainerSpec, SecretReference, ServiceSpec, TaskSpec
 from swarmctl.core.store.dump import dump, load
 from swarmctl.core.store.store import Store

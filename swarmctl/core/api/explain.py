@@ -1,0 +1,175 @@
+"""Routes that say why something does not run: ours, beside Docker's, of one task or one service.
+
+Everything is read off the tables at the moment of asking, by the rules that the deciders go by
+(scheduler/explain.py, orchestrator/waiting.py). A large cluster is judged node by node, so that
+asking holds nobody up; the answer may then be of two moments, a little apart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+from msgspec.structs import replace
+
+from ..model.explain import ServiceExplanation, TaskExplanation
+from ..model.task import TaskState
+from ..orchestrator.slots import slots_of
+from ..orchestrator.waiting import (
+    ended_for_good,
+    failures_in_slot,
+    last_failures,
+    node_name,
+    sentence,
+    waits_of,
+)
+from ..scheduler.explain import judge_node
+from . import query
+from .call import json_reply
+from .present import service_status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..model.explain import NodeVerdict
+    from ..model.objects import ServiceRow, TaskRow
+    from ..store.view import View
+    from ..wire.http_server import Reply
+    from .call import Call
+    from .server import ApiServer
+
+TASKS_MAX = 20
+NODES_AT_ONCE = 20
+
+
+async def task(server: ApiServer, call: Call) -> Reply:
+    """``GET /tasks/{id}/explain``"""
+    view = await server.manager().read()
+    row = query.resolve_task(view, call.params["id"])
+    explained = explain_task(view, row, server.clock.now())
+    return json_reply(replace(explained, Nodes=await _verdicts(view, row)))
+
+
+async def service(server: ApiServer, call: Call) -> Reply:
+    """``GET /services/{id}/explain``"""
+    view = await server.manager().read()
+    row = query.resolve_service(view, call.params["id"])
+    explained = explain_service(view, row, server.clock.now())
+    looking = _looks_for_node(view, row)
+    if looking is not None:
+        explained = replace(explained, Nodes=await _verdicts(view, looking))
+    return json_reply(explained)
+
+
+async def _verdicts(view: View, row: TaskRow) -> tuple[NodeVerdict, ...]:
+    """Return what every node says to a task that looks for one, those that refuse least first."""
+    if row.api.Status.State is not TaskState.PENDING or row.api.DesiredState > TaskState.COMPLETE:
+        return ()
+    node_ids = [node.api.ID for node in view.nodes()]
+    if row.api.NodeID:  # it has to run there
+        node_ids = [row.api.NodeID]
+    found: list[NodeVerdict] = []
+    for at, node_id in enumerate(node_ids, 1):
+        node = view.node(node_id)
+        if node is not None:
+            found.append(judge_node(view, row, node))
+        if at % NODES_AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
+    found.sort(key=lambda one: (len(one.Refusals), one.Name, one.ID))
+    return tuple(found)
+
+
+def _looks_for_node(view: View, row: ServiceRow) -> TaskRow | None:
+    """Return the newest task of a service that has no node yet; the others are like it."""
+    waiting = [
+        one
+        for one in view.tasks_of(row.api.ID)
+        if one.api.Status.State is TaskState.PENDING and one.api.DesiredState <= TaskState.COMPLETE
+    ]
+    return max(waiting, key=lambda one: (one.private.spec_index, one.api.ID), default=None)
+
+
+# --- in words ------------------------------------------------------------------------------------
+
+
+def explain_task(view: View, row: TaskRow, now: int) -> TaskExplanation:
+    """Return where a task stands and what it waits for; what nodes say is for the caller to add."""
+    waits = waits_of(view, row, now)
+    status = row.api.Status
+    service = view.service(row.api.ServiceID)
+    name = service.api.Spec.Name if service is not None else row.api.ServiceID or row.api.Name
+    place = row.api.Slot or row.api.NodeID
+    return TaskExplanation(
+        ID=row.api.ID,
+        Name=f"{name}.{place}" if place else name,
+        ServiceID=row.api.ServiceID,
+        State=status.State,
+        DesiredState=row.api.DesiredState,
+        Since=status.Timestamp,
+        NodeID=row.api.NodeID,
+        Node=node_name(view, row.api.NodeID),
+        Text=sentence(waits) or _standing(view, row),
+        Waits=waits,
+        Failures=failures_in_slot(view, row),
+    )
+
+
+def _standing(view: View, row: TaskRow) -> str:
+    """Return where a task stands that waits for nothing."""
+    state, wanted = row.api.Status.State, row.api.DesiredState
+    where = f" on node {node_name(view, row.api.NodeID)}" if row.api.NodeID else ""
+    if state is TaskState.RUNNING and wanted <= TaskState.COMPLETE:
+        return f"runs{where}"
+    if state > TaskState.RUNNING:
+        err = row.api.Status.Err
+        return f"ended ({state.value}){where}{f': {err}' if err else ''}"
+    return f"is to stop{where}"
+
+
+def explain_service(view: View, row: ServiceRow, now: int) -> ServiceExplanation:
+    """Return how many tasks of a service run and what keeps the others."""
+    tasks = view.tasks_of(row.api.ID)
+    status = service_status(row.api, (one.api for one in tasks))
+    wanted = [
+        one
+        for one in tasks
+        if one.api.DesiredState <= TaskState.COMPLETE and one.api.Status.State < TaskState.RUNNING
+    ]
+    wanted.sort(key=lambda one: (one.api.Slot, one.private.spec_index, one.api.ID))
+    explained = tuple(
+        replace(explain_task(view, one, now), Failures=()) for one in wanted[:TASKS_MAX]
+    )
+    notes = tuple(_notes(view, row, now))
+    reasons = dict.fromkeys([*notes, *(one.Text for one in explained)])
+    head = f"{status.RunningTasks} of {status.DesiredTasks} tasks run"
+    return ServiceExplanation(
+        ID=row.api.ID,
+        Name=row.api.Spec.Name,
+        Running=status.RunningTasks,
+        Wanted=status.DesiredTasks,
+        Text="; ".join((head, *reasons)),
+        Notes=notes,
+        Tasks=explained,
+        More=max(0, len(wanted) - TASKS_MAX),
+        Failures=last_failures(view, tasks),
+    )
+
+
+def _notes(view: View, row: ServiceRow, now: int) -> Iterator[str]:
+    """What holds for a service as a whole."""
+    if row.api.Stopped is not None:
+        yield "the service is stopped; service start brings it back"
+        return
+    update = row.api.UpdateStatus
+    if update is not None and update.State in ("paused", "rollback_paused"):
+        yield f"its update is paused: {update.Message}"
+    if row.api.Spec.Mode.Replicated is not None:
+        if row.api.Spec.Mode.Replicated.Replicas == 0:
+            yield "it asks for 0 replicas"
+        for slot in slots_of(view, row):
+            why = ended_for_good(row, slot, now)
+            if why:
+                yield why
+
+
+HANDLERS = {"task": task, "service": service}

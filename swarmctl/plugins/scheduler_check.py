@@ -1,0 +1,140 @@
+"""Conformance check for schedulers; plugin authors get it from :mod:`swarmctl.plugins.testing`.
+
+swarmctl takes a scheduler's answer only as far as its own filters gave room, so a broken one cannot
+overfill a node. It can still leave tasks pending for ever, or place the same cluster differently on
+each leader; that is what is looked for here, on clusters drawn from fixed seeds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import TYPE_CHECKING
+
+from ..core.model.objects import (
+    EngineDescription,
+    Node,
+    NodeDescription,
+    NodeRow,
+    NodeSpec,
+    NodeStatus,
+    TaskRow,
+)
+from ..core.model.spec import (
+    ContainerSpec,
+    Placement,
+    PlacementPreference,
+    Resources,
+    SpreadOver,
+    TaskSpec,
+)
+from ..core.model.task import Task, TaskState, TaskStatus
+from ..core.scheduler.decide import Candidate
+from ..core.store.view import Tables
+from .conformance import ConformanceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..core.scheduler.decide import Scheduler
+
+CLUSTERS = 200
+
+
+def check_scheduler(make: Callable[[], Scheduler]) -> None:
+    """Put a scheduler through the laws of :class:`swarmctl.core.scheduler.decide.Scheduler`.
+
+    Args:
+        make: returns a fresh one; the same settings each time.
+
+    Raises:
+        ConformanceError: it breaks a law.
+    """
+    for seed in range(CLUSTERS):
+        random = Random(seed)  # noqa: S311 - the same clusters every time, and no secret
+        tasks, nodes = _tasks(random), _nodes(random)
+        scheduler = make()
+        view = Tables()
+        chosen = dict(scheduler.place(view, tasks, nodes))
+        _check(seed, chosen, tasks, nodes)
+        for other in (scheduler, make()):
+            if dict(other.place(view, tasks, nodes)) != chosen:
+                raise ConformanceError(
+                    f"cluster {seed}: the same arguments got another answer; the next leader would "
+                    "place the same tasks elsewhere"
+                )
+
+
+def _check(
+    seed: int, chosen: Mapping[str, str], tasks: list[TaskRow], nodes: list[Candidate]
+) -> None:
+    room = {one.node.api.ID: one.room for one in nodes}
+    strangers = set(chosen) - {task.api.ID for task in tasks}
+    if strangers:
+        raise ConformanceError(
+            f"cluster {seed}: it placed tasks that nobody asked for: {strangers}"
+        )
+    for node_id, count in Counter(chosen.values()).items():
+        if count > room.get(node_id, 0):
+            raise ConformanceError(
+                f"cluster {seed}: node {node_id} got {count} tasks and has room for "
+                f"{room.get(node_id, 0)}"
+            )
+    if not chosen and any(room.values()):
+        raise ConformanceError(f"cluster {seed}: there is room, and no task got any of it")
+
+
+def _tasks(random: Random) -> list[TaskRow]:
+    preferences = tuple(
+        PlacementPreference(Spread=SpreadOver(SpreadDescriptor=f"node.labels.{label}"))
+        for label in random.choice(((), ("zone",), ("zone", "rack")))
+    )
+    spec = TaskSpec(
+        ContainerSpec=ContainerSpec(Image="nginx"), Placement=Placement(Preferences=preferences)
+    )
+    status = TaskStatus(State=TaskState.PENDING)
+    return [
+        TaskRow(
+            api=Task(
+                ID=f"task{number:03}",
+                ServiceID="service",
+                Slot=number,
+                Spec=spec,
+                Status=status,
+                DesiredState=TaskState.RUNNING,
+            )
+        )
+        for number in range(1, random.randint(1, 12) + 1)
+    ]
+
+
+def _nodes(random: Random) -> list[Candidate]:
+    return [_node(random, number) for number in range(random.randint(0, 8))]
+
+
+def _node(random: Random, number: int) -> Candidate:
+    labels = {"zone": random.choice("abc"), "rack": random.choice("xy")}
+    cpus = random.choice((1, 4, 16)) * 10**9
+    memory = random.choice((1, 8, 64)) << 30
+    row = NodeRow(
+        api=Node(
+            ID=f"node{number:03}",
+            Spec=NodeSpec(Labels=labels if random.random() < 0.8 else {}),
+            Description=NodeDescription(
+                Hostname=f"host{number}",
+                Resources=Resources(NanoCPUs=cpus, MemoryBytes=memory),
+                Engine=EngineDescription(Labels={"swarmctl.executor": "docker"}),
+            ),
+            Status=NodeStatus(State="ready"),
+        )
+    )
+    service_tasks = random.randint(0, 3)
+    return Candidate(
+        node=row,
+        room=random.choice((0, 1, 2, 5, 1 << 31)),
+        service_tasks=service_tasks,
+        tasks=service_tasks + random.randint(0, 5),
+        failures=random.choice((0, 0, 1, 7)),
+        cpu=random.randint(0, cpus),
+        memory=random.randint(0, memory),
+    )

@@ -1,0 +1,104 @@
+"""Stopped services: every task goes, and the same number comes back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from swarmctl.core.model.change import Conflict, Update
+from swarmctl.core.model.stopping import started, stopped
+from swarmctl.core.model.task import TaskState
+from tests.core.pipeline.world import World, spec
+
+if TYPE_CHECKING:
+    from swarmctl.core.model.service import Service
+
+
+def switched(world: World, api: Service) -> None:
+    row = world.view.service(api.ID)
+    assert row is not None
+    world.write(Update(row=replace(row, api=api)))
+
+
+def stop(world: World, service_id: str = "web") -> None:
+    row = world.view.service(service_id)
+    assert row is not None
+    switched(world, stopped(row.api, world.now))
+
+
+def start(world: World, service_id: str = "web") -> None:
+    row = world.view.service(service_id)
+    assert row is not None
+    switched(world, started(row.api))
+
+
+def test_a_stopped_service_has_no_tasks_and_comes_back_whole() -> None:
+    """Three run, none run, three run; the spec's index never moves, so nothing is outdated."""
+    world = World()
+    world.node("n0")
+    world.service("web", spec(replicas=3))
+    world.run()
+    row = world.view.service("web")
+    assert row is not None
+    index = row.private.spec_index
+    stop(world)
+    world.run()
+    assert world.tasks("web") == []
+    assert world.wishes() == []
+    start(world)
+    world.run()
+    assert sorted(row.api.Slot for row in world.running("web")) == [1, 2, 3]
+    row = world.view.service("web")
+    assert row is not None
+    assert row.private.spec_index == index
+
+
+def test_tasks_that_still_stop_hold_up_their_successors() -> None:
+    """A service that is started while it stops never has two tasks of one slot at work."""
+    world = World()
+    world.node("n0")
+    world.service("web", spec(replicas=2))
+    world.run()
+    world.cut.add("n0")
+    stop(world)
+    world.settle()
+    assert all(row.api.DesiredState is TaskState.REMOVE for row in world.tasks("web"))
+    start(world)
+    world.settle()
+    fresh = world.runnable("web")
+    assert [row.api.DesiredState for row in fresh] == [TaskState.READY] * 2
+    world.cut.clear()
+    world.run()
+    assert len(world.running("web")) == 2
+
+
+def test_a_stop_that_was_taken_back_removes_nothing() -> None:
+    """What was decided for a stopped service conflicts once it is started."""
+    world = World()
+    world.node("n0")
+    world.service("web", spec(replicas=2))
+    world.run()
+    stop(world)
+    wanted = world.decide("orchestrator", "web")
+    start(world)
+    assert all(isinstance(result, Conflict) for result in world.apply(*wanted))
+    world.run()
+    assert len(world.running("web")) == 2
+
+
+def test_an_update_while_stopped_counts_from_the_start_on() -> None:
+    """The tasks that come back have the newest spec."""
+    world = World()
+    world.node("n0")
+    world.service("web", spec(replicas=2))
+    world.run()
+    stop(world)
+    world.run()
+    world.update("web", spec(replicas=2, image="nginx:2"))
+    world.run()
+    assert world.tasks("web") == []
+    start(world)
+    world.run()
+    images = {row.api.Spec.ContainerSpec.Image for row in world.running("web")}  # type: ignore[union-attr]
+    assert images == {"nginx:2"}

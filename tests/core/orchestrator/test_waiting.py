@@ -1,0 +1,240 @@
+"""What a task waits for, why a slot has none, and how tasks failed: told as it is decided."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from swarmctl.core.model.base import MINUTE, SECOND, Time
+from swarmctl.core.model.change import Advance
+from swarmctl.core.model.labels import DEPENDS_ON
+from swarmctl.core.model.spec import HealthConfig, PortConfig, RestartPolicy, TaskSpec
+from swarmctl.core.model.task import ContainerStatus, TaskState, TaskStatus
+from swarmctl.core.orchestrator.slots import slots_of
+from swarmctl.core.orchestrator.waiting import (
+    ended_for_good,
+    failures_in_slot,
+    last_failures,
+    overdue,
+    sentence,
+    waits_of,
+)
+from tests.core.pipeline.world import World, spec
+
+if TYPE_CHECKING:
+    from swarmctl.core.model.explain import Wait
+    from swarmctl.core.model.objects import TaskRow
+
+
+def waits(world: World, task: TaskRow) -> list[tuple[str, str]]:
+    return [(one.For, one.Text) for one in waits_of(world.view, task, world.now)]
+
+
+def moved(world: World, task: TaskRow, state: TaskState) -> TaskRow:
+    """Have the task's agent report a state."""
+    world.write(Advance(task_id=task.api.ID, status=TaskStatus(State=state)))
+    return world.task(task.api.ID)
+
+
+def test_a_new_task_waits_for_services_ports_and_addresses() -> None:
+    """What the allocator said, or what start order says."""
+    world = World()
+    port = PortConfig(Protocol="tcp", TargetPort=80, PublishedPort=80, PublishMode="ingress")
+    world.service("db", spec("db", replicas=0))
+    world.service("web", replace(spec(), Labels={DEPENDS_ON: "db:healthy"}))
+    world.turn(("orchestrator",))
+    (task,) = world.tasks("web")
+    assert waits(world, task) == [("service", "waits for db to be healthy")]
+    world.service("plain", spec("plain", ports=(port,)))
+    world.turn(("orchestrator",))
+    (task,) = world.tasks("plain")
+    assert waits(world, task) == [("allocation", "waits for its ports and addresses")]
+
+
+def test_a_pending_task_waits_for_a_node() -> None:
+    """In the scheduler's words."""
+    world = World()
+    world.service("web", spec())
+    world.settle()
+    (task,) = world.tasks("web")
+    assert waits(world, task) == [("node", "no suitable node")]
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (TaskState.ASSIGNED, ("agent", "waits for node host-n0 to take it")),
+        (TaskState.PREPARING, ("image", "waits for node host-n0 to prepare image nginx")),
+        (TaskState.READY, ("start", "waits for node host-n0 to start it")),
+        (TaskState.STARTING, ("start", "waits for node host-n0 to start it")),
+    ],
+)
+def test_an_assigned_task_waits_for_its_node(state: TaskState, expected: tuple[str, str]) -> None:
+    """Step by step, by the node's name."""
+    world = World()
+    world.node("n0")
+    world.service("web", spec())
+    world.settle()
+    (task,) = world.tasks("web")
+    if state > TaskState.ASSIGNED:
+        task = moved(world, task, state)
+    assert waits(world, task) == [expected]
+
+
+def test_a_node_that_does_not_answer_is_said_to() -> None:
+    """The task is not slow, its node is away."""
+    world = World()
+    world.node("n0")
+    world.service("web", spec())
+    world.settle()
+    world.set_node("n0", state="unknown")
+    (task,) = world.tasks("web")
+    assert waits(world, task) == [("agent", "waits for node host-n0, which is unknown")]
+
+
+def test_a_starting_task_with_a_health_check_waits_for_that() -> None:
+    """Until the first verdict it does not run."""
+    world = World()
+    world.node("n0")
+    wanted = spec()
+    container = replace(
+        wanted.TaskTemplate.ContainerSpec,  # type: ignore[type-var]
+        Healthcheck=HealthConfig(Test=("CMD", "true")),
+    )
+    world.service(
+        "web", replace(wanted, TaskTemplate=replace(wanted.TaskTemplate, ContainerSpec=container))
+    )
+    world.settle()
+    task = moved(world, world.tasks("web")[0], TaskState.STARTING)
+    assert waits(world, task) == [("health", "waits for its health check to pass")]
+
+
+def test_a_running_or_ended_task_waits_for_nothing() -> None:
+    """There is nothing to tell."""
+    world = World()
+    world.node("n0")
+    world.service("web", spec())
+    world.run()
+    (task,) = world.running("web")
+    assert waits(world, task) == []
+    world.end(task)
+    assert waits(world, world.task(task.api.ID)) == []
+
+
+def test_a_restart_delay_is_told_with_its_end() -> None:
+    """And the list of tasks tells it, too, in words that hold still."""
+    world = World()
+    world.node("n0")
+    policy = TaskSpec(RestartPolicy=RestartPolicy(Condition="any", Delay=MINUTE))
+    world.service("web", spec(task=policy))
+    world.run()
+    world.end(world.in_slot("web"))
+    world.run()
+    task = world.in_slot("web")
+    (wait,) = waits_of(world.view, task, world.now)
+    assert (wait.For, wait.Until) == ("delay", Time(task.api.CreatedAt + MINUTE))
+    told = overdue(world.view, task, world.now)
+    assert told == "waits out its restart delay, until 22:14:20 UTC at the latest"
+    assert overdue(world.view, task, world.now + SECOND) == told
+    world.sleep(MINUTE)
+    assert waits(world, world.in_slot("web")) == []
+
+
+def test_a_predecessor_that_does_not_stop_is_named() -> None:
+    """Lists tell it once it takes long."""
+    world = World()
+    world.node("n0")
+    world.service("web", spec())
+    world.run()
+    (old,) = world.running("web")
+    world.cut.add("n0")
+    world.update("web", spec(image="nginx:2"))
+    world.settle()
+    task = world.in_slot("web")
+    found: list[Wait] = [
+        one for one in waits_of(world.view, task, world.now) if one.For == "predecessor"
+    ]
+    text = f"waits for its predecessor {old.api.ID} on node host-n0 to stop"
+    assert [one.Text for one in found] == [text]
+    assert found[0].Until == Time(task.api.CreatedAt + MINUTE)
+    assert overdue(world.view, task, world.now) == ""
+    assert overdue(world.view, task, world.now + 20 * SECOND).startswith(text)
+
+
+def test_a_sentence_of_several() -> None:
+    """All that it waits for, in order."""
+    world = World()
+    world.node("n0")
+    policy = TaskSpec(RestartPolicy=RestartPolicy(Condition="any", Delay=MINUTE))
+    world.service("web", spec(task=policy))
+    world.run()
+    world.end(world.in_slot("web"))
+    world.set_node("n0", availability="pause")
+    world.settle()
+    found = sentence(waits_of(world.view, world.in_slot("web"), world.now))
+    assert found == (
+        "no suitable node (1 node not available for new tasks); "
+        "waits out its restart delay, until 22:14:20 UTC at the latest"
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "state", "expected"),
+    [
+        (RestartPolicy(Condition="none"), TaskState.FAILED, "its restart condition is none"),
+        (
+            RestartPolicy(Condition="on-failure"),
+            TaskState.COMPLETE,
+            "its restart condition is on-failure",
+        ),
+        (
+            RestartPolicy(Condition="any", Delay=0, MaxAttempts=1),
+            TaskState.FAILED,
+            "its 1 restart is used up",
+        ),
+    ],
+)
+def test_why_a_slot_stays_empty(policy: RestartPolicy, state: TaskState, expected: str) -> None:
+    """A slot that ended for good says so; one that goes on says nothing."""
+    world = World()
+    world.node("n0")
+    world.service("web", spec(task=TaskSpec(RestartPolicy=policy)))
+    world.run()
+    service = world.view.service("web")
+    assert service is not None
+    while world.running("web"):
+        (slot,) = slots_of(world.view, service)
+        assert ended_for_good(service, slot, world.now) == ""
+        world.end(world.in_slot("web"), state)
+        world.run()
+        service = world.view.service("web")
+        assert service is not None
+    (slot,) = slots_of(world.view, service)
+    told = ended_for_good(service, slot, world.now)
+    assert told == f"web.1 ended ({state.value}) and is not started again: {expected}"
+
+
+def test_the_last_failures_come_first() -> None:
+    """With node, exit code and error; of a slot, or of all."""
+    world = World()
+    world.node("n0")
+    world.service("web", spec(replicas=2, task=TaskSpec(RestartPolicy=RestartPolicy(Delay=0))))
+    world.run()
+    for slot, code in ((1, 3), (2, 4), (1, 5)):
+        world.now += SECOND
+        status = TaskStatus(
+            State=TaskState.FAILED,
+            Err=f"task: non-zero exit ({code})",
+            ContainerStatus=ContainerStatus(ExitCode=code),
+        )
+        world.write(Advance(task_id=world.in_slot("web", slot).api.ID, status=status))
+        world.run()
+    found = last_failures(world.view, world.tasks("web"))
+    assert [(one.ExitCode, one.Node, one.Err) for one in found] == [
+        (code, "host-n0", f"task: non-zero exit ({code})") for code in (5, 4, 3)
+    ]
+    assert [one.At for one in found] == sorted((one.At for one in found), reverse=True)
+    in_slot = failures_in_slot(world.view, world.in_slot("web", 1))
+    assert [one.ExitCode for one in in_slot] == [5, 3]

@@ -54,6 +54,22 @@ async def test_bookkeeping_spoils_nobodys_update(tmp_path: Path) -> None:
         assert shown["Endpoint"]["VirtualIPs"], "the bookkeeping was undone"
 
 
+async def test_bookkeeping_spoils_nobodys_rotation(tmp_path: Path) -> None:
+    """Tokens are rotated although the cluster's row was written to since the client's reading."""
+    async with running_api(tmp_path, work=()) as api:
+        await api.init()
+        read = await api.get("/swarm")
+        row = api.manager.view.cluster()
+        assert row is not None
+        changed = replace(row, private=replace(row.private, last_vni=4097))
+        assert isinstance(await api.propose(Transaction(changes=(Update(row=changed),))), Applied)
+        path = f"/swarm/update?version={read['Version']['Index']}&rotateManagerToken=true"
+        assert (await api.request("POST", path, read["Spec"])).status == 200
+        after = (await api.get("/swarm"))["JoinTokens"]
+        assert after["Manager"] != read["JoinTokens"]["Manager"]
+        assert await api.refusal("POST", path, read["Spec"]) == SEQUENCE
+
+
 async def test_somebody_elses_change_is_not_overwritten(tmp_path: Path) -> None:
     """Once the spec changed, an update or rollback from the older reading is out of sequence."""
     async with running_api(tmp_path) as api:

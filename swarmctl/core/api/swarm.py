@@ -96,13 +96,16 @@ async def update(server: ApiServer, call: Call) -> Reply:
     def plan(view: View) -> tuple[Transaction, Response]:
         row, now_ns = _cluster(view), server.clock.now()
         query.check_sequence(row, version)
-        if (worker or of_managers or unlock_key) and version != row.api.Version.Index:
+        rotates = worker or of_managers or unlock_key
+        if rotates and version <= row.private.rotated_from:
             raise OutOfSequence  # else a second rotation would retire what the first one printed
         if settings.judge(row, spec.CAConfig, now_ns) != change:
             raise OutOfSequence  # a rotation ended meanwhile: the wish means another thing now
         private = _rotated(row.private, worker=worker, manager=of_managers)
         autolock = spec.EncryptionConfig.AutoLockManagers
         private = _locked(private, autolock=autolock, rotate=unlock_key)
+        if rotates:
+            private = replace(private, rotated_from=row.api.Version.Index)
         row = replace(row, private=private)
         changed = settings.changed(row, spec, change, new_root, now_ns)
         return Transaction(changes=(Update(row=changed),)), EMPTY

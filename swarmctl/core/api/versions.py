@@ -190,7 +190,8 @@ def surplus(view: View, latest: PayloadRow) -> list[PayloadRow]:
 def _needed(view: View, kind: Kind) -> set[str]:
     needed: set[str] = set()
     for service in view.services():
-        for spec in (service.api.Spec, service.api.PreviousSpec):
+        kept = (revision.spec for revision in service.private.revisions)
+        for spec in (service.api.Spec, service.api.PreviousSpec, *kept):
             if spec is not None:
                 needed.update(payload_ids(spec.TaskTemplate, kind))
     for task in view.tasks():

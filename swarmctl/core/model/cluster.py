@@ -142,6 +142,7 @@ class ClusterPrivate(PrivateStruct, frozen=True, kw_only=True):
         worker_token, manager_token: the join tokens, whole.
         retired_tokens: one-way fingerprints of tokens that were rotated away.
         unlock_key: key encryption key with autolock on, else empty.
+        rotated_from: the row's version from which a user last had tokens or that key replaced.
         removed_nodes: ids that may never come back, with their certificates' expiry.
         last_vni: the network number that was given out last; the next is looked for beyond it.
         last_subnets: the same of subnets chosen out of the pools, by family (``ipv4``, ``ipv6``).
@@ -155,6 +156,7 @@ class ClusterPrivate(PrivateStruct, frozen=True, kw_only=True):
     manager_token: str = ""
     retired_tokens: tuple[str, ...] = ()
     unlock_key: bytes = b""
+    rotated_from: int = 0
     removed_nodes: dict[str, int] = msgspec.field(default_factory=dict)
     intermediates: str = ""
     rotation: RootRotation | None = None

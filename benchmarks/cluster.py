@@ -173,6 +173,39 @@ class Cluster:
             self.wait_running(service, replicas, not_tasks=victim["ID"])
             return time.perf_counter() - started
 
+    def create_from(self, spec: dict[str, Any]) -> str:
+        """Create a service of any kind; returns its id at once."""
+        return str(self._manager.call("POST", "/services/create", spec)["ID"])
+
+    def update(self, service: str, **changes: Any) -> None:
+        """Post a service's spec back with other top-level fields, as any client does."""
+        found = self._manager.call("GET", f"/services/{service}")
+        version = {"version": found["Version"]["Index"]}
+        spec = {**found["Spec"], **changes}
+        self._manager.call("POST", f"/services/{service}/update", spec, query=version)
+
+    def wait_forced(self, service: str, replicas: int, force: int) -> None:
+        """Wait until that many tasks of the spec with this ForceUpdate run and no others should."""
+
+        def all_new() -> bool:
+            tasks = self.wanted(service)
+            return len(tasks) == replicas and all(
+                task["Status"]["State"] == "running" and task["Spec"].get("ForceUpdate") == force
+                for task in tasks
+            )
+
+        self._wait(all_new, f"{replicas} tasks of update {force}")
+
+    def wait_completed(self, service: str, count: int) -> None:
+        """Wait until that many tasks of a job are complete."""
+
+        def done() -> bool:
+            filters = {"service": [service]}
+            tasks = self._manager.call("GET", "/tasks", query={"filters": filters})
+            return sum(task["Status"]["State"] == "complete" for task in tasks) >= count
+
+        self._wait(done, f"{count} completed tasks")
+
     def remove(self, service: str) -> None:
         """Remove a service and wait until no engine knows a container of it."""
         self._manager.call("DELETE", f"/services/{service}")

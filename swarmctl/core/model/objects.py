@@ -23,9 +23,7 @@ from .base import (
 )
 from .cluster import ClusterInfo, ClusterPrivate, TLSInfo
 from .service import Service, ServicePrivate
-from .spec import (
-    Resources,
-)
+from .spec import Resources
 from .task import Task, TaskPrivate
 
 # --- node ----------------------------------------------------------------------------------------

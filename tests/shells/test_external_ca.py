@@ -222,7 +222,7 @@ async def test_the_root_moves_outside_and_back(tmp_path: Path) -> None:
 async def test_the_key_of_the_present_root_can_be_taken_in(tmp_path: Path) -> None:
     """With certificate and key of the very root that is trusted nothing rotates: the key is here
     from now on, whatever external CAs are there; one that does not fit is refused."""
-    async with running_api(tmp_path) as api:
+    async with running_api(tmp_path, work=()) as api:
         await api.init()
         private = private_of(api.node)
         outside = CfsslServer(tmp_path, private.ca_cert, private.ca_key)

@@ -14,6 +14,7 @@ on. It must not know HTTP, executors, ports, or how this node came to be a manag
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -335,7 +336,9 @@ class Manager:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._live, stay)
-                stay.shield = True  # not before: cancelled while it starts, it just ends
+                # Not before: cancelled while it starts, it just ends. And who was told so already
+                # may not be shielded afterwards.
+                stay.shield = trio.current_effective_deadline() > -math.inf
                 task_status.started()
                 try:
                     await trio.sleep_forever()

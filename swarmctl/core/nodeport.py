@@ -27,6 +27,8 @@ from .wire.address import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+DEFAULT_LISTEN = "0.0.0.0:2377"
+
 log = logging.getLogger(__name__)
 
 
@@ -47,14 +49,14 @@ class NodePort:
         Raises:
             BadRequest: one of them cannot be used, or there are several to choose from.
         """
-        return self._place(*parse_listen(listen or self._flags[0]), advertise or self._flags[1])
+        return self._place(*self._listen(listen), advertise or self._flags[1])
 
     def worker_place(self, listen: str, advertise: str) -> Membership:
         """As for a manager, but nobody dials a worker: which address is its own, others can see."""
         try:
             return self.place(listen, advertise)
         except NoAddressToAdvertise:
-            host, port = parse_listen(listen or self._flags[0])
+            host, port = self._listen(listen)
             return Membership(listen_addr=join_host_port(host, port), advertise_addr="")
 
     def moved(self, place: Membership) -> Membership:
@@ -78,6 +80,11 @@ class NodePort:
             log.warning("others go on being told %s: %s", place.advertise_addr, error)
             return place
         return with_addresses(place, now)
+
+    def _listen(self, listen: str) -> tuple[str, int]:
+        """Return where to listen. Clients name Docker's default where their user named nothing."""
+        named = "" if listen == DEFAULT_LISTEN else listen
+        return parse_listen(named or self._flags[0])
 
     def _place(self, host: str, port: int, wanted: str) -> Membership:
         advertise_host, advertise_port = parse_advertise(wanted, host, port)

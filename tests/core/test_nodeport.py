@@ -89,3 +89,15 @@ def test_a_worker_without_an_address_and_an_older_file_are_left_alone(host: Host
         Membership(listen_addr="0.0.0.0:2377", advertise_addr="10.0.0.5:2377"),
     ):
         assert NodePort("", "").moved(place) == place
+
+
+@pytest.mark.parametrize("named", ["", "0.0.0.0:2377"])
+def test_the_daemons_flag_counts_where_a_client_names_dockers_default(
+    host: Host, named: str
+) -> None:
+    """Docker's command line sends the default when its user gave no address."""
+    assert host.address == "10.0.0.5"
+    port = NodePort("127.0.0.1:5000", "")
+    assert port.place(named, "").listen_addr == "127.0.0.1:5000"
+    assert port.place("10.0.0.5:2377", "").listen_addr == "10.0.0.5:2377"
+    assert NodePort("", "").place(named, "").listen_addr == "0.0.0.0:2377"

@@ -16,7 +16,7 @@ import importlib.util
 import inspect
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
@@ -172,17 +172,9 @@ class Plugins:
             PluginError: its plugin failed.
             SwarmError: the settings do not suit it.
         """
-        try:
-            made: Scheduler | None = self._pm.hook.swarmctl_scheduler(name=name, settings=settings)
-        except SwarmError:
-            raise
-        except Exception as error:
-            raise PluginError(f'the plugin of scheduler "{name}" failed: {error!r}') from error
-        if made is None:
-            raise NoSuchScheduler(
-                f'no plugin has a scheduler called "{name}"; loaded plugins: '
-                f"{', '.join(self._infos) or 'none'}"
-            )
+        made: Scheduler = self._first(
+            "scheduler", name, self._pm.hook.swarmctl_scheduler, settings, NoSuchScheduler
+        )
         return made
 
     def allocator(self, name: str, settings: AllocatorSettings) -> Allocator:
@@ -193,15 +185,30 @@ class Plugins:
             PluginError: its plugin failed.
             SwarmError: the settings do not suit it.
         """
+        made: Allocator = self._first(
+            "allocator", name, self._pm.hook.swarmctl_allocator, settings, NoSuchAllocator
+        )
+        return made
+
+    def _first(
+        self,
+        kind: str,
+        name: str,
+        hook: Callable[..., Any],
+        settings: object,
+        missing: type[SwarmError],
+    ) -> Any:
+        """Return what the first plugin makes that knows the name."""
         try:
-            made: Allocator | None = self._pm.hook.swarmctl_allocator(name=name, settings=settings)
+            made = hook(name=name, settings=settings)
         except SwarmError:
             raise
         except Exception as error:
-            raise PluginError(f'the plugin of allocator "{name}" failed: {error!r}') from error
+            raise PluginError(f'the plugin of {kind} "{name}" failed: {error!r}') from error
         if made is None:
-            raise NoSuchAllocator(
-                f'no plugin has an allocator called "{name}"; loaded plugins: '
+            article = "an" if kind == "allocator" else "a"
+            raise missing(
+                f'no plugin has {article} {kind} called "{name}"; loaded plugins: '
                 f"{', '.join(self._infos) or 'none'}"
             )
         return made

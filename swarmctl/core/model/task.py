@@ -20,8 +20,11 @@ from enum import Enum
 
 import msgspec
 
-from .base import NEVER, ApiStruct, Driver, PrivateStruct, Time, Version, printed
+from .base import MINUTE, NEVER, ApiStruct, Driver, PrivateStruct, Time, Version, printed
 from .spec import EndpointSpec, GenericResource, PortConfig, TaskSpec
+
+MOVE_OFFER_NS = MINUTE
+"""How long a move that the rebalancer asks for (``move_to``) may be begun."""
 
 
 class TaskState(Enum):

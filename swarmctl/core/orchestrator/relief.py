@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..model.base import MINUTE
 from ..model.dirty import is_dirty
 from ..model.rolling import START_FIRST, why_stop_first
-from ..model.task import TaskState
+from ..model.task import MOVE_OFFER_NS, TaskState
 from .restart import restart_delay, start_time
 from .slots import Fate
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from ..store.view import View
     from .slots import Fates, Slot
 
-MOVE_OFFER_NS = MINUTE
-"""How long a move that the rebalancer asks for may be begun."""
 MOVE_TIMEOUT_NS = 5 * MINUTE
 """How long a moved task may take until it runs."""
 

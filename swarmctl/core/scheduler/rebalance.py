@@ -29,7 +29,7 @@ from ..model.change import NOTHING, At, Decision, Kind, Ref, SpecAt, Transaction
 from ..model.dirty import is_dirty
 from ..model.labels import ON_JOIN, REBALANCE
 from ..model.spreading import branch_of, descriptors_of
-from ..model.task import TaskState
+from ..model.task import MOVE_OFFER_NS, TaskState
 from .filters import BUILT_IN
 from .resources import NodeLoad, holding_of
 
@@ -47,8 +47,6 @@ SETTLED_NS = 10 * SECOND
 """How long a node has to be there before tasks move to it; one that comes and goes gets none."""
 PAUSE_NS = 5 * SECOND
 """How long a moved task runs before the next is moved."""
-OFFER_NS = MINUTE
-"""How long the orchestrator may take to begin a move; as its ``relief.MOVE_OFFER_NS``."""
 RETRY_NS = MINUTE
 TARGETS_MAX = 20
 """Nodes that are tried in one decision, those with the fewest tasks of the service first."""
@@ -132,7 +130,7 @@ def _busy_until(view: View, service: ServiceRow, tasks: Sequence[TaskRow], now: 
         if private.relieves:
             until = max(until, min(private.started_at, now) + PAUSE_NS)
         if private.move_to and not _was_tried(view, service, task):
-            until = max(until, min(private.move_at, now) + OFFER_NS)
+            until = max(until, min(private.move_at, now) + MOVE_OFFER_NS)
     return until
 
 

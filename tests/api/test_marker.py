@@ -21,6 +21,7 @@ from swarmctl.core.model.objects import (
     NodeRow,
     Row,
     ServiceRow,
+    TaskRow,
 )
 from swarmctl.core.model.service import Revision
 from swarmctl.core.model.task import Task
@@ -81,6 +82,8 @@ def _with_what_is_shown(row: Row) -> Row:
     """Take the marks off what some route shows on purpose, but not off what lies beside it."""
     if isinstance(row, NodeRow):  # a manager's address is for everybody
         return replace(row, private=replace(row.private, manager_addr="10.0.0.9:2377"))
+    if isinstance(row, TaskRow):  # why start-first could not be is told with the status
+        return replace(row, private=replace(row.private, stop_first="a port is taken"))
     if isinstance(row, ServiceRow):  # a service's history tells of its specs
         old = Revision(number=1, at=1, how="created", spec=row.api.Spec, registry_auth=MARKER)
         private = replace(

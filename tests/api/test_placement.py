@@ -253,6 +253,35 @@ async def test_explain_tells_what_each_node_says(tmp_path: Path, route: str) -> 
         assert found["Failures"] == []
 
 
+async def test_a_task_tells_that_it_could_not_start_first(tmp_path: Path) -> None:
+    """In its status message, for every client, and in explain."""
+    async with running_api(tmp_path) as api:
+        await api.init()
+        port = {"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"}
+        service_id = await api.create(
+            "web",
+            EndpointSpec={"Ports": [port]},
+            UpdateConfig={"Parallelism": 1, "Order": "start-first"},
+        )
+        await running(api, service_id, 1)
+        await update(api, service_id, lambda spec: spec["TaskTemplate"].update(ForceUpdate=1))
+        reason = "stop-first: host-mode port 8080 can be held by one task only"
+
+        async def replaced() -> bool:
+            messages = [
+                task["Status"]["Message"]
+                for task in await api.get("/tasks")
+                if task["Status"]["State"] == "running"
+            ]
+            return messages == [f"started, {reason}"]
+
+        await eventually(replaced)
+        (task,) = await api.get('/tasks?filters={"desired-state":["running"]}')
+        assert (await api.get(f"/tasks/{task['ID']}"))["Status"]["Message"].endswith(reason)
+        text = (await api.get(f"/tasks/{task['ID']}/explain"))["Text"]
+        assert text == f"runs on node here; it was started {reason}"
+
+
 async def test_explain_of_what_is_not_there_is_a_404(tmp_path: Path) -> None:
     """As every other route of these objects."""
     async with running_api(tmp_path) as api:

@@ -119,7 +119,8 @@ def _standing(view: View, row: TaskRow) -> str:
     state, wanted = row.api.Status.State, row.api.DesiredState
     where = f" on node {node_name(view, row.api.NodeID)}" if row.api.NodeID else ""
     if state is TaskState.RUNNING and wanted <= TaskState.COMPLETE:
-        return f"runs{where}"
+        reason = row.private.stop_first
+        return f"runs{where}{f'; it was started stop-first: {reason}' if reason else ''}"
     if state > TaskState.RUNNING:
         err = row.api.Status.Err
         return f"ended ({state.value}){where}{f': {err}' if err else ''}"

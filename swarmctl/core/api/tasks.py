@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ..model.task import TaskState
-from ..orchestrator.waiting import overdue
+from ..orchestrator.waiting import overdue, told_message
 from . import query
 from .call import json_reply, list_reply
 from .present import present_task
@@ -40,11 +40,15 @@ async def inspect(server: ApiServer, call: Call) -> Reply:
 def _told(view: View, row: TaskRow, now: int) -> Task:
     """Return a task with what holds it at READY in its error column, where Docker says nothing.
 
-    What holds it before that stands in its status already.
+    What holds it before that stands in its status already. Its message also says why start-first
+    could not be.
     """
     status = row.api.Status
-    text = "" if status.Err else overdue(view, row, now)
-    return replace(row.api, Status=replace(status, Err=text)) if text else row.api
+    err = status.Err or overdue(view, row, now)
+    message = told_message(row)
+    if (err, message) == (status.Err, status.Message):
+        return row.api
+    return replace(row.api, Status=replace(status, Err=err, Message=message))
 
 
 def is_listed(view: View, row: TaskRow) -> bool:

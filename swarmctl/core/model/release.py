@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import Unimplemented
 from .constraint import parse_constraint
-from .rolling import START_FIRST, why_stop_first
+from .rolling import why_not_start_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,11 +110,9 @@ def network_warnings(spec: NetworkSpec) -> Iterator[str]:
 
 
 def _update_warnings(spec: ServiceSpec) -> Iterator[str]:
-    reason = why_stop_first(spec)
-    if not reason:
-        return
     for word, config in (("updates", spec.UpdateConfig), ("rollbacks", spec.RollbackConfig)):
-        if config is not None and config.Order == START_FIRST:
+        reason = why_not_start_first(spec, config)
+        if reason:
             yield f"{word} are stop-first although start-first is asked for: {reason}"
 
 

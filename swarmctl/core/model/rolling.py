@@ -45,6 +45,12 @@ def settings_of(service: Service) -> UpdateConfig:
     return replace(config, Monitor=monitor, FailureAction=action)
 
 
+def why_not_start_first(spec: ServiceSpec, config: UpdateConfig | None) -> str:
+    """Return why start-first cannot be though it is asked for, "" if it can or is not."""
+    asked = config is not None and config.Order == START_FIRST
+    return why_stop_first(spec) if asked else ""
+
+
 def why_stop_first(spec: ServiceSpec) -> str:
     """Return why two tasks of one replica cannot run at a time, "" if they can.
 

@@ -197,6 +197,8 @@ class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
             takes another in its stead until it runs.
         relieves: the task of the same slot that goes on until this one runs, else "". The slot has
             two runnable tasks meanwhile (start-first).
+        stop_first: why the task before it had to stop first although start-first was asked for;
+            told with its status.
         move_to, move_at: the node where the rebalancer wants the task's successor to start first,
             and when it said so, in nanoseconds; the scheduler package writes them.
         start_delay_ns: how long after creation this task may leave READY.
@@ -219,6 +221,7 @@ class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
     replaces: str = ""
     owed: bool = False
     relieves: str = ""
+    stop_first: str = ""
     move_to: str = ""
     move_at: int = 0
     start_delay_ns: int = 0

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..model.base import MINUTE
 from ..model.dirty import is_dirty
-from ..model.rolling import START_FIRST, why_stop_first
+from ..model.rolling import START_FIRST, why_not_start_first
 from ..model.task import MOVE_OFFER_NS, TaskState
 from .restart import restart_delay, start_time
 from .slots import Fate
@@ -95,10 +95,20 @@ def leaves_start_first(service: ServiceRow, task: TaskRow, fates: Fates) -> bool
     return (
         update is not None
         and update.Order == START_FIRST
-        and not why_stop_first(service.api.Spec)
-        and task.api.Status.State is TaskState.RUNNING
-        and fates.of(task) is Fate.DRAINED
+        and not why_not_start_first(service.api.Spec, update)
+        and _runs_where_it_cannot_stay(task, fates)
     )
+
+
+def why_it_leaves_first(service: ServiceRow, task: TaskRow, fates: Fates) -> str:
+    """Return why a task leaves a drained node before its relief runs, "" unless asked to stay."""
+    if not _runs_where_it_cannot_stay(task, fates):
+        return ""
+    return why_not_start_first(service.api.Spec, service.api.Spec.UpdateConfig)
+
+
+def _runs_where_it_cannot_stay(task: TaskRow, fates: Fates) -> bool:
+    return task.api.Status.State is TaskState.RUNNING and fates.of(task) is Fate.DRAINED
 
 
 def delay_of_next(slot: Slot, task: TaskRow) -> int:

@@ -136,6 +136,7 @@ def successor(
     *,
     delay_ns: int,
     owed: bool = False,
+    stop_first: str = "",
     now: int,
     new_id: NewId,
 ) -> tuple[Change, ...]:
@@ -162,6 +163,7 @@ def successor(
         waits=waits,
         replaces=blocker,
         owed=owed,
+        stop_first=stop_first,
         start_delay_ns=delay_ns,
         failures=carried_failures(service, slot.newest, now),
     )

@@ -51,7 +51,7 @@ from ..model.rolling import (
     START_FIRST,
     UPDATING,
     settings_of,
-    why_stop_first,
+    why_not_start_first,
 )
 from ..model.service import RolloutRecord, UpdateStatus
 from ..model.task import TaskState
@@ -75,6 +75,7 @@ class Rollout(NamedTuple):
     Attributes:
         replace: the slots whose task is to be replaced now.
         start_first: the new task is to run before a ready one is taken away.
+        stop_first: why it is not though that is asked for, else "".
         rolls: false while it is paused: a replacement that failed is not tried again.
         failed: tasks whose failure counts once more when they are dealt with.
         row: the service as it is to be written, alone: the rest follows from what it then says.
@@ -84,6 +85,7 @@ class Rollout(NamedTuple):
 
     replace: tuple[Slot, ...] = ()
     start_first: bool = False
+    stop_first: str = ""
     rolls: bool = True
     failed: frozenset[str] = frozenset()
     row: ServiceRow | None = None
@@ -161,8 +163,8 @@ def _begun(service: ServiceRow, count: int, view: View, now: int) -> ServiceRow:
     status = service.api.UpdateStatus
     if status is None or status.State != ROLLBACK_STARTED:
         message = "update in progress"
-        reason = why_stop_first(service.api.Spec)
-        if reason and settings_of(service.api).Order == START_FIRST:
+        reason = why_not_start_first(service.api.Spec, settings_of(service.api))
+        if reason:
             message += f", stop-first: {reason}"
         status = UpdateStatus(State=UPDATING, StartedAt=Time(now), Message=message)
     record = RolloutRecord(spec_version=service.private.spec_index, slots=count, since=view.index)
@@ -213,8 +215,13 @@ def _going_on(
         else:
             others.append(slot)
     free = len(dirty) if config.Parallelism == 0 else max(0, config.Parallelism - held)
-    start_first = config.Order == START_FIRST and not why_stop_first(service.api.Spec)
-    return Rollout((*others, *ready)[:free], start_first=start_first, wake_at=wake_at)
+    stop_first = why_not_start_first(service.api.Spec, config)
+    return Rollout(
+        (*others, *ready)[:free],
+        start_first=config.Order == START_FIRST and not stop_first,
+        stop_first=stop_first,
+        wake_at=wake_at,
+    )
 
 
 def _held_until(slot: Slot, fates: Fates, config: UpdateConfig, now: int) -> int | None:

@@ -184,6 +184,7 @@ def new_task(
     replaces: str = "",
     owed: bool = False,
     relieves: str = "",
+    stop_first: str = "",
     start_delay_ns: int = 0,
     failures: tuple[TaskFailure, ...] = (),
 ) -> Create:
@@ -196,6 +197,7 @@ def new_task(
         replaces: the task that has to stop first; it then waits.
         owed: it stands in for a replica that is replaced, or failed.
         relieves: the task that goes on until this one runs.
+        stop_first: why the one before had to stop first although start-first was asked for.
         start_delay_ns: how long it has to wait.
     """
     spec = service.api.Spec
@@ -222,6 +224,7 @@ def new_task(
         replaces=replaces,
         owed=owed,
         relieves=relieves,
+        stop_first=stop_first,
         start_delay_ns=start_delay_ns,
         failures=failures,
         log_driver=default_driver if spec.TaskTemplate.LogDriver is None else None,

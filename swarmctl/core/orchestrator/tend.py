@@ -181,8 +181,14 @@ class Tending:
         elif not slot.node_id and relief.leaves_start_first(self.service, slot.current, self.fates):
             self._relieve(slot, slot.current)
         else:
-            owed = is_owed(slot.current, self.fates.of(slot.current))
-            self._replace(slot, delay_ns=0, owed=owed, as_seen=not ready)
+            task = slot.current
+            self._replace(
+                slot,
+                delay_ns=0,
+                owed=is_owed(task, self.fates.of(task)),
+                stop_first=self._plan.stop_first if ready else self._why_it_leaves_first(task),
+                as_seen=not ready,
+            )
 
     def _tend_overlap(self, slot: Slot, *, rolls: bool) -> None:
         """Let the one that is wanted stay, or come; nobody leaves for one that does not run."""
@@ -322,8 +328,12 @@ class Tending:
                 slot,
                 delay_ns=restart_delay(task, fate),
                 owed=is_owed(task, fate),
+                stop_first=self._why_it_leaves_first(task),
                 restarts=is_counted(self.service),
             )
+
+    def _why_it_leaves_first(self, task: TaskRow) -> str:
+        return relief.why_it_leaves_first(self.service, task, self.fates)
 
     def _corrects(self, task: TaskRow) -> bool:
         """Bring stamps out of the future to now; return whether there were any."""
@@ -350,12 +360,14 @@ class Tending:
         *,
         delay_ns: int,
         owed: bool = False,
+        stop_first: str = "",
         restarts: bool = False,
         as_seen: bool = False,
     ) -> None:
         """Have a slot's tasks shut down and a successor made.
 
         Args:
+            stop_first: why a ready task is not replaced start-first as it was asked for.
             as_seen: only while they are as they are now; one that was not ready may become so.
         """
         changes = successor(
@@ -365,6 +377,7 @@ class Tending:
             self.fates,
             delay_ns=delay_ns,
             owed=owed,
+            stop_first=stop_first,
             now=self.now,
             new_id=self._new_id,
         )

@@ -98,6 +98,8 @@ def _at_ready(view: View, task: TaskRow, now: int) -> Iterator[Wait]:
             if not fates.stopped(other):
                 name = node_name(view, other.api.NodeID)
                 text = f"waits for its predecessor {other.api.ID} on node {name} to stop"
+                if task.private.stop_first:
+                    text += f" (stop-first: {task.private.stop_first})"
                 yield Wait(For="predecessor", Text=text, Until=until)
 
 
@@ -117,16 +119,28 @@ def sentence(waits: Iterable[Wait]) -> str:
 def overdue(view: View, task: TaskRow, now: int) -> str:
     """Return what holds a prepared task so long that a list should tell it, or "".
 
-    A predecessor may take a while to stop; that is every update's way and worth no word.
+    A predecessor may take a while to stop; that is every update's way and worth no word, unless its
+    service was to have start-first.
     """
     if task.api.DesiredState is not TaskState.READY or task.api.Status.State > TaskState.READY:
         return ""
+    patient_until = delay_from(task) + (0 if task.private.stop_first else PATIENCE_NS)
     told = [
         wait
         for wait in _at_ready(view, task, now)
-        if wait.For != "predecessor" or now > delay_from(task) + PATIENCE_NS
+        if wait.For != "predecessor" or now >= patient_until
     ]
     return sentence(told)
+
+
+def told_message(task: TaskRow) -> str:
+    """Return a task's status message, and why its predecessor had to stop first if it should not.
+
+    Every writer of a status has its own message, so this is kept beside it.
+    """
+    message = task.api.Status.Message
+    reason = task.private.stop_first
+    return f"{message}, stop-first: {reason}" if reason else message
 
 
 def _clock(at: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swarmctl.core.model.base import MINUTE, SECOND
-from swarmctl.core.model.spec import RestartPolicy, TaskSpec, UpdateConfig
+from swarmctl.core.model.spec import PortConfig, RestartPolicy, TaskSpec, UpdateConfig
 from swarmctl.core.model.task import TaskState
 from tests.core.pipeline.world import World, spec
 
@@ -54,6 +54,20 @@ def test_the_order_stop_first_stays_as_it_was() -> None:
     world.turn(("orchestrator",))
     assert len(world.runnable("web")) == 2
     assert all(not row.private.relieves for row in world.tasks("web"))
+
+
+def test_a_drain_says_where_start_first_cannot_be() -> None:
+    """A host-mode port: the task leaves before its replacement runs, which tells why."""
+    world = World()
+    for node in ("n0", "n1"):
+        world.node(node)
+    port = PortConfig(TargetPort=80, PublishedPort=80, Protocol="tcp", PublishMode="host")
+    world.service("web", start_first(1, ports=(port,)))
+    world.run()
+    world.set_node(where(world)[0], availability="drain")
+    world.run()
+    (task,) = world.running("web")
+    assert task.private.stop_first == "host-mode port 80 can be held by one task only"
 
 
 def test_a_drained_task_stays_until_there_is_a_place_for_it() -> None:

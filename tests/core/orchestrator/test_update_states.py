@@ -27,6 +27,7 @@ from swarmctl.core.model.spec import (
     UpdateConfig,
 )
 from swarmctl.core.model.task import TaskState
+from swarmctl.core.orchestrator.waiting import overdue, told_message
 from tests.core.pipeline.world import World, spec
 
 STOP_FIRST = UpdateConfig(Parallelism=1)
@@ -456,6 +457,37 @@ def test_start_first_falls_back_where_it_cannot_be(more: dict[str, object], reas
     assert min(steps(world)) == 2
     assert images(world) == {"v2": 3}
     assert status(world).Message == f"update in progress, stop-first: {reason}"
+    told = [told_message(row) for row in world.running("web")]
+    assert told == [f"started, stop-first: {reason}"] * 3
+
+
+def test_tasks_say_that_they_could_not_start_first_only_where_that_is_so() -> None:
+    """Not new ones, not where stop-first is the order, and not what merely was restarted."""
+    world = running(2, START_FIRST, ports=HOST_PORT)
+    assert {row.private.stop_first for row in world.running("web")} == {""}
+    world.end(world.in_slot("web"))
+    world.sleep(MINUTE)
+    assert {row.private.stop_first for row in world.running("web")} == {""}
+    change(world, "v2", UpdateConfig=STOP_FIRST)
+    world.sleep(MINUTE)
+    assert images(world) == {"v2": 2}
+    assert {row.private.stop_first for row in world.running("web")} == {""}
+    change(world, "v3", UpdateConfig=START_FIRST)
+    world.sleep(MINUTE)
+    assert "" not in {row.private.stop_first for row in world.running("web")}
+
+
+def test_lists_tell_at_once_why_a_replica_is_missing() -> None:
+    """While the old task stops, its successor says for whom it waits and why it may not overlap."""
+    world = running(1, START_FIRST, ports=HOST_PORT)
+    old = world.in_slot("web")
+    change(world, "v2")
+    world.settle()
+    told = overdue(world.view, world.in_slot("web"), world.now)
+    assert told.startswith(
+        f"waits for its predecessor {old.api.ID} on node host-{old.api.NodeID} to stop "
+        "(stop-first: host-mode port 80 can be held by one task only), until "
+    )
 
 
 def test_the_next_task_is_prepared_while_the_old_one_stops() -> None:

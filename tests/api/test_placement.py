@@ -253,6 +253,37 @@ async def test_explain_tells_what_each_node_says(tmp_path: Path, route: str) -> 
         assert found["Failures"] == []
 
 
+async def test_a_drain_that_cannot_go_on_says_so_everywhere(tmp_path: Path) -> None:
+    """The task that stays, in lists; and explain, of the task and of the service."""
+    async with running_api(tmp_path) as api:
+        node_id = await api.init()
+        service_id = await api.create(
+            "web", replicas=2, UpdateConfig={"Parallelism": 1, "Order": "start-first"}
+        )
+        await running(api, service_id, 2)
+        node = await api.get(f"/nodes/{node_id}")
+        body = {**node["Spec"], "Availability": "drain"}
+        path = f"/nodes/{node_id}/update?version={node['Version']['Index']}"
+        assert (await api.request("POST", path, body)).status == 200
+
+        async def staying() -> bool:
+            found = await api.get("/tasks")
+            states = [task["Status"] for task in found if task["Status"]["State"] == "running"]
+            return any("no suitable node" in status.get("Err", "") for status in states)
+
+        await eventually(staying)
+        notes = (await api.get(f"/services/{service_id}/explain"))["Notes"]
+        assert notes[0].startswith("web.1 stays on drained node here until its replacement ")
+        assert notes[1] == "tasks on drained nodes that are not replaced yet: 1 more"
+        (task,) = (
+            task
+            for task in await api.get("/tasks")
+            if task["Slot"] == 2 and task["Status"]["State"] == "running"
+        )
+        text = (await api.get(f"/tasks/{task['ID']}/explain"))["Text"]
+        assert text.startswith("runs on node here; stays on drained node here until it is its turn")
+
+
 async def test_a_task_tells_that_it_could_not_start_first(tmp_path: Path) -> None:
     """In its status message, for every client, and in explain."""
     async with running_api(tmp_path) as api:

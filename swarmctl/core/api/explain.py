@@ -22,6 +22,7 @@ from ..orchestrator.waiting import (
     node_name,
     sentence,
     waits_of,
+    why_it_stays,
 )
 from ..scheduler.explain import judge_node
 from . import query
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 TASKS_MAX = 20
 NODES_AT_ONCE = 20
+STAYING_MAX = 5
+"""Tasks that cannot leave a drained node that are told one by one."""
 
 
 async def task(server: ApiServer, call: Call) -> Reply:
@@ -108,19 +111,21 @@ def explain_task(view: View, row: TaskRow, now: int) -> TaskExplanation:
         Since=status.Timestamp,
         NodeID=row.api.NodeID,
         Node=node_name(view, row.api.NodeID),
-        Text=sentence(waits) or _standing(view, row),
+        Text=sentence(waits) or _standing(view, row, now),
         Waits=waits,
         Failures=failures_in_slot(view, row),
     )
 
 
-def _standing(view: View, row: TaskRow) -> str:
+def _standing(view: View, row: TaskRow, now: int) -> str:
     """Return where a task stands that waits for nothing."""
     state, wanted = row.api.Status.State, row.api.DesiredState
     where = f" on node {node_name(view, row.api.NodeID)}" if row.api.NodeID else ""
     if state is TaskState.RUNNING and wanted <= TaskState.COMPLETE:
         reason = row.private.stop_first
-        return f"runs{where}{f'; it was started stop-first: {reason}' if reason else ''}"
+        stays = why_it_stays(view, row, now)
+        started = f"it was started stop-first: {reason}" if reason else ""
+        return "; ".join(part for part in (f"runs{where}", started, stays) if part)
     if state > TaskState.RUNNING:
         err = row.api.Status.Err
         return f"ended ({state.value}){where}{f': {err}' if err else ''}"
@@ -171,6 +176,21 @@ def _notes(view: View, row: ServiceRow, now: int) -> Iterator[str]:
             why = ended_for_good(row, slot, now)
             if why:
                 yield why
+    yield from _staying(view, row, now)
+
+
+def _staying(view: View, row: ServiceRow, now: int) -> Iterator[str]:
+    """What a start-first drain waits for, those in trouble by name."""
+    told = 0
+    staying = [one for one in view.tasks_of(row.api.ID) if why_it_stays(view, one, now)]
+    staying.sort(key=lambda one: (one.api.Slot, one.private.spec_index))
+    for one in staying:
+        why = why_it_stays(view, one, now, only_trouble=True)
+        if why and told < STAYING_MAX:
+            told += 1
+            yield f"{row.api.Spec.Name}.{one.api.Slot} {why}"
+    if len(staying) > told:
+        yield f"tasks on drained nodes that are not replaced yet: {len(staying) - told} more"
 
 
 HANDLERS = {"task": task, "service": service}

@@ -197,6 +197,7 @@ class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
             takes another in its stead until it runs.
         relieves: the task of the same slot that goes on until this one runs, else "". The slot has
             two runnable tasks meanwhile (start-first).
+        tries: of one that relieves another, how many before it did not come to run.
         stop_first: why the task before it had to stop first although start-first was asked for;
             told with its status.
         move_to, move_at: the node where the rebalancer wants the task's successor to start first,
@@ -221,6 +222,7 @@ class TaskPrivate(PrivateStruct, frozen=True, kw_only=True):
     replaces: str = ""
     owed: bool = False
     relieves: str = ""
+    tries: int = 0
     stop_first: str = ""
     move_to: str = ""
     move_at: int = 0

@@ -8,7 +8,11 @@ Laws:
 
 - The one relieved stays wanted until its relief runs, so no replica is ever missing for it.
 - A move that does not work out is given up, and its task stays where it is; it is tried once. A
-  drain does not give up: its task stays on the node until there is a place for it elsewhere.
+  drain does not give up (docs/decisions/0012): its task stays on the node until another runs
+  elsewhere, or its user says stop-first. What fails is tried again after the restart delay, then
+  ever more seldom.
+- As many slots are relieved at a time as an update may replace. Those tried least have their turn
+  first, so one that fails holds up nobody for long.
 - Once it is over, one way or the other, the slot is an ordinary one with a task too many, or with
   one task.
 """
@@ -19,19 +23,25 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..model.base import MINUTE
+from ..model.defaults import DEFAULT_UPDATE
 from ..model.dirty import is_dirty
 from ..model.rolling import START_FIRST, why_not_start_first
 from ..model.task import MOVE_OFFER_NS, TaskState
-from .restart import restart_delay, start_time
+from .restart import DEFAULT_DELAY_NS, restart_delay, start_time
 from .slots import Fate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..model.objects import ServiceRow, TaskRow
     from ..store.view import View
     from .slots import Fates, Slot
 
 MOVE_TIMEOUT_NS = 5 * MINUTE
 """How long a moved task may take until it runs."""
+BACKOFF_MAX_NS = 5 * MINUTE
+"""How long the next try of a drain waits at the most, unless the user's own delay is longer."""
+_DOUBLINGS_MAX = 16
 
 
 class Pair(NamedTuple):
@@ -72,6 +82,8 @@ def judge(pair: Pair, service: ServiceRow, view: View, fates: Fates, now: int) -
     if old.api.Status.State is not TaskState.RUNNING or fates.of(old) is Fate.LOST:
         return Judgement(Step.OVER)
     has_to_leave = fates.of(old) is Fate.DRAINED
+    if has_to_leave and not leaves_start_first(service, old, fates):
+        return Judgement(Step.OVER)  # the user has changed his mind
     if fates.ended(new):
         if not has_to_leave:
             return Judgement(Step.OVER)
@@ -111,14 +123,40 @@ def _runs_where_it_cannot_stay(task: TaskRow, fates: Fates) -> bool:
     return task.api.Status.State is TaskState.RUNNING and fates.of(task) is Fate.DRAINED
 
 
-def delay_of_next(slot: Slot, task: TaskRow) -> int:
-    """Return how long the next relief of a task waits: as after a failure, if there was one."""
+class Attempt(NamedTuple):
+    """The next relief of a task: how many before it failed, and how long it waits for that."""
+
+    tries: int = 0
+    delay_ns: int = 0
+
+
+def next_attempt(service: ServiceRow, slot: Slot, task: TaskRow) -> Attempt:
+    """Return how the next relief of a task is tried; another spec begins anew."""
     for other in reversed(slot.tasks):
         if other.private.relieves == task.api.ID:
             state = other.api.Status.State
             failed = state > TaskState.RUNNING and state is not TaskState.SHUTDOWN
-            return restart_delay(other, Fate.KEPT) if failed else 0
-    return 0
+            if not failed or other.private.spec_version != service.private.spec_index:
+                return Attempt()
+            tries = other.private.tries + 1
+            return Attempt(tries, _backed_off(restart_delay(other, Fate.KEPT), tries))
+    return Attempt()
+
+
+def _backed_off(delay_ns: int, tries: int) -> int:
+    """Return the restart delay after one failure, then twice as much after each."""
+    if tries == 1:
+        return delay_ns
+    least = max(delay_ns, DEFAULT_DELAY_NS)
+    return min(least << min(tries - 1, _DOUBLINGS_MAX), max(delay_ns, BACKOFF_MAX_NS))
+
+
+def places(service: ServiceRow, slots: Iterable[Slot]) -> int | None:
+    """Return how many more slots may be relieved now, None for any number."""
+    update = service.api.Spec.UpdateConfig or DEFAULT_UPDATE
+    if not update.Parallelism:
+        return None
+    return max(0, update.Parallelism - sum(pair_of(slot) is not None for slot in slots))
 
 
 def is_to_move(slot: Slot, task: TaskRow, service: ServiceRow, view: View, now: int) -> bool:

@@ -184,6 +184,7 @@ def new_task(
     replaces: str = "",
     owed: bool = False,
     relieves: str = "",
+    tries: int = 0,
     stop_first: str = "",
     start_delay_ns: int = 0,
     failures: tuple[TaskFailure, ...] = (),
@@ -197,6 +198,7 @@ def new_task(
         replaces: the task that has to stop first; it then waits.
         owed: it stands in for a replica that is replaced, or failed.
         relieves: the task that goes on until this one runs.
+        tries: how many before it failed at that.
         stop_first: why the one before had to stop first although start-first was asked for.
         start_delay_ns: how long it has to wait.
     """
@@ -224,6 +226,7 @@ def new_task(
         replaces=replaces,
         owed=owed,
         relieves=relieves,
+        tries=tries,
         stop_first=stop_first,
         start_delay_ns=start_delay_ns,
         failures=failures,

@@ -73,6 +73,7 @@ class Tending:
         self._transactions: list[Transaction] = []
         self._counted: list[_Counted] = []
         self._plan = rollout.NOTHING_TO_ROLL
+        self._to_relieve: list[tuple[Slot, str]] = []  # with the node, where it is a move
         self._filled = 0
         self._wake_at: int | None = None
 
@@ -154,6 +155,7 @@ class Tending:
             successors: replace what ended, as the policy says; else it is only settled.
         """
         rolled = {slot.place for slot in self._plan.replace}
+        slots = list(slots)
         for slot in slots:
             runnable = slot.runnable
             if slot.place in rolled:
@@ -165,13 +167,14 @@ class Tending:
                 continue  # settled: only a new spec can bring it back
             elif not self.fates.ended(runnable[0]):
                 if relief.is_to_move(slot, runnable[0], self.service, self.view, self.now):
-                    self._relieve(slot, runnable[0], node_id=runnable[0].private.move_to)
+                    self._to_relieve.append((slot, runnable[0].private.move_to))
                 else:
                     self._keep(slot, runnable[0])
             elif successors:
                 self._after_end(slot, runnable[0])
             else:
                 self._advance(runnable, TaskState.SHUTDOWN)
+        self._relieve_some(slots)
 
     def _roll(self, slot: Slot) -> None:
         """Replace an outdated slot's task: beside it where the order is so and it is ready."""
@@ -179,7 +182,7 @@ class Tending:
         if self._plan.start_first and ready:
             self._start_beside(slot)
         elif not slot.node_id and relief.leaves_start_first(self.service, slot.current, self.fates):
-            self._relieve(slot, slot.current)
+            self._to_relieve.append((slot, ""))
         else:
             task = slot.current
             self._replace(
@@ -270,9 +273,23 @@ class Tending:
             self._keep(slot, pair.new)
         return True
 
-    def _relieve(self, slot: Slot, task: TaskRow, *, node_id: str = "") -> None:
+    def _relieve_some(self, slots: Iterable[Slot]) -> None:
+        """Begin to relieve as many slots as have a place, those first that were tried least.
+
+        The others are looked at again when one of those before them changes.
+        """
+        waiting = [
+            (relief.next_attempt(self.service, slot, slot.current), slot, node_id)
+            for slot, node_id in self._to_relieve
+        ]
+        waiting.sort(key=lambda one: (one[0].tries, one[1].number))
+        for attempt, slot, node_id in waiting[: relief.places(self.service, slots)]:
+            self._relieve(slot, slot.current, attempt, node_id=node_id)
+
+    def _relieve(
+        self, slot: Slot, task: TaskRow, attempt: relief.Attempt, *, node_id: str = ""
+    ) -> None:
         """Put a second task into a slot, which takes over once it runs."""
-        delay_ns = relief.delay_of_next(slot, task)
         create = new_task(
             self.service,
             self.view,
@@ -280,9 +297,10 @@ class Tending:
             slot=slot.number,
             node_id=node_id,
             now=self.now,
-            waits=bool(delay_ns),
+            waits=bool(attempt.delay_ns),
             relieves=task.api.ID,
-            start_delay_ns=delay_ns,
+            tries=attempt.tries,
+            start_delay_ns=attempt.delay_ns,
             failures=carried_failures(self.service, slot.newest, self.now),
         )
         requires = slot_requirements(self.service, slot.place, holder=task.api.ID)
@@ -321,7 +339,7 @@ class Tending:
             if task.api.DesiredState < TaskState.SHUTDOWN:
                 self._write(slot, (change,), (), failed=task)
         elif not slot.node_id and relief.leaves_start_first(self.service, task, self.fates):
-            self._relieve(slot, task)
+            self._to_relieve.append((slot, ""))
         elif not self._corrects(task) and not self._delays(task):
             fate = self.fates.of(task)
             self._replace(

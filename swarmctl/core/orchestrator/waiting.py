@@ -12,6 +12,7 @@ from ..model.base import NEVER, SECOND, Time
 from ..model.explain import LastFailure, Wait
 from ..model.startorder import unmet
 from ..model.task import TaskState
+from . import relief
 from .restart import STOP_TIMEOUT_NS, delay_from, may_restart, start_time
 from .slots import Fates, Slot, creation_order
 
@@ -117,11 +118,13 @@ def sentence(waits: Iterable[Wait]) -> str:
 
 
 def overdue(view: View, task: TaskRow, now: int) -> str:
-    """Return what holds a prepared task so long that a list should tell it, or "".
+    """Return what holds up a task so long, or so badly, that a list should tell it, or "".
 
     A predecessor may take a while to stop; that is every update's way and worth no word, unless its
     service was to have start-first.
     """
+    if task.api.Status.State is TaskState.RUNNING:
+        return why_it_stays(view, task, now, only_trouble=True)
     if task.api.DesiredState is not TaskState.READY or task.api.Status.State > TaskState.READY:
         return ""
     patient_until = delay_from(task) + (0 if task.private.stop_first else PATIENCE_NS)
@@ -131,6 +134,42 @@ def overdue(view: View, task: TaskRow, now: int) -> str:
         if wait.For != "predecessor" or now >= patient_until
     ]
     return sentence(told)
+
+
+def why_it_stays(view: View, task: TaskRow, now: int, *, only_trouble: bool = False) -> str:
+    """Return why a task still runs on a drained node, "" where it does not or leaves anyway.
+
+    Args:
+        only_trouble: only where there is no place for its replacement, or several failed.
+    """
+    node = view.node(task.api.NodeID) if task.api.NodeID else None
+    if node is None or node.api.Spec.Availability != "drain":
+        return ""
+    service = view.service(task.api.ServiceID)
+    fates = Fates(view)
+    if service is None or task.api.DesiredState > TaskState.RUNNING:
+        return ""
+    if not relief.leaves_start_first(service, task, fates):
+        return ""
+    head = f"stays on drained node {node_name(view, task.api.NodeID)} until"
+    slot = _slot_of(view, task)
+    tried = [other for other in slot if other.private.relieves == task.api.ID]
+    coming = tried[-1] if tried and tried[-1].api.DesiredState <= TaskState.RUNNING else None
+    if coming is None:
+        update = service.api.Spec.UpdateConfig
+        most = update.Parallelism if update is not None else 0
+        turn = f"{head} it is its turn to be replaced (the update parallelism is {most})"
+        return "" if only_trouble else turn
+    waits = waits_of(view, coming, now)
+    has_no_place = coming.api.Status.State <= TaskState.PENDING and coming.api.Status.Err
+    if only_trouble and not has_no_place and not coming.private.tries:
+        return ""
+    text = f"{head} its replacement {coming.api.ID} runs: {sentence(waits) or 'it failed, too'}"
+    failed = [other for other in tried[:-1] if other.api.Status.Err]
+    if coming.private.tries:
+        last = f", the last: {failed[-1].api.Status.Err}" if failed else ""
+        text += f"; {coming.private.tries} before it failed{last}"
+    return text
 
 
 def told_message(task: TaskRow) -> str:

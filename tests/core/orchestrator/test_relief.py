@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import pytest
 
 from swarmctl.core.model.base import MINUTE, SECOND
 from swarmctl.core.model.spec import PortConfig, RestartPolicy, TaskSpec, UpdateConfig
@@ -10,6 +13,7 @@ from swarmctl.core.model.task import TaskState
 from tests.core.pipeline.world import World, spec
 
 if TYPE_CHECKING:
+    from swarmctl.core.model.objects import TaskRow
     from swarmctl.core.model.spec import ServiceSpec
 
 START_FIRST = UpdateConfig(Parallelism=1, Order="start-first")
@@ -17,6 +21,11 @@ START_FIRST = UpdateConfig(Parallelism=1, Order="start-first")
 
 def start_first(replicas: int = 2, **kwargs: object) -> ServiceSpec:
     return spec(replicas=replicas, update=START_FIRST, **kwargs)  # type: ignore[arg-type]
+
+
+def the_relief(world: World) -> TaskRow:
+    (relief,) = (row for row in world.runnable("web") if row.private.relieves)
+    return relief
 
 
 def where(world: World) -> list[str]:
@@ -79,7 +88,7 @@ def test_a_drained_task_stays_until_there_is_a_place_for_it() -> None:
     world.set_node("n0", availability="drain")
     world.sleep(60 * MINUTE)
     assert where(world) == ["n0"]
-    (waiting,) = (row for row in world.runnable("web") if row.private.relieves)
+    waiting = the_relief(world)
     assert waiting.api.Status.Err == "no suitable node (1 node not available for new tasks)"
     world.node("n1")
     world.run()
@@ -115,16 +124,119 @@ def test_a_relief_that_fails_is_tried_again_after_the_delay() -> None:
     world.node("n1")
     world.cut.add("n1")
     world.run()
-    for _ in range(3):
-        (relief,) = (row for row in world.runnable("web") if row.private.relieves)
+    for wait in (10, 20, 40):
+        relief = the_relief(world)
         assert where(world) == ["n0"]
         world.end(relief, TaskState.REJECTED)
-        world.sleep(11 * SECOND)
+        world.sleep(wait * SECOND - 1)
+        assert the_relief(world).api.DesiredState is TaskState.READY
+        world.sleep(1)
+        assert the_relief(world).api.DesiredState is TaskState.RUNNING
     assert len(world.tasks("web")) <= 5
     world.cut.clear()
     world.sleep(MINUTE)
     assert where(world) == ["n1"]
     assert len(world.runnable("web")) == 1
+
+
+@pytest.mark.parametrize("delay", [None, 0, 10 * MINUTE])
+def test_reliefs_that_fail_again_and_again_back_off(delay: int | None) -> None:
+    """Up to five minutes, or what the user said if that is more; also where he said no delay."""
+    world = World(history=50)
+    world.node("n0")
+    policy = TaskSpec(RestartPolicy=RestartPolicy(Condition="any", Delay=delay))
+    world.service("web", start_first(1, task=policy))
+    world.run()
+    world.bad.add("nginx")
+    world.node("n1")
+    world.set_node("n0", availability="drain")
+    world.sleep(2 * 60 * MINUTE)
+    assert where(world) == ["n0"]
+    made = [row.api.CreatedAt for row in world.tasks("web") if row.private.relieves]
+    gaps = [later - earlier for earlier, later in pairwise(made)]
+    longest = max(delay or 0, 5 * MINUTE)
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == longest
+    world.bad.clear()
+    world.sleep(longest)
+    assert where(world) == ["n1"]
+
+
+def test_a_new_spec_begins_without_the_old_ones_delay() -> None:
+    """Who mends what failed does not wait five minutes for it."""
+    world = World()
+    world.node("n0")
+    world.service("web", start_first(1))
+    world.run()
+    world.bad.add("nginx")
+    world.node("n1")
+    world.set_node("n0", availability="drain")
+    world.sleep(60 * MINUTE)
+    world.update("web", start_first(1, image="nginx:2"))
+    world.run()
+    assert where(world) == ["n1"]
+
+
+@pytest.mark.parametrize(("parallelism", "most"), [(1, 1), (2, 2), (0, 6)])
+def test_as_many_reliefs_at_a_time_as_an_update_replaces(parallelism: int, most: int) -> None:
+    """A drain does not double a service's load at once; it goes on by itself until it is over."""
+    world = World()
+    world.node("n0")
+    update = UpdateConfig(Parallelism=parallelism, Order="start-first")
+    world.service("web", spec(replicas=6, update=update))
+    world.run()
+    world.node("n1")
+    world.set_node("n0", availability="drain")
+    seen = 0
+    for _ in range(60):
+        world.turn()
+        world.agents()
+        waiting = [
+            row
+            for row in world.runnable("web")
+            if row.private.relieves and row.api.Status.State < TaskState.RUNNING
+        ]
+        seen = max(seen, len(waiting))
+        assert len(world.running("web")) >= 6
+    world.run()
+    assert seen == most
+    assert where(world) == ["n1"] * 6
+
+
+def test_a_relief_that_fails_gives_the_others_their_turn() -> None:
+    """One replica that does not start elsewhere does not hold up all of the drain."""
+    world = World()
+    world.node("n0")
+    world.service("web", start_first(3))
+    world.run()
+    world.node("n1")
+    world.set_node("n0", availability="drain")
+    for _ in range(200):
+        busy = world.turn()
+        for row in world.runnable("web"):
+            if row.private.relieves and row.api.Slot == 1 and not row.api.Status.Err:
+                world.end(row)
+                busy = True
+        if not busy and not world.agents():
+            world.now += SECOND
+    assert where(world) == ["n0", "n1", "n1"]
+
+
+def test_another_order_lets_go_of_what_a_drain_waits_for() -> None:
+    """Who would rather lose the replica than wait says stop-first, and the drain ends."""
+    world = World()
+    world.node("n0")
+    world.service("web", start_first(2))
+    world.run()
+    world.set_node("n0", availability="drain")
+    world.run()
+    assert where(world) == ["n0", "n0"]
+    world.update("web", spec(replicas=2, update=UpdateConfig(Parallelism=1)))
+    world.run()
+    assert where(world) == []
+    world.node("n1")
+    world.run()
+    assert where(world) == ["n1", "n1"]
 
 
 def test_an_update_during_a_drain_reaches_the_relief() -> None:

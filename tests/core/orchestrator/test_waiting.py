@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from swarmctl.core.model.base import MINUTE, SECOND, Time
 from swarmctl.core.model.change import Advance
 from swarmctl.core.model.labels import DEPENDS_ON
-from swarmctl.core.model.spec import HealthConfig, PortConfig, RestartPolicy, TaskSpec
+from swarmctl.core.model.spec import HealthConfig, PortConfig, RestartPolicy, TaskSpec, UpdateConfig
 from swarmctl.core.model.task import ContainerStatus, TaskState, TaskStatus
 from swarmctl.core.orchestrator.slots import slots_of
 from swarmctl.core.orchestrator.waiting import (
@@ -20,6 +20,7 @@ from swarmctl.core.orchestrator.waiting import (
     overdue,
     sentence,
     waits_of,
+    why_it_stays,
 )
 from tests.core.pipeline.world import World, spec
 
@@ -161,6 +162,62 @@ def test_a_predecessor_that_does_not_stop_is_named() -> None:
     assert found[0].Until == Time(task.api.CreatedAt + MINUTE)
     assert overdue(world.view, task, world.now) == ""
     assert overdue(world.view, task, world.now + 20 * SECOND).startswith(text)
+
+
+def draining(replicas: int = 1) -> World:
+    """A service with the order start-first on n0, which is drained, and no other node."""
+    world = World()
+    world.node("n0")
+    update = UpdateConfig(Parallelism=1, Order="start-first")
+    world.service("web", spec(replicas=replicas, update=update))
+    world.run()
+    world.set_node("n0", availability="drain")
+    return world
+
+
+def stays(world: World, slot: int = 1) -> list[str]:
+    """Return what is told of the tasks of a slot that run: all of it, and what lists tell."""
+    (task,) = (row for row in world.running("web") if row.api.Slot == slot)
+    return [tell(world.view, task, world.now) for tell in (why_it_stays, overdue)]
+
+
+def test_a_task_that_stays_on_a_drained_node_says_for_what() -> None:
+    """A place, or its turn; lists tell it once something is wrong."""
+    world = draining(2)
+    world.settle()
+    (relief,) = (row for row in world.runnable("web") if row.private.relieves)
+    told = (
+        f"stays on drained node host-n0 until its replacement {relief.api.ID} runs: "
+        "no suitable node (1 node not available for new tasks)"
+    )
+    assert stays(world) == [told, told]
+    turn = (
+        "stays on drained node host-n0 until it is its turn to be replaced "
+        "(the update parallelism is 1)"
+    )
+    assert stays(world, 2) == [turn, ""]
+    world.node("n1")
+    world.settle()
+    told = f"stays on drained node host-n0 until its replacement {relief.api.ID} runs: "
+    assert stays(world) == [f"{told}waits for node host-n1 to take it", ""]
+    world.set_node("n0", availability="active")
+    assert stays(world) == ["", ""]
+
+
+def test_a_task_that_stays_because_its_replacements_fail_tells_how() -> None:
+    """How many did, how the last one did, and when the next is tried."""
+    world = draining()
+    world.bad.add("nginx")
+    world.node("n1")
+    world.sleep(14 * SECOND)
+    relief = world.runnable("web")[-1]
+    told, listed = stays(world)
+    assert listed == told
+    assert told == (
+        f"stays on drained node host-n0 until its replacement {relief.api.ID} runs: "
+        "waits out its restart delay, until 22:13:35 UTC at the latest; 2 before it failed, the "
+        "last: task: non-zero exit (1)"
+    )
 
 
 def test_a_sentence_of_several() -> None:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from swarmctl.core.model.change import Advance, Transaction
+from swarmctl.core.model.task import TaskState, TaskStatus
+
 from .running import running_api, service_body
 from .test_stock_clients import Docker, cli
 
@@ -251,6 +254,36 @@ async def test_explain_tells_what_each_node_says(tmp_path: Path, route: str) -> 
             "Has": "node.labels.zone is ''",
         }
         assert found["Failures"] == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "place"),
+    [
+        ({"Replicated": {"Replicas": 1}}, "web.1"),
+        ({"Global": {}}, "web on node here"),
+        ({"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 1}}, "web.0"),
+        ({"GlobalJob": {}}, "web on node here"),
+    ],
+)
+async def test_explain_tells_what_ended_for_good(
+    tmp_path: Path, mode: dict[str, Any], place: str
+) -> None:
+    """Whatever the mode: a place whose restart policy wants no other task."""
+    async with running_api(tmp_path) as api:
+        await api.init()
+        template = service_body("web")["TaskTemplate"]
+        template["RestartPolicy"] = {"Condition": "none"}
+        service_id = await api.create("web", Mode=mode, TaskTemplate=template)
+        await running(api, service_id, 1)
+        (task,) = await api.get("/tasks")
+        failed = Advance(task_id=task["ID"], status=TaskStatus(State=TaskState.FAILED, Err="no"))
+        await api.propose(Transaction(changes=(failed,)))
+        note = f"{place} ended (failed) and is not started again: its restart condition is none"
+
+        async def told() -> bool:
+            return (await api.get(f"/services/{service_id}/explain"))["Notes"] == [note]
+
+        await eventually(told)
 
 
 async def test_a_drain_that_cannot_go_on_says_so_everywhere(tmp_path: Path) -> None:

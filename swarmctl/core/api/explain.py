@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 TASKS_MAX = 20
 NODES_AT_ONCE = 20
+ENDED_MAX = 20
+"""Places that ended for good that are told one by one."""
 STAYING_MAX = 5
 """Tasks that cannot leave a drained node that are told one by one."""
 
@@ -169,14 +171,20 @@ def _notes(view: View, row: ServiceRow, now: int) -> Iterator[str]:
     update = row.api.UpdateStatus
     if update is not None and update.State in ("paused", "rollback_paused"):
         yield f"its update is paused: {update.Message}"
-    if row.api.Spec.Mode.Replicated is not None:
-        if row.api.Spec.Mode.Replicated.Replicas == 0:
-            yield "it asks for 0 replicas"
-        for slot in slots_of(view, row):
-            why = ended_for_good(row, slot, now)
-            if why:
-                yield why
+    mode = row.api.Spec.Mode.Replicated
+    if mode is not None and mode.Replicas == 0:
+        yield "it asks for 0 replicas"
+    yield from _ended(view, row, now)
     yield from _staying(view, row, now)
+
+
+def _ended(view: View, row: ServiceRow, now: int) -> Iterator[str]:
+    """Which places of a service have no task and get none."""
+    every = (ended_for_good(view, row, slot, now) for slot in slots_of(view, row))
+    ended = [why for why in every if why]
+    yield from ended[:ENDED_MAX]
+    if len(ended) > ENDED_MAX:
+        yield f"and {len(ended) - ENDED_MAX} more that are not started again"
 
 
 def _staying(view: View, row: ServiceRow, now: int) -> Iterator[str]:

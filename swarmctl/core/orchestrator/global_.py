@@ -56,13 +56,13 @@ def decide(view: View, service: ServiceRow, now: int, new_id: NewId) -> Decision
     vacant: list[Slot] = []
     for node in sorted(view.nodes(), key=lambda node: node.api.ID):
         slot = of_node.pop(node.api.ID, None) or Slot(0, [], [], node.api.ID)
-        standing = _standing(node, is_suitable=does_suit(node), is_job=is_job)
+        standing = standing_of(node, is_suitable=does_suit(node), is_job=is_job)
         if slot.done or standing is Standing.UNWANTED:
             at = At(ref=Ref(Kind.NODE, node.api.ID), version=node.api.Version.Index)
             tending.stop(slot, (at,))
         elif standing is Standing.HELD:
             held.append(slot)
-        elif slot.runnable or jobs.has_had_its_turn(tending, slot):
+        elif slot.runnable or jobs.has_had_its_turn(service, slot, now):
             kept.append(slot)
         else:
             vacant.append(slot)
@@ -77,7 +77,8 @@ def decide(view: View, service: ServiceRow, now: int, new_id: NewId) -> Decision
     return tending.decision()
 
 
-def _standing(node: NodeRow, *, is_suitable: bool, is_job: bool) -> Standing:
+def standing_of(node: NodeRow, *, is_suitable: bool, is_job: bool) -> Standing:
+    """Return what a node means for such a service."""
     state, availability = node.api.Status.State, node.api.Spec.Availability
     if not is_suitable or state == "down" or availability == "drain":
         return Standing.UNWANTED

@@ -50,7 +50,7 @@ def decide(view: View, service: ServiceRow, now: int, new_id: NewId) -> Decision
             tending.stop(slot)
         elif slot.runnable:
             at_work.append(slot)
-        elif not has_had_its_turn(tending, slot):
+        elif not has_had_its_turn(service, slot, now):
             continue
         taken.add(slot.number)
     tending.tend(at_work)
@@ -63,13 +63,13 @@ def decide(view: View, service: ServiceRow, now: int, new_id: NewId) -> Decision
     return tending.decision()
 
 
-def has_had_its_turn(tending: Tending, slot: Slot) -> bool:
+def has_had_its_turn(service: ServiceRow, slot: Slot, now: int) -> bool:
     """Return whether a slot without a runnable task is settled, of a job: in the present run."""
     if not slot.tasks:
         return False
-    run = run_of(tending.service)
+    run = run_of(service)
     is_present = run is None or is_of_run(slot.newest, run)
-    return is_present and gave_up(tending.service, slot.newest, tending.now)
+    return is_present and gave_up(service, slot.newest, now)
 
 
 def end_earlier_runs(tending: Tending, slots: Iterable[Slot]) -> list[TaskRow]:

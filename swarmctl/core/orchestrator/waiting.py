@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 from ..model.base import NEVER, SECOND, Time
 from ..model.explain import LastFailure, Wait
 from ..model.startorder import unmet
+from ..model.suits import suits
 from ..model.task import TaskState
 from . import relief
+from .global_ import Standing, standing_of
+from .jobs import has_had_its_turn
 from .restart import STOP_TIMEOUT_NS, delay_from, may_restart, start_time
-from .slots import Fates, Slot, creation_order
+from .slots import Fates, Slot, creation_order, run_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -190,16 +193,20 @@ def _clock(at: int) -> str:
 # --- a slot --------------------------------------------------------------------------------------
 
 
-def ended_for_good(service: ServiceRow, slot: Slot, now: int) -> str:
-    """Return why a slot has no task that should run and gets none, or "" where it gets one."""
+def ended_for_good(view: View, service: ServiceRow, slot: Slot, now: int) -> str:
+    """Return why a slot has no task that should run and gets none.
+
+    It is "" where it gets one, where a job is done, and on a node that wants none.
+    """
     newest = slot.newest
-    if slot.runnable or newest.api.DesiredState is TaskState.REMOVE:
+    if slot.runnable or slot.done or newest.api.DesiredState is TaskState.REMOVE:
         return ""
-    if may_restart(service, newest, now):
+    if not _is_settled(view, service, slot, now):
         return ""
+    place = f" on node {node_name(view, slot.node_id)}" if slot.node_id else f".{slot.number}"
     policy = newest.api.Spec.RestartPolicy
     state = newest.api.Status.State.value
-    head = f"{service.api.Spec.Name}.{slot.number} ended ({state}) and is not started again: "
+    head = f"{service.api.Spec.Name}{place} ended ({state}) and is not started again: "
     if policy is not None and policy.Condition in ("none", "on-failure"):
         by_condition = policy.Condition == "none" or newest.api.Status.State is TaskState.COMPLETE
         if by_condition:
@@ -207,6 +214,21 @@ def ended_for_good(service: ServiceRow, slot: Slot, now: int) -> str:
     attempts = policy.MaxAttempts if policy is not None else 0
     used = "1 restart is" if attempts == 1 else f"{attempts} restarts are"
     return f"{head}its {used} used up"
+
+
+def _is_settled(view: View, service: ServiceRow, slot: Slot, now: int) -> bool:
+    """Return whether a slot without a task stays so, by the rules of the service's mode."""
+    is_job = run_of(service) is not None
+    if not is_job and not slot.node_id:
+        return not may_restart(service, slot.newest, now)
+    if not has_had_its_turn(service, slot, now):
+        return False
+    node = view.node(slot.node_id) if slot.node_id else None
+    if node is None:
+        return not slot.node_id
+    is_suitable = suits(service.api.Spec.TaskTemplate)(node)
+    standing = standing_of(node, is_suitable=is_suitable, is_job=is_job)
+    return standing is not Standing.UNWANTED
 
 
 # --- failures ------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from swarmctl.core.orchestrator.waiting import (
     waits_of,
     why_it_stays,
 )
-from tests.core.pipeline.world import World, spec
+from tests.core.pipeline.world import World, everywhere, everywhere_once, job, spec
 
 if TYPE_CHECKING:
     from swarmctl.core.model.explain import Wait
@@ -263,14 +263,94 @@ def test_why_a_slot_stays_empty(policy: RestartPolicy, state: TaskState, expecte
     assert service is not None
     while world.running("web"):
         (slot,) = slots_of(world.view, service)
-        assert ended_for_good(service, slot, world.now) == ""
+        assert ended_for_good(world.view, service, slot, world.now) == ""
         world.end(world.in_slot("web"), state)
         world.run()
         service = world.view.service("web")
         assert service is not None
     (slot,) = slots_of(world.view, service)
-    told = ended_for_good(service, slot, world.now)
+    told = ended_for_good(world.view, service, slot, world.now)
     assert told == f"web.1 ended ({state.value}) and is not started again: {expected}"
+
+
+def told_of(world: World, service_id: str) -> list[str]:
+    """Return what is said of the places of a service that ended for good."""
+    service = world.view.service(service_id)
+    assert service is not None
+    told = [
+        ended_for_good(world.view, service, one, world.now) for one in slots_of(world.view, service)
+    ]
+    return [text for text in told if text]
+
+
+ONCE = TaskSpec(RestartPolicy=RestartPolicy(Condition="none"))
+TWICE = TaskSpec(RestartPolicy=RestartPolicy(Condition="on-failure", Delay=0, MaxAttempts=1))
+
+
+def test_a_global_service_says_on_which_nodes_it_ended_for_good() -> None:
+    """Not where the node stopped it, or does not want it any more: that is no end of its own."""
+    world = World()
+    for node in ("n0", "n1", "n2"):
+        world.node(node)
+    world.service("agent", everywhere(task=ONCE))
+    world.run()
+    on = {row.api.NodeID: row for row in world.running("agent")}
+    world.end(on["n0"])
+    world.end(on["n1"])
+    world.set_node("n1", availability="drain")
+    world.set_node("n2", availability="drain")
+    world.run()
+    told = "agent on node host-n0 ended (failed) and is not started again: its restart condition is"
+    assert told_of(world, "agent") == [f"{told} none"]
+    world.set_node("n1", availability="active")
+    world.set_node("n2", availability="active")
+    world.run()
+    assert [row.api.NodeID for row in world.running("agent")] == ["n2"]
+    assert [text.split()[3] for text in told_of(world, "agent")] == ["host-n0", "host-n1"]
+
+
+def test_a_job_says_which_of_its_slots_are_not_tried_again() -> None:
+    """Those that completed are done, those that go on go on, and another run begins anew."""
+    world = World()
+    world.node("n0")
+    world.service("batch", job(3, task=TWICE))
+    world.run()
+    world.end(in_slot_of_job(world, 0), TaskState.COMPLETE)
+    for _ in range(2):
+        assert told_of(world, "batch") == []
+        world.end(in_slot_of_job(world, 1))
+        world.run()
+    told = "batch.1 ended (failed) and is not started again: its 1 restart is used up"
+    assert told_of(world, "batch") == [told]
+    world.update("batch", job(3, task=TWICE))
+    assert told_of(world, "batch") == []
+    world.run()
+    assert told_of(world, "batch") == []
+
+
+def in_slot_of_job(world: World, number: int) -> TaskRow:
+    """Return the task at work in a slot of a job."""
+    (task,) = (
+        row
+        for row in world.tasks("batch")
+        if row.api.Slot == number and row.api.Status.State <= TaskState.RUNNING
+    )
+    return task
+
+
+def test_a_global_job_says_on_which_nodes_it_is_not_tried_again() -> None:
+    """A node where it failed for good; not where it completed or is still to do so."""
+    world = World()
+    for node in ("n0", "n1", "n2"):
+        world.node(node)
+    world.service("sweep", everywhere_once(task=ONCE))
+    world.run()
+    on = {row.api.NodeID: row for row in world.tasks("sweep")}
+    world.end(on["n0"])
+    world.end(on["n1"], TaskState.COMPLETE)
+    world.run()
+    told = "sweep on node host-n0 ended (failed) and is not started again: its restart condition is"
+    assert told_of(world, "sweep") == [f"{told} none"]
 
 
 def test_the_last_failures_come_first() -> None:

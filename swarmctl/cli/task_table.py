@@ -62,10 +62,15 @@ class Names:
         self._api = api
         self._resolve = resolve
         self._known: dict[tuple[str, str], str] = {}
+        self._jobs: set[str] = set()
 
     def service(self, service_id: str) -> str:
         """Return a service's name, or its id where it is gone."""
         return self._name("services", service_id)
+
+    def has_numbers(self, service_id: str) -> bool:
+        """Return whether a service whose name was asked for is a job with numbered slots."""
+        return service_id in self._jobs
 
     def node(self, node_id: str) -> str:
         """Return a node's name, else its hostname, or its id where it is gone."""
@@ -78,6 +83,8 @@ class Names:
         if key not in self._known:
             found = self._api.find(path_to(kind, object_id))
             self._known[key] = _name_of(found) or object_id
+            if found is not None and "ReplicatedJob" in (found["Spec"].get("Mode") or {}):
+                self._jobs.add(object_id)
         return self._known[key]
 
 
@@ -153,8 +160,11 @@ def task_rows(
 
 
 def _slot_name(task: Json, names: Names) -> str:
-    place = task.get("Slot") or task.get("NodeID", "")
-    return f"{names.service(task.get('ServiceID', ''))}.{place}"
+    service_id = task.get("ServiceID", "")
+    name = names.service(service_id)
+    # A job's first slot is 0, which Docker's API leaves out as it does where there is none.
+    first = "0" if names.has_numbers(service_id) else ""
+    return f"{name}.{task.get('Slot') or first or task.get('NodeID', '')}"
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:

@@ -142,6 +142,23 @@ def test_tasks_stand_by_slot_the_newest_first(swarm: Stub, run: Callable[..., Ra
     assert sorted(looked_up) == ["GET /nodes/node1", "GET /nodes/node2"]
 
 
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [({"ReplicatedJob": {"TotalCompletions": 2}}, "web.0"), ({"GlobalJob": {}}, "web.node1")],
+)
+def test_a_jobs_first_slot_has_a_number(
+    stub: Stub, run: Callable[..., Ran], mode: dict[str, Any], name: str
+) -> None:
+    """It is 0 and left out of answers; only where nodes are the slots do they stand there."""
+    stub.answers["GET /services/web"] = service(Mode=mode)
+    stub.answers[f"GET /services/{service()['ID']}"] = service(Mode=mode)
+    first = task(1, 0)
+    del first["Slot"]
+    stub.answers["GET /tasks"] = [first]
+    stub.answers["GET /nodes/node1"] = node()
+    assert run("service", "ps", "--format", "{{.Name}}", "web").out == f"{name}\n"
+
+
 def test_names_are_not_looked_up_when_ids_are_wanted(swarm: Stub, run: Callable[..., Ran]) -> None:
     """--no-resolve asks for no names; --no-trunc shortens nothing; -q gives whole ids."""
     ran = run("service", "ps", "--no-resolve", "--no-trunc", "web")

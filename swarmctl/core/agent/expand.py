@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from ..model.task import SecretFile, TaskAssignment, task_name
+from ..model.task import SecretFile, TaskAssignment, place_of, task_name
 from ..model.template import TEMPLATE_DRIVER, Lookups, NoSuchTarget, expand, expand_data
 from .executor import ExecutorError
 
@@ -64,6 +64,7 @@ def assignment_of(
         configs=config_files,
         log_driver=task.Spec.LogDriver or assigned.log_driver,
         cluster_id=node.cluster_id,
+        by_node=assigned.by_node,
         ports=assigned.ports,
         networks=tuple(_networks(task, networks)),
     )
@@ -85,6 +86,7 @@ def adoption_of(assigned: AssignedTask, node: NodeIdentity) -> TaskAssignment:
         service_labels=assigned.service_labels,
         log_driver=task.Spec.LogDriver or assigned.log_driver,
         cluster_id=node.cluster_id,
+        by_node=assigned.by_node,
         ports=assigned.ports,
     )
 
@@ -112,8 +114,8 @@ def _fields(
         ".Node.Platform.OS": platform[0],
         ".Node.Platform.Architecture": platform[1],
         ".Task.ID": task.ID,
-        ".Task.Name": task_name(assigned.service_name, task),
-        ".Task.Slot": str(task.Slot) if task.Slot else task.NodeID,
+        ".Task.Name": task_name(assigned.service_name, task, by_node=assigned.by_node),
+        ".Task.Slot": place_of(task, by_node=assigned.by_node),
     }
 
 

@@ -103,7 +103,7 @@ def explain_task(view: View, row: TaskRow, now: int) -> TaskExplanation:
     status = row.api.Status
     service = view.service(row.api.ServiceID)
     name = service.api.Spec.Name if service is not None else row.api.ServiceID or row.api.Name
-    place = row.api.Slot or row.api.NodeID
+    place = row.place if row.api.ServiceID else ""
     return TaskExplanation(
         ID=row.api.ID,
         Name=f"{name}.{place}" if place else name,

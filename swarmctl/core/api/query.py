@@ -25,7 +25,7 @@ from ..model.objects import (
     ServiceRow,
     TaskRow,
 )
-from ..model.task import STATES_BY_NAME, task_name
+from ..model.task import STATES_BY_NAME
 
 if TYPE_CHECKING:
     from ..store.view import View
@@ -253,7 +253,7 @@ def _any(_row: object, _wanted: tuple[str, ...]) -> bool:
 
 
 def _display_name(row: TaskRow) -> str:
-    return task_name(row.private.service_name, row.api)
+    return row.name
 
 
 Test = Callable[[R, tuple[str, ...]], bool]

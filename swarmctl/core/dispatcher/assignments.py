@@ -180,6 +180,7 @@ def _assigned(view: View, row: TaskRow) -> AssignedTask:
         service_labels=private.service_labels,
         registry_auth=private.registry_auth,
         log_driver=private.log_driver,
+        by_node=private.by_node,
         ports=service.api.Endpoint.Ports if service is not None else (),
     )
 

@@ -24,7 +24,7 @@ from .base import (
 from .cluster import ClusterInfo, ClusterPrivate, TLSInfo
 from .service import Service, ServicePrivate
 from .spec import Resources
-from .task import Task, TaskPrivate
+from .task import Task, TaskPrivate, place_of, task_name
 
 # --- node ----------------------------------------------------------------------------------------
 
@@ -338,7 +338,13 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="task"):
     @property
     def place(self) -> str:
         """Where in its service it stands: its slot's number, or the node that it was made for."""
-        return self.api.NodeID if self.private.by_node else str(self.api.Slot)
+        return place_of(self.api, by_node=self.private.by_node)
+
+    @property
+    def name(self) -> str:
+        """Its display name."""
+        private = self.private
+        return task_name(private.service_name, self.api, by_node=private.by_node)
 
 
 class SecretRow(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="secret"):

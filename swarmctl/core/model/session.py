@@ -129,7 +129,8 @@ class News(PrivateStruct, frozen=True, kw_only=True, tag="news"):
 class AssignedTask(PrivateStruct, frozen=True, kw_only=True):
     """A task for this node, with what only the node may see.
 
-    ``ports`` are the service's as allocated; the node binds those in host mode.
+    ``ports`` are the service's as allocated; the node binds those in host mode. ``by_node``: it was
+    made for this node and has no slot.
     """
 
     task: Task
@@ -138,6 +139,7 @@ class AssignedTask(PrivateStruct, frozen=True, kw_only=True):
     registry_auth: str = ""
     log_driver: Driver | None = None
     ports: tuple[PortConfig, ...] = ()
+    by_node: bool = False
 
 
 class Dependency(PrivateStruct, frozen=True, kw_only=True):

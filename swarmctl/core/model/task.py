@@ -278,6 +278,7 @@ class TaskAssignment(PrivateStruct, frozen=True, kw_only=True):
         networks: those that the task joins, by what this node has in them; ``NetworksAttachments``
             has the task's own addresses. Empty for a task that is adopted.
         cluster_id: whose task it is.
+        by_node: it was made for its node and has no slot.
     """
 
     task: Task
@@ -290,16 +291,23 @@ class TaskAssignment(PrivateStruct, frozen=True, kw_only=True):
     networks: tuple[HostNetwork, ...] = ()
     log_driver: Driver | None = None
     cluster_id: str = ""
+    by_node: bool = False
 
     @property
     def name(self) -> str:
         """The task's display name, also its container's: service, slot or node, task id."""
-        return task_name(self.service_name, self.task)
+        return task_name(self.service_name, self.task, by_node=self.by_node)
 
 
-def task_name(service_name: str, task: Task) -> str:
+def place_of(task: Task, *, by_node: bool) -> str:
+    """Return where in its service a task stands: its slot's number, or its node's id.
+
+    The slots of a job begin with 0, so the number alone does not tell (swarmkit has a node's id in
+    the place of a job's first slot).
+    """
+    return task.NodeID if by_node else str(task.Slot)
+
+
+def task_name(service_name: str, task: Task, *, by_node: bool) -> str:
     """Return ``<service>.<slot or node id>.<task id>``.  # swarmkit api/naming"""
-    if task.Name:
-        return task.Name
-    place = str(task.Slot) if task.Slot else task.NodeID
-    return f"{service_name}.{place}.{task.ID}"
+    return task.Name or f"{service_name}.{place_of(task, by_node=by_node)}.{task.ID}"

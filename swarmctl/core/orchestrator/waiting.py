@@ -108,8 +108,7 @@ def _at_ready(view: View, task: TaskRow, now: int) -> Iterator[Wait]:
 
 
 def _slot_of(view: View, task: TaskRow) -> list[TaskRow]:
-    place = str(task.api.Slot) if task.api.Slot else task.api.NodeID
-    return sorted(view.tasks_in(task.api.ServiceID, place), key=creation_order)
+    return sorted(view.tasks_in(task.api.ServiceID, task.place), key=creation_order)
 
 
 def sentence(waits: Iterable[Wait]) -> str:

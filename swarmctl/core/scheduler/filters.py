@@ -31,7 +31,6 @@ from ..model.suits import (
     runs_containers,
     runs_processes,
 )
-from ..model.task import task_name
 from .quantities import cpus, memory
 from .resources import NodeLoad, demand_of, generic_free
 
@@ -351,7 +350,7 @@ class HostPortFilter:
     def why(self, task: TaskRow, place: Place, others: Sequence[TaskRow]) -> Needed:
         taken = [port for port in demand_of(task).ports if port in place.load.ports]
         holders = [
-            f"{port} held by {task_name(other.private.service_name, other.api)}"
+            f"{port} held by {other.name}"
             for port in taken
             for other in others
             if port in demand_of(other).ports

@@ -167,7 +167,7 @@ def _environment(assignment: TaskAssignment, home: str, node_id: str) -> dict[st
     ours = {
         "SWARMCTL_TASK_ID": task.ID,
         "SWARMCTL_TASK_NAME": assignment.name,
-        "SWARMCTL_TASK_SLOT": str(task.Slot) if task.Slot else "",
+        "SWARMCTL_TASK_SLOT": "" if assignment.by_node else str(task.Slot),
         "SWARMCTL_SERVICE_ID": task.ServiceID,
         "SWARMCTL_SERVICE_NAME": assignment.service_name,
         "SWARMCTL_NODE_ID": node_id,

@@ -111,6 +111,27 @@ def test_a_template_sees_the_task_and_what_it_may_read() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("slot", "by_node", "expected"),
+    [(3, False, "3 web.3.t1"), (0, False, "0 web.0.t1"), (0, True, "n1 web.n1.t1")],
+)
+def test_a_slot_is_a_number_or_a_node(slot: int, by_node: bool, expected: str) -> None:
+    """The first slot of a job is 0; where the nodes are the slots, the node's id stands for it."""
+    container = ContainerSpec(Image="x", Env=("AT={{.Task.Slot}} {{.Task.Name}}",))
+    task = Task(
+        ID="t1", ServiceID="s1", Slot=slot, NodeID="n1", Spec=TaskSpec(ContainerSpec=container)
+    )
+    assigned = AssignedTask(task=task, service_name="web", by_node=by_node)
+    for given in (
+        assignment_of(assigned, NODE, PLATFORM, {}, {}, {}),
+        adoption_of(assigned, NODE),
+    ):
+        assert given.name == expected.split()[1]
+    given = assignment_of(assigned, NODE, PLATFORM, {}, {}, {})
+    assert given.task.Spec.ContainerSpec is not None
+    assert given.task.Spec.ContainerSpec.Env == (f"AT={expected}",)
+
+
 def test_other_bytes_pass_through_a_template() -> None:
     """What is no UTF-8, in the template or in what it reads, comes out as it went in."""
     container = ContainerSpec(Image="x", Secrets=(_secret("s"),))

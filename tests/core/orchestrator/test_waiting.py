@@ -328,6 +328,18 @@ def test_a_job_says_which_of_its_slots_are_not_tried_again() -> None:
     assert told_of(world, "batch") == []
 
 
+def test_the_first_slot_of_a_job_has_a_past_too() -> None:
+    """Its number is 0, and what failed there is found as in any other slot."""
+    world = World()
+    world.node("n0")
+    world.service("batch", job(1, task=TaskSpec(RestartPolicy=RestartPolicy(Delay=0))))
+    world.run()
+    world.end(in_slot_of_job(world, 0))
+    world.run()
+    (failure,) = failures_in_slot(world.view, in_slot_of_job(world, 0))
+    assert failure.Node == "host-n0"
+
+
 def in_slot_of_job(world: World, number: int) -> TaskRow:
     """Return the task at work in a slot of a job."""
     (task,) = (

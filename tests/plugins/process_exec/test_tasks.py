@@ -72,6 +72,24 @@ async def test_environment(host: Host, executor: ProcessExecutor) -> None:
     }
 
 
+@pytest.mark.parametrize(("by_node", "expected"), [(False, "0"), (True, "none")])
+async def test_the_slot_of_a_job_and_of_a_node(
+    host: Host,
+    executor: ProcessExecutor,
+    by_node: bool,
+    expected: str,
+) -> None:
+    """A job's first slot is 0; a task that was made for its node has none."""
+    assignment = host.assignment("echo ${SWARMCTL_TASK_SLOT-none}; echo $SWARMCTL_TASK_NAME")
+    task = msgspec.structs.replace(assignment.task, Slot=0)
+    control = await started(
+        executor, msgspec.structs.replace(assignment, task=task, by_node=by_node)
+    )
+    await control.wait()
+    place = task.NodeID if by_node else "0"
+    assert await texts(control) == [expected, f"conformance.{place}.{task.ID}"]
+
+
 async def test_generic_resources(host: Host, executor: ProcessExecutor) -> None:
     """Generic resources a task got are told under Docker's names."""
     held = (

@@ -199,6 +199,8 @@ def test_limits_init_and_stopping(swarm: Swarm) -> None:
         trap 'echo caught=usr1; sleep 0.5; echo cleaned=yes; exit 7' USR1
         c=/sys/fs/cgroup
         echo memory=$(cat $c/memory.max 2>/dev/null || cat $c/memory/memory.limit_in_bytes)
+        echo cpu=$(cat $c/cpu.max 2>/dev/null ||
+            cat $c/cpu/cpu.cfs_quota_us $c/cpu/cpu.cfs_period_us)
         echo pids=$(cat $c/pids.max 2>/dev/null || cat $c/pids/pids.max)
         echo pid=$$; echo first=$(tr '\\0' ' ' < /proc/1/cmdline | cut -d' ' -f1)
         echo done=; while :; do sleep 0.1; done
@@ -216,6 +218,7 @@ def test_limits_init_and_stopping(swarm: Swarm) -> None:
     )
     found = facts(swarm, "limits")
     assert (found["memory"], found["pids"]) == (str(64 << 20), "77")
+    assert found["cpu"] == "50000 100000"
     assert found["pid"] != "1"
     assert "init" in found["first"]
     (task,) = swarm.running("limits")
@@ -286,6 +289,11 @@ def test_options_of_processes(processes: Swarm) -> None:
     script = """
         echo env=$GREETING; echo uid=$(id -u):$(id -g); echo groups=$(id -G); echo dir=$(pwd)
         echo files=$(ulimit -n); echo oom=$(cat /proc/self/oom_score_adj)
+        c=/sys/fs/cgroup
+        one=$c/cpu$(sed -n 's/^[0-9]*:cpu:\\(.*\\)/\\1/p' /proc/self/cgroup)
+        two=$c$(sed -n 's/^0::\\(.*\\)/\\1/p' /proc/self/cgroup)
+        echo cpu=$(cat $one/cpu.cfs_quota_us $one/cpu.cfs_period_us 2>/dev/null ||
+            cat $two/cpu.max)
         echo done=; sleep 3600
     """
     create(
@@ -297,6 +305,7 @@ def test_options_of_processes(processes: Swarm) -> None:
         "--workdir=/tmp",
         "--ulimit=nofile=700:800",
         "--oom-score-adj=321",
+        "--limit-cpu=0.5",
         script=script,
         image="host",
     )
@@ -308,6 +317,7 @@ def test_options_of_processes(processes: Swarm) -> None:
         "dir": "/tmp",
         "files": "700",
         "oom": "321",
+        "cpu": "50000 100000",
         "done": "",
     }
     create(

@@ -80,6 +80,37 @@ async def test_cpu_limit(host: Host, executor: ProcessExecutor) -> None:
     await control.kill()
 
 
+@with_cgroups
+async def test_a_cpu_limit_seen_from_inside(host: Host, executor: ProcessExecutor) -> None:
+    """The process is in a group with the limit's quota, and a second of work takes it longer."""
+    program = """
+import time, pathlib
+group = {}
+for line in open("/proc/self/cgroup"):
+    _, names, path = line.rstrip().split(":", 2)
+    group.update((name, (names, path)) for name in names.split(","))
+base = pathlib.Path("/sys/fs/cgroup")
+if "cpu" in group:
+    place = base / group["cpu"][0] / group["cpu"][1].lstrip("/")
+    quota, period = (place / f"cpu.cfs_{name}_us" for name in ("quota", "period"))
+    print(quota.read_text().strip(), period.read_text().strip())
+else:
+    print((base / group[""][1].lstrip("/") / "cpu.max").read_text().strip())
+end = time.monotonic() + 1
+worked = time.process_time()
+while time.monotonic() < end:
+    pass
+print(time.process_time() - worked)
+"""
+    script = f"exec python3 -c '{program}'"
+    control = await started(executor, limited(host, script, NanoCPUs=200_000_000))
+    status = await control.wait()
+    assert status.code == 0
+    quota, share = await texts(control)
+    assert quota == "20000 100000"
+    assert 0 < float(share) < 0.4
+
+
 async def test_stats(host: Host, executor: ProcessExecutor) -> None:
     """A sample tells memory, processor time and processes of the whole task."""
     script = "sleep 1000 & i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo done; wait"

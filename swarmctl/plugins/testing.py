@@ -10,7 +10,7 @@ enough for everything that can run ``sh``. :func:`check_allocator` does the same
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
@@ -24,14 +24,16 @@ from ..core.agent.executor import (
 )
 from ..core.clock import new_id
 from ..core.model.base import SECOND
-from ..core.model.spec import ContainerSpec, TaskSpec
-from ..core.model.task import Task, TaskAssignment
 from .cancelling import cancelled_at
 from .conformance import ConformanceError, check_allocator, require
+from .programs import Programs, ShellPrograms, simple_assignment
 from .scheduler_check import check_scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
+
+    from ..core.model.spec import ContainerSpec
+    from ..core.model.task import TaskAssignment
 
 __all__ = [
     "ConformanceError",
@@ -40,75 +42,11 @@ __all__ = [
     "check_allocator",
     "check_executor",
     "check_scheduler",
+    "simple_assignment",
 ]
 
-GRACE_NS = SECOND
 CHECK_TIMEOUT_S = 120.0
 MAX_CANCEL_POINTS = 100
-
-
-class Programs(Protocol):
-    """What an executor under check is asked to run."""
-
-    def exits(self, code: int) -> ContainerSpec:
-        """Return a spec that ends with ``code`` at once."""
-        ...
-
-    def sleeps(self) -> ContainerSpec:
-        """Return a spec that runs until its stop signal, and then ends at once."""
-        ...
-
-    def stubborn(self) -> ContainerSpec:
-        """Return a spec that ignores its stop signal, with a grace of a second.
-
-        It prints a line once it does ignore it.
-        """
-        ...
-
-    def prints(self, out: Sequence[str], err: Sequence[str]) -> ContainerSpec:
-        """Return a spec that prints these lines, ``out`` before ``err``, and ends with 0."""
-        ...
-
-
-class ShellPrograms:
-    """Programs for whatever can run ``sh`` and ``sleep`` from an image."""
-
-    def __init__(self, image: str) -> None:
-        self._image = image
-
-    def exits(self, code: int) -> ContainerSpec:
-        """See :class:`Programs`."""
-        return self._shell(f"exit {code}")
-
-    def sleeps(self) -> ContainerSpec:
-        """See :class:`Programs`; as first process of a container, sh must ask for its signal."""
-        return self._shell("trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done")
-
-    def stubborn(self) -> ContainerSpec:
-        """See :class:`Programs`."""
-        return self._shell("trap '' TERM; echo ready; while :; do sleep 1000; done")
-
-    def prints(self, out: Sequence[str], err: Sequence[str]) -> ContainerSpec:
-        """See :class:`Programs`."""
-        lines = [f"echo {line}" for line in out] + [f"echo {line} >&2" for line in err]
-        return self._shell("; ".join(lines))
-
-    def _shell(self, script: str) -> ContainerSpec:
-        return ContainerSpec(
-            Image=self._image, Command=("sh", "-c", script), StopGracePeriod=GRACE_NS
-        )
-
-
-def simple_assignment(task_id: str, spec: ContainerSpec, identity: NodeIdentity) -> TaskAssignment:
-    """Return an assignment of a task that runs ``spec`` on the node ``identity``."""
-    task = Task(
-        ID=task_id,
-        Spec=TaskSpec(ContainerSpec=spec),
-        ServiceID="conformanceservice0000000",
-        Slot=1,
-        NodeID=identity.node_id,
-    )
-    return TaskAssignment(task=task, service_name="conformance", cluster_id=identity.cluster_id)
 
 
 class _Rig(NamedTuple):
@@ -228,6 +166,35 @@ async def _tells_exit_codes(rig: _Rig) -> None:
                 seen.container is not None and seen.container.ExitCode == code,
                 f"observed {seen.container}",
             )
+            await control.remove()
+
+    await rig.with_executor(body)
+
+
+async def _tells_the_end_by_pid(rig: _Rig) -> None:
+    """observe() tells a PID from the start to the end, and 0 exactly when the task has ended."""
+
+    async def pid(executor: Executor, assignment: TaskAssignment) -> int | None:
+        seen = await executor.controller(assignment).observe()
+        return None if seen.container is None else seen.container.PID
+
+    async def body(executor: Executor) -> None:
+        ends = rig.assignment(rig.programs.exits(0))
+        stopped = rig.assignment(rig.programs.sleeps())
+        killed = rig.assignment(rig.programs.sleeps())
+        for assignment, runs in ((ends, False), (stopped, True), (killed, True)):
+            control = executor.controller(assignment)
+            require(await pid(executor, assignment) is None, "a PID before there is anything")
+            await control.prepare()
+            require(await pid(executor, assignment) != 0, "PID 0 though it is only prepared")
+            await control.start()
+            if runs:
+                seen = await pid(executor, assignment)
+                require(bool(seen), f"PID {seen} though it runs")
+                await (control.shutdown if assignment is stopped else control.kill)()
+            await control.wait()
+            seen = await pid(executor, assignment)
+            require(seen == 0, f"PID {seen} though it has ended")
             await control.remove()
 
     await rig.with_executor(body)
@@ -464,6 +431,7 @@ async def _refuses_before_run(rig: _Rig) -> None:
 CHECKS: tuple[Callable[[_Rig], Awaitable[None]], ...] = (
     _describes,
     _tells_exit_codes,
+    _tells_the_end_by_pid,
     _repeats_steps,
     _stops_what_never_ran,
     _stops,

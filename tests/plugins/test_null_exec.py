@@ -18,14 +18,15 @@ from swarmctl.plugins import (
     NodeIdentity,
 )
 from swarmctl.plugins.loader import load_plugins
-from swarmctl.plugins.model import SECOND, ContainerSpec
+from swarmctl.plugins.model import SECOND, ContainerSpec, ContainerStatus
 from swarmctl.plugins.null_behaviour import read_behaviour
-from swarmctl.plugins.null_exec import NullExecutor, NullWorld, swarmctl_executor
-from swarmctl.plugins.testing import check_executor, simple_assignment
+from swarmctl.plugins.null_exec import NullController, NullExecutor, NullWorld, swarmctl_executor
+from swarmctl.plugins.testing import ConformanceError, check_executor, simple_assignment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from swarmctl.plugins import TaskObservation
     from swarmctl.plugins.model import TaskAssignment
 
 IDENTITY = NodeIdentity(cluster_id="c" * 25, node_id="n" * 25, hostname="h", state_dir="/nowhere")
@@ -93,6 +94,51 @@ async def test_conformance(autojump_clock: MockClock) -> None:
         lambda: NullExecutor(world), programs=NullPrograms(), identity=IDENTITY, timeout_s=10_000
     )
     assert not world.tasks
+
+
+class Liar(NullExecutor):
+    """Gets wrong what is told of the process at one stage of a task's life."""
+
+    def __init__(self, world: NullWorld, wrong: str) -> None:
+        super().__init__(world)
+        self._wrong = wrong
+
+    def controller(self, assignment: TaskAssignment) -> NullController:
+        control = super().controller(assignment)
+        observe = control.observe
+
+        async def observed() -> TaskObservation:
+            seen = await observe()
+            task = self.find(assignment.task.ID)
+            stage = "unknown"
+            if task is not None:
+                stage = "ended" if task.ended else "running" if task.runs else "prepared"
+            if stage != self._wrong:
+                return seen
+            pid = 0 if stage in ("running", "prepared") else 7
+            code = seen.container.ExitCode if seen.container is not None else 0
+            return msgspec.structs.replace(seen, container=ContainerStatus(PID=pid, ExitCode=code))
+
+        control.observe = observed  # type: ignore[method-assign]
+        return control
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ("unknown", "a PID before there is anything"),
+        ("prepared", "PID 0 though it is only prepared"),
+        ("running", "PID 0 though it runs"),
+        ("ended", "PID 7 though it has ended"),
+    ],
+)
+async def test_a_wrong_pid_is_found(autojump_clock: MockClock, wrong: str, text: str) -> None:
+    """check_executor refuses an executor by whose PID one cannot tell whether a task has ended."""
+    world = NullWorld()
+    with pytest.raises(ConformanceError, match=text):
+        await check_executor(
+            lambda: Liar(world, wrong), programs=NullPrograms(), identity=IDENTITY, timeout_s=10_000
+        )
 
 
 async def test_ends_after_its_time(executor: NullExecutor, autojump_clock: MockClock) -> None:

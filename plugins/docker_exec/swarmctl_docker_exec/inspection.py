@@ -84,13 +84,17 @@ class Inspection(NamedTuple):
         )
 
     def observation(self, ports: Sequence[PortConfig]) -> TaskObservation:
-        """What is seen now. ``ports`` are those that were asked for; their names are kept."""
+        """What is seen now. ``ports`` are those that were asked for; their names are kept.
+
+        A container that was not started tells nothing: PID 0 would mean that it has ended.
+        """
+        container = ContainerStatus(
+            ContainerID=self.container_id,
+            PID=self._state.get("Pid", 0) if self.is_running else 0,
+            ExitCode=self._state.get("ExitCode", 0),
+        )
         return TaskObservation(
-            container=ContainerStatus(
-                ContainerID=self.container_id,
-                PID=self._state.get("Pid", 0),
-                ExitCode=self._state.get("ExitCode", 0),
-            ),
+            container=None if self.never_started else container,
             ports=self._bound_ports(ports),
             healthy=self.is_healthy if self.is_running else None,
         )

@@ -119,6 +119,22 @@ def test_the_time_of_an_end_keeps_nanoseconds() -> None:
     assert inspection(state=state).exit_status().finished_at == AT
 
 
+@pytest.mark.parametrize(
+    ("state", "pid"),
+    [
+        ({"Status": "created"}, None),
+        ({"Status": "running", "Running": True, "Pid": 7}, 7),
+        ({"Status": "paused", "Running": True, "Pid": 7}, 7),
+        ({}, 0),
+        ({"Pid": 7}, 0),
+    ],
+)
+def test_a_pid_of_zero_means_the_end(state: dict[str, Any], pid: int | None) -> None:
+    """A container that was only created has no process either, and has not ended."""
+    container = inspection(state=state).observation(()).container
+    assert (None if container is None else container.PID) == pid
+
+
 def test_a_port_bound_on_both_address_families_is_one_port() -> None:
     """IPv4 and IPv6 bindings of one port are told once, with the port's own name."""
     bindings = [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}]

@@ -146,13 +146,42 @@ async def test_the_life_of_one(tmp_path: Path, kind: str) -> None:
         sequence = (500, "rpc error: code = Unknown desc = update out of sequence")
         assert await api.refusal("POST", path, changed) == sequence
         path = f"/{kind}s/{made}/update?version={after['Version']['Index']}"
-        for wrong in ({"Name": "other"}, {"Name": "pw", "Data": _data(b"x")}):
-            assert await api.refusal("POST", path, wrong) == (400, LABELS_ONLY)
+        assert await api.refusal("POST", path, {"Name": "other"}) == (400, LABELS_ONLY)
+        way = f"{LABELS_ONLY}; for a new version of the data set the label swarmctl.versions=auto"
+        other = {"Name": "pw", "Data": _data(b"x")}
+        assert await api.refusal("POST", path, other) == (400, way)
         gone = await api.request("DELETE", f"/{kind}s/pw")
         assert (gone.status, gone.body) == (204, b"")
         assert await api.refusal("GET", f"/{kind}s/pw") == (404, f"{kind} pw not found")
         assert await api.get(f"/{kind}s") == []
         await _create(api, kind, "pw")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_label_makes_versions_of_updates(tmp_path: Path, kind: str) -> None:
+    """Where it is set, Docker's own update with other data is a new version that services follow;
+    it is still refused out of sequence, and with the same data it changes labels only."""
+    async with running_api(tmp_path) as api:
+        await api.init()
+        auto = {"swarmctl.versions": "auto"}
+        old = await _create(api, kind, "pw", b"1", Labels=auto)
+        await _serve(api, "web", _uses(kind, old))
+        shown = await api.get(f"/{kind}s/pw")
+        path = f"/{kind}s/{old}/update?version={shown['Version']['Index']}"
+        same = {"Name": "pw", "Data": _data(b"1"), "Labels": {**auto, "a": "b"}}
+        assert (await api.request("POST", path, same)).status == 200
+        assert (await api.get(f"/{kind}s/pw"))["ID"] == old
+        sequence = (500, "rpc error: code = Unknown desc = update out of sequence")
+        other = {"Name": "pw", "Data": _data(b"2"), "Labels": auto}
+        assert await api.refusal("POST", path, other) == sequence
+        shown = await api.get(f"/{kind}s/pw")
+        path = f"/{kind}s/{old}/update?version={shown['Version']['Index']}"
+        done = await api.request("POST", path, other)
+        assert (done.status, done.body) == (200, b"")
+        after = await api.get(f"/{kind}s/pw")
+        assert (after["Revision"], after["Spec"]["Labels"]) == (2, auto)
+        assert await _ids(api, "web", kind) == [after["ID"]]
+        assert await api.refusal("POST", path, {**other, "Data": _data(b"3")}) == sequence
 
 
 @pytest.mark.parametrize("kind", KINDS)

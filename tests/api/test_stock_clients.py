@@ -307,6 +307,76 @@ async def test_the_cli_keeps_secrets_and_configs(tmp_path: Path, cli: str) -> No
         assert (await run("secret", "inspect", old, code=1)).out == "[]\n"
 
 
+STACK = """
+version: "3.8"
+services:
+  web:
+    image: host
+    command: sleep 60
+    secrets: [key]
+    configs: [site]
+secrets:
+  key:
+    file: ./key
+    {labels}
+configs:
+  site:
+    file: ./site
+    {labels}
+"""
+VERSIONS = "labels: {swarmctl.versions: auto}"
+
+
+async def test_stack_deploy_and_files_that_change(tmp_path: Path, cli: str) -> None:
+    """Unchanged files change nothing; a changed one is refused as on Docker, with the way out; by
+    ``secret update`` before, or with the label, it is a new version that the service uses."""
+    async with running_api(tmp_path) as api:
+        run = Docker(cli, api, tmp_path)
+        await api.init()
+        stack = tmp_path / "stack.yml"
+        for name in ("key", "site"):
+            (tmp_path / name).write_text("1")
+        deploy = ("stack", "deploy", "--detach", "--resolve-image=never", "-c", str(stack), "app")
+        stack.write_text(STACK.format(labels=""))
+        assert "Creating secret app_key" in (await run(*deploy)).out
+        first = await _payloads_of(api, "app_web")
+        await run(*deploy)
+        assert await _payloads_of(api, "app_web") == first
+        (tmp_path / "key").write_text("2")
+        said = await run(*deploy, code=1)
+        assert said.err == (
+            "failed to update secret app_key: Error response from daemon: rpc error: code = "
+            "InvalidArgument desc = only updates to Labels are allowed; for a new version of the "
+            "data set the label swarmctl.versions=auto\n"
+        )
+        reply = await api.request("POST", "/secrets/app_key/versions", {"Data": "Mg=="})
+        second = await _payloads_of(api, "app_web")
+        assert second == {"app_key": reply.json["ID"], "app_site": first["app_site"]}
+        await run(*deploy)
+        assert await _payloads_of(api, "app_web") == second
+        stack.write_text(STACK.format(labels=VERSIONS))
+        (tmp_path / "key").write_text("3")
+        (tmp_path / "site").write_text("3")
+        await run(*deploy)
+        third = await _payloads_of(api, "app_web")
+        assert not set(third.values()) & set(second.values())
+        for noun, name in (("secrets", "app_key"), ("configs", "app_site")):
+            newest = await api.get(f"/{noun}/{name}")
+            assert newest["ID"] == third[name]
+            assert newest["Spec"]["Labels"]["com.docker.stack.namespace"] == "app"
+        await run(*deploy)
+        assert await _payloads_of(api, "app_web") == third
+        await run("stack", "rm", "--detach", "app")
+        assert await api.get("/secrets?all=true") == await api.get("/configs?all=true") == []
+
+
+async def _payloads_of(api: RunningApi, service: str) -> dict[str, str]:
+    """Return the ids of the secrets and configs that a service uses, by name."""
+    spec = (await api.get(f"/services/{service}"))["Spec"]["TaskTemplate"]["ContainerSpec"]
+    found = {use["SecretName"]: use["SecretID"] for use in spec["Secrets"]}
+    return found | {use["ConfigName"]: use["ConfigID"] for use in spec["Configs"]}
+
+
 async def _secret_of(api: RunningApi) -> str:
     (use,) = (await api.get("/services/web"))["Spec"]["TaskTemplate"]["ContainerSpec"]["Secrets"]
     return str(use["SecretID"])

@@ -40,8 +40,8 @@ async def create(server: ApiServer, call: Call) -> Response:
 
 
 async def update(server: ApiServer, call: Call) -> Response:
-    """``POST /configs/{id}/update``: labels."""
-    return await payloads.update_labels(server, call, Kind.CONFIG, call.body(ConfigSpec))
+    """``POST /configs/{id}/update``: labels; other data where a label asks for versions."""
+    return await payloads.update(server, call, Kind.CONFIG, call.body(ConfigSpec))
 
 
 async def add_version(server: ApiServer, call: Call) -> Response:

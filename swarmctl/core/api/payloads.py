@@ -33,7 +33,12 @@ from ..model.objects import SecretRow, SecretSpec
 from ..model.payload import data_of, new_payload
 from ..model.request import Created, NamedServices, PayloadsPruned, VersionMade, VersionRequest
 from ..model.revision import updated
-from ..model.validate_cluster import check_config_spec, check_file_update, check_secret_spec
+from ..model.validate_cluster import (
+    asks_for_version,
+    check_config_spec,
+    check_file_update,
+    check_secret_spec,
+)
 from ..store.view import KIND_OF
 from ..wire.http1 import Response
 from . import query
@@ -140,11 +145,25 @@ async def create(server: ApiServer, call: Call, kind: Kind, spec: PayloadSpec) -
     return await write(manager, call, plan)
 
 
-async def update_labels(server: ApiServer, call: Call, kind: Kind, asked: PayloadSpec) -> Response:
-    """Change a version's labels; nothing else of it ever changes."""
+async def update(server: ApiServer, call: Call, kind: Kind, asked: PayloadSpec) -> Response:
+    """Change a version's labels; nothing else of it ever changes.
+
+    Other data makes a new version where a label asks for that: ``docker stack deploy`` has no other
+    way to say so.
+    """
     manager = server.manager()
     version = query.object_version(kind.value, call.query.get("version"))
-    payload_id = resolve(await manager.read(), kind, call.params["id"]).api.ID
+    before = resolve(await manager.read(), kind, call.params["id"])
+    payload_id = before.api.ID
+    if asks_for_version(before.api.Spec, data_of(before), asked):
+
+        def check(latest: PayloadRow) -> None:
+            if data_of(latest) != asked.Data:  # else it was made already, by this very request
+                query.check_sequence(latest, version)
+
+        wanted = VersionRequest(Data=asked.Data, Labels=asked.Labels, Templating=asked.Templating)
+        await _succeed(server, call, kind, before.api.Spec.Name, wanted, check=check)
+        return EMPTY
 
     def plan(view: View) -> tuple[Transaction, Response]:
         row = resolve(view, kind, payload_id)
@@ -173,14 +192,34 @@ async def add_version(server: ApiServer, call: Call, kind: Kind) -> Response:
     With ``roll=false`` they are only noted as due. The same data and labels again make no new
     version, but who is due follows.
     """
-    manager = server.manager()
     asked = call.body(VersionRequest)
     roll = query.strict_flag("roll", call.query.get("roll") or "true")
+    name = _latest(await server.manager().read(), kind, call.params["id"]).api.Spec.Name
+    return await _succeed(server, call, kind, name, asked, roll=roll)
+
+
+async def _succeed(
+    server: ApiServer,
+    call: Call,
+    kind: Kind,
+    name: str,
+    asked: VersionRequest,
+    *,
+    roll: bool = True,
+    check: Callable[[PayloadRow], None] | None = None,
+) -> Response:
+    """Make the next version of a name, and have services follow it.
+
+    Args:
+        check: refuses by the newest version as it is found.
+    """
+    manager = server.manager()
     version_id = server.new_id()
-    name = _latest(await manager.read(), kind, call.params["id"]).api.Spec.Name
 
     def plan(view: View) -> tuple[Transaction, Response]:
         latest = _still_there(view, kind, name)
+        if check is not None:
+            check(latest)
         at = server.clock.now()
         return _Succession(view, latest, asked, version_id, at=at, roll=roll).plan()
 

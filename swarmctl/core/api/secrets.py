@@ -42,8 +42,8 @@ async def create(server: ApiServer, call: Call) -> Response:
 
 
 async def update(server: ApiServer, call: Call) -> Response:
-    """``POST /secrets/{id}/update``: labels."""
-    return await payloads.update_labels(server, call, Kind.SECRET, call.body(SecretSpec))
+    """``POST /secrets/{id}/update``: labels; other data where a label asks for versions."""
+    return await payloads.update(server, call, Kind.SECRET, call.body(SecretSpec))
 
 
 async def add_version(server: ApiServer, call: Call) -> Response:

@@ -1,10 +1,10 @@
 """The one registry of ``swarmctl.*`` labels: what Swarm does not have rides in labels.
 
-Every stock client can set a label and none can lose it, so our extensions are labels, on services
-for now. Laws:
+Every stock client can set a label and none can lose it, so our extensions are labels. Laws:
 
 - A ``swarmctl.`` label that is not in :data:`LABELS` is refused, with the nearest known name; so is
-  a value that its grammar does not allow. A typo is an error and not a silence.
+  a value that its grammar does not allow, and a label on an object that it means nothing for. A
+  typo is an error and not a silence.
 - A label whose feature this release does not have is refused too: nothing is accepted and not done.
 - ``swarmctl.x.<plugin>.*`` belongs to plugins and passes unseen.
 
@@ -30,6 +30,11 @@ STRATEGY = "swarmctl.strategy"
 REBALANCE = "swarmctl.rebalance"
 ON_JOIN = "on-join"
 DEPENDS_ON = "swarmctl.depends-on"
+VERSIONS = "swarmctl.versions"
+AUTO = "auto"
+SERVICES = "services"
+FILES = "secrets and configs"
+OTHERS = "other objects"
 _PLUGIN_LABEL = re.compile(r"swarmctl\.x\.[a-z0-9][a-z0-9_-]*\..+", re.DOTALL)
 
 NUMBER = r"\d{1,6}"
@@ -49,6 +54,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
             of its own (scaling expressions), this is the outer shape only.
         example: a value that is right, for messages and documentation.
         meaning: one sentence.
+        on: what it is set on, :data:`SERVICES` or :data:`FILES`.
         available: False while this release cannot do it; the label is then refused.
     """
 
@@ -56,6 +62,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     grammar: str
     example: str
     meaning: str
+    on: str = SERVICES
     available: bool = False
 
 
@@ -79,6 +86,14 @@ LABELS: tuple[Label, ...] = (
         grammar=rf"{NAME}:(?:running|healthy|completed)(?:,{NAME}:(?:running|healthy|completed))*",
         example="db:healthy,migrate:completed",
         meaning="Hold back new tasks until these services are that far.",
+        available=True,
+    ),
+    Label(
+        name=VERSIONS,
+        grammar=AUTO,
+        example=AUTO,
+        meaning="Make a new version of an update with other data, and have services follow it.",
+        on=FILES,
         available=True,
     ),
     Label(
@@ -188,12 +203,15 @@ def find_label(name: str) -> Label | None:
     return None
 
 
-def check_labels(labels: Mapping[str, str]) -> None:
+def check_labels(labels: Mapping[str, str], *, on: str = OTHERS) -> None:
     """Check the ``swarmctl.*`` labels among ``labels``; all others are the user's own.
 
+    Args:
+        on: what they are set on.
+
     Raises:
-        InvalidArgument: an unknown label (with the nearest known one), a wrong value, or a feature
-            that this release does not have.
+        InvalidArgument: an unknown label (with the nearest known one), a wrong value, a label for
+            something else, or a feature that this release does not have.
     """
     for name, value in labels.items():
         if not name.startswith(PREFIX):
@@ -207,6 +225,8 @@ def check_labels(labels: Mapping[str, str]) -> None:
         label = find_label(name)
         if label is None:
             raise InvalidArgument(f"unknown label {name!r}{_nearest(name)}")
+        if label.on != on:
+            raise InvalidArgument(f"label {name!r} is for {label.on} only")
         if not re.fullmatch(label.grammar, value):
             raise InvalidArgument(
                 f"label {name!r} has the invalid value {value!r}; "

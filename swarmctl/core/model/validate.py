@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import BadRequest, InvalidArgument, Unimplemented
 from .constraint import parse_constraints
-from .labels import check_labels
+from .labels import SERVICES, check_labels
 from .reference import parse_reference
 from .template import check_template
 
@@ -70,7 +70,7 @@ def check_service_spec(spec: ServiceSpec) -> None:
     """
     _check_words(spec)
     check_object_name(spec.Name)
-    check_labels(spec.Labels)
+    check_labels(spec.Labels, on=SERVICES)
     _check_task(spec.TaskTemplate)
     _check_update("update", spec.UpdateConfig)
     _check_update("rollback", spec.RollbackConfig)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import BadRequest, Forbidden, InvalidArgument, PermissionDenied
 from .base import HOUR
-from .labels import check_labels
+from .labels import AUTO, FILES, VERSIONS, check_labels
 from .template import TEMPLATE_DRIVER, check_data_template
 from .validate import check_object_name
 
@@ -122,7 +122,7 @@ def check_secret_spec(spec: SecretSpec) -> None:
             though it should be one.
     """
     _check_file_name(spec.Name)
-    check_labels(spec.Labels)
+    check_labels(spec.Labels, on=FILES)
     if spec.Driver is not None:
         if not spec.Driver.Name:
             raise InvalidArgument("secret driver must have a name")
@@ -139,7 +139,7 @@ def check_config_spec(spec: ConfigSpec) -> None:
         InvalidArgument: its name, its size, or data that is no template though it should be one.
     """
     _check_file_name(spec.Name)
-    check_labels(spec.Labels)
+    check_labels(spec.Labels, on=FILES)
     _check_size("config", spec.Data, MAX_CONFIG_BYTES)
     if is_template(spec.Templating):
         check_data_template(spec.Data, secret=False)
@@ -156,9 +156,20 @@ def check_file_update(
         InvalidArgument: name, data or templating differ, or a swarmctl label (labels.py).
     """
     retold = new.Templating is not None and new.Templating != old.Templating
-    if new.Name != old.Name or (new.Data and new.Data != old_data) or retold:
-        raise InvalidArgument("only updates to Labels are allowed")
-    check_labels(new.Labels)
+    other_data = new.Data and new.Data != old_data
+    if new.Name != old.Name or other_data or retold:
+        way = f"; for a new version of the data set the label {VERSIONS}={AUTO}"
+        raise InvalidArgument(f"only updates to Labels are allowed{way if other_data else ''}")
+    check_labels(new.Labels, on=FILES)
+
+
+def asks_for_version(
+    old: SecretSpec | ConfigSpec, old_data: bytes, new: SecretSpec | ConfigSpec
+) -> bool:
+    """Return whether an update is to make a new version: it has other data and says so."""
+    if new.Name != old.Name or not new.Data or new.Data == old_data:
+        return False
+    return new.Labels.get(VERSIONS) == AUTO
 
 
 def is_template(templating: Driver | None) -> bool:

@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 from swarmctl.core.errors import InvalidArgument
 from swarmctl.core.model import labels
-from swarmctl.core.model.labels import LABELS, check_labels, find_label
+from swarmctl.core.model.labels import FILES, LABELS, SERVICES, check_labels, find_label
 
 
 def _refusal(name: str, value: str) -> str:
     with pytest.raises(InvalidArgument) as caught:
-        check_labels({name: value})
+        check_labels({name: value}, on=SERVICES)
     return str(caught.value)
 
 
@@ -85,17 +85,31 @@ def test_nothing_is_accepted_and_not_done(label: labels.Label) -> None:
     name = re.sub(r"<\w+>", "front", name)
     assert find_label(name) is label
     if label.available:
-        check_labels({name: label.example})
+        check_labels({name: label.example}, on=label.on)
     else:
         text = f"label {name!r} is not available in this release"
         assert _refusal(name, label.example) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "on", "where"),
+    [
+        ("swarmctl.versions", "auto", SERVICES, "secrets and configs"),
+        ("swarmctl.strategy", "spread", FILES, "services"),
+        ("swarmctl.strategy", "spread", labels.OTHERS, "services"),
+    ],
+)
+def test_a_label_in_the_wrong_place_is_an_error(name: str, value: str, on: str, where: str) -> None:
+    """It would be accepted and mean nothing."""
+    with pytest.raises(InvalidArgument, match=f"label '{name}' is for {where} only"):
+        check_labels({name: value}, on=on)
 
 
 def test_an_available_label_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flipping ``available`` is all that a feature has to do here."""
     label = replace(LABELS[0], available=True)
     monkeypatch.setattr(labels, "_PATTERNS", ((label, labels._pattern(label.name)),))
-    check_labels({label.name: label.example})
+    check_labels({label.name: label.example}, on=label.on)
 
 
 def test_names_are_unique_and_prefixed() -> None:

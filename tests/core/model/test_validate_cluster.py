@@ -142,7 +142,10 @@ def _net(subnet: str, **more: str) -> NetworkSpec:
         (
             lambda: check_file_update(SecretSpec(Name="a"), b"1", SecretSpec(Name="a", Data=b"2")),
             400,
-            f"{INVALID}only updates to Labels are allowed",
+            (
+                f"{INVALID}only updates to Labels are allowed; for a new version of the data set "
+                "the label swarmctl.versions=auto"
+            ),
         ),
         (
             lambda: check_file_update(

@@ -4,7 +4,9 @@ Everything is computed from the tables, so any leader goes on where the one befo
 written with the requirement that it is still free. A service is allocated when its endpoint is what
 :class:`~.ports.PortBook` and :class:`~.addresses.AddressBook` would give it, so an update is just
 another difference; one that cannot be allocated keeps its tasks at NEW with the reason in
-``Status.Err``, and whatever is given back is a new chance.
+``Status.Err``, and whatever is given back is a new chance. For whom it is, an index says
+(``View.services_lacking``) and the NEW tasks do: a service that has what it asks for is not looked
+at, so giving back is cheap however many services there are.
 
 A service without ports and networks is a key of its own; all others are one key, since they compete
 for the same numbers, and with them go the networks' own subnets and the gateways of nodes that got
@@ -91,6 +93,8 @@ def keys(view: View, touched: set[Ref] | None) -> Iterable[str]:
 def _keys_of(view: View, ref: Ref) -> Iterator[str]:
     if ref.kind is Kind.SERVICE:
         yield _key(view.service(ref.id))
+        if view.lacks_anybody():
+            yield EVERYTHING  # it may ask no more for what another waits for
     elif ref.kind is Kind.NETWORK:
         row = view.network(ref.id)
         if row is None or not is_allocated(row) or _is_anybody_waiting(view):
@@ -154,7 +158,7 @@ def _keys_of_attached(view: View, task: Task) -> Iterator[str]:
 
 def _is_anybody_waiting(view: View) -> bool:
     """Return whether an address that is given back could be for somebody."""
-    return any(
+    return view.lacks_anybody() or any(
         next(iter(view.ids(("task.state", state.name))), None) is not None
         for state in (TaskState.NEW, TaskState.ASSIGNED)
     )
@@ -189,7 +193,7 @@ class Allocating:
         waiting = _waiting(view.tasks_at(TaskState.NEW))
         room = TASKS_MAX
         wake_at: int | None = None
-        for service in sorted(view.services(), key=_seniority):
+        for service in _concerned(view, waiting):
             work = _allocate(service, waiting.pop(service.api.ID, ()), books, room)
             if work.changes:
                 transactions.append(work.transaction())
@@ -286,6 +290,16 @@ def _waiting(new: Iterable[TaskRow]) -> dict[str, list[TaskRow]]:
     for tasks in waiting.values():
         tasks.sort(key=lambda task: (task.private.spec_index, task.api.Slot, task.api.ID))
     return waiting
+
+
+def _concerned(view: View, waiting: Iterable[str]) -> list[ServiceRow]:
+    """Return the services that lack something, or whose tasks wait, the oldest first."""
+    found = {row.api.ID: row for row in view.services_lacking()}
+    for service_id in waiting:
+        row = view.service(service_id)
+        if row is not None:
+            found[service_id] = row
+    return sorted(found.values(), key=_seniority)
 
 
 def _seniority(service: ServiceRow) -> tuple[int, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from ..model.change import At, Free, Index, Kind, Ref
+from ..model.network import DYNAMIC_FIRST, DYNAMIC_LAST
 from ..model.spec import EndpointSpec, PortConfig
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from ..model.objects import ServiceRow
     from ..model.service import Endpoint
     from ..store.view import View
-
-DYNAMIC_FIRST = 30_000
-DYNAMIC_LAST = 32_767
 
 _NO_SPEC = EndpointSpec()
 

@@ -24,23 +24,29 @@ from .objects import (
     NetworkSpec,
     NetworkStatus,
 )
+from .spec import EndpointSpec
 from .validate_cluster import PREDEFINED_LABEL
 
 if TYPE_CHECKING:
     from .change import Requirement
-    from .spec import NetworkAttachmentConfig, ServiceSpec
+    from .service import Service
+    from .spec import NetworkAttachmentConfig, PortConfig, ServiceSpec
 
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 OVERLAY = "overlay"
 DRIVERS = (OVERLAY,)
 VNI_OPTION = "com.docker.network.driver.overlay.vxlanid_list"
+DYNAMIC_FIRST = 30_000
+DYNAMIC_LAST = 32_767
+"""Published ports that are not given by number are chosen from these."""
 FIRST_VNI = 4096
 LAST_VNI = 2**24 - 1
 INGRESS_USERS = Ref(Kind.NETWORK, "ingress")
 """Services that publish a port through the ingress network refer to this, whatever its id is."""
 INGRESS_KEY = "network"
 """What the ingress network holds under the INGRESS index, so that there are never two."""
+_NO_ENDPOINT = EndpointSpec()
 
 
 def publishes_ingress(spec: ServiceSpec) -> bool:
@@ -52,6 +58,39 @@ def publishes_ingress(spec: ServiceSpec) -> bool:
 def asked_networks(spec: ServiceSpec) -> tuple[NetworkAttachmentConfig, ...]:
     """Return the networks that a service's tasks join, but for ingress."""
     return spec.TaskTemplate.Networks or spec.Networks
+
+
+def has_what_it_asks(service: Service) -> bool:
+    """Return whether a service's endpoint has each port and virtual IP that its spec asks for.
+
+    Told from the service alone, so that an index can hold those that have not: False also where
+    the predefined networks, which give no addresses, are all that is missing.
+    """
+    spec, endpoint = service.Spec, service.Endpoint
+    asked = spec.EndpointSpec or _NO_ENDPOINT
+    if endpoint.Spec != asked or len(endpoint.Ports) != len(asked.Ports):
+        return False
+    if not all(map(_is_given, asked.Ports, endpoint.Ports)):
+        return False
+    have = list(dict.fromkeys(vip.NetworkID for vip in endpoint.VirtualIPs))
+    if asked.Mode == "dnsrr":
+        return not have
+    if any(port.PublishMode == "ingress" for port in endpoint.Ports):
+        if not have:
+            return False
+        del have[0]  # that of the ingress network comes first
+    return have == list(dict.fromkeys(network.Target for network in asked_networks(spec)))
+
+
+def _is_given(asked: PortConfig, have: PortConfig) -> bool:
+    mode = asked.PublishMode or "ingress"
+    number = asked.PublishedPort
+    if not number and mode == "ingress":
+        number = have.PublishedPort
+        if not DYNAMIC_FIRST <= number <= DYNAMIC_LAST:
+            return False
+    protocol = asked.Protocol or "tcp"
+    return have == replace(asked, Protocol=protocol, PublishMode=mode, PublishedPort=number)
 
 
 def is_predefined(network: Network) -> bool:

@@ -18,6 +18,7 @@ from ..model.network import (
     INGRESS_KEY,
     INGRESS_USERS,
     asked_networks,
+    has_what_it_asks,
     publishes_ingress,
     subnet_keys,
     subnets_of,
@@ -87,6 +88,7 @@ def revision_of(row: Row) -> int:
 
 
 _ON_EVERY_NODE: Key = ("service.everywhere",)
+_LACKING: Key = ("service.lacking",)
 
 
 def _service_keys(row: ServiceRow) -> Iterator[Key]:
@@ -107,6 +109,8 @@ def _service_keys(row: ServiceRow) -> Iterator[Key]:
         yield ("ref", Kind.NETWORK, network.Target)
     if spec.Mode.Global is not None or spec.Mode.GlobalJob is not None:
         yield _ON_EVERY_NODE
+    if not has_what_it_asks(row.api):
+        yield _LACKING
     if publishes_ingress(spec):
         yield ("ref", INGRESS_USERS.kind, INGRESS_USERS.id)
     for label in spec.Labels:
@@ -245,6 +249,15 @@ class View:
         """Return the services and jobs that have a task on every node that suits them."""
         found = (self.service(service_id) for service_id in self.ids(_ON_EVERY_NODE))
         return [row for row in found if row is not None]
+
+    def services_lacking(self) -> list[ServiceRow]:
+        """Return the services that may lack a port or virtual IP, or have one too many."""
+        found = (self.service(service_id) for service_id in self.ids(_LACKING))
+        return [row for row in found if row is not None]
+
+    def lacks_anybody(self) -> bool:
+        """Return whether there are services as :meth:`services_lacking` tells them."""
+        return next(iter(self.ids(_LACKING)), None) is not None
 
     def networks(self) -> Iterable[NetworkRow]:
         return cast("Iterable[NetworkRow]", self.rows(Kind.NETWORK))

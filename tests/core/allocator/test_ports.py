@@ -257,6 +257,22 @@ def ingress_numbers(row: ServiceRow) -> set[tuple[str, int]]:
     return {(one.Protocol, one.PublishedPort) for one in ports if one.PublishMode == "ingress"}
 
 
+def test_a_port_that_is_asked_for_no_more_is_for_who_waits() -> None:
+    """Also when who asked for it never had it: an older service that itself waited for another."""
+    world = World()
+    tcp, udp = port(80, 80), port(80, 80, Protocol="udp")
+    forced(world, "b", udp)
+    world.settle()
+    forced(world, "a", tcp, udp)
+    world.update("b", spec("b", ports=(tcp,)))
+    world.settle()
+    assert published(world, "a") == []
+    world.update("a", spec("a"))
+    world.settle()
+    assert published(world, "b") == [80]
+    assert world.wishes() == []
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), PORTS), max_size=8))
 def test_no_port_is_ever_given_twice(steps: list[tuple[str, tuple[PortConfig, ...]]]) -> None:
     """Whatever services ask for, updated in whatever order: one holder a port, and it is stable."""

@@ -14,6 +14,8 @@ Laws:
 - A node that keeps another issuer (its renewal failed, or the rotation it renewed for was given up)
   is asked again, every ASK_AGAIN.
 - Asking is a wish; the node renews as always. So it does no harm to ask once too often.
+- Who is behind is the difference of two sets of ids; rows are read of a few nodes only. There may
+  be ten thousand, and the cold rows of all took up to a tenth of a second.
 
 Must not know: certificates beyond the names and keys that ``TLSInfo`` shows, connections.
 """
@@ -28,6 +30,7 @@ from msgspec.structs import replace
 
 from ..model.base import SECOND
 from ..model.change import NOTHING, Decision, Kind, Transaction, Update
+from ..model.cluster import RENEWALS_NS
 from .issue import retire
 
 if TYPE_CHECKING:
@@ -41,8 +44,10 @@ if TYPE_CHECKING:
 NAME = "rotation"
 KEY = "root"
 ASK_MAX = 30
-ASK_EVERY = 3 * SECOND
+ASK_EVERY = RENEWALS_NS
 ASK_AGAIN = 60 * SECOND
+LOOK_MAX = 600
+"""Nodes that were asked and did not renew that are looked at in one decision."""
 KEPT_LINKS = 1  # a node that missed the end of one rotation holds up the next
 _END = "-----END CERTIFICATE-----\n"
 
@@ -90,53 +95,80 @@ def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:  # noqa: 
     cluster = view.cluster()
     if cluster is None:
         return NOTHING
-    wanted = cluster.api.TLSInfo
-    subject, public_key = wanted.CertIssuerSubject, wanted.CertIssuerPublicKey
-    behind, recent = [], []  # in one pass, by hand: there may be ten thousand nodes
-    for node in view.nodes():
-        shown = node.api.Description.TLSInfo
-        if shown.CertIssuerPublicKey != public_key or shown.CertIssuerSubject != subject:
-            behind.append(node)
-        if now - ASK_EVERY < node.private.renew_asked <= now:
-            recent.append(node.private.renew_asked)
+    behind = set(view.row_ids(Kind.NODE)).difference(view.nodes_showing(cluster.api.TLSInfo))
     if cluster.private.rotation is not None and not behind:
         return Decision(transactions=(Transaction(changes=(Update(row=finished(cluster)),)),))
-    return _ask(issuer_name(cluster), behind, recent, now)
+    return _ask(view, issuer_name(cluster), behind, now)
 
 
-def _ask(issuer: str, behind: list[NodeRow], recent: list[int], now: int) -> Decision:
+def _ask(view: View, issuer: str, behind: set[str], now: int) -> Decision:
     """Ask the nodes that are there and behind, a few at a time.
 
-    Args:
-        recent: when nodes were asked within ASK_EVERY, for whatever issuer.
+    Who was not asked for this issuer yet comes first, then who was longest ago.
     """
-    due: list[tuple[int, str, NodeRow]] = []
-    wake = []
-    waiting = False
-    for node in behind:
-        if node.api.Status.State != "ready":
-            continue
-        private = node.private
-        # A time in the future was stamped by a clock that ran ahead. It counts as long ago: better
-        # to ask once too often than to wait for the clock.
-        asked = private.renew_asked
-        if private.renew_issuer != issuer or asked > now:
-            asked = 0
-        if asked + ASK_AGAIN > now:
-            wake.append(asked + ASK_AGAIN)
-        elif now - ASK_EVERY < private.renew_asked <= now:
-            waiting = True  # asked a moment ago, for a CA that is not wanted any more
-        else:
-            due.append((asked, node.api.ID, node))
-    chosen = nsmallest(max(0, ASK_MAX - len(recent)), due)
+    recent = _asked_lately(view, now)
+    room = max(0, ASK_MAX - len(recent))
+    there = behind.intersection(view.nodes_in_state("ready"))
+    before = there.intersection(view.nodes_asked(issuer))
+    fresh = there - before
+    busy = fresh.intersection(recent)  # asked a moment ago, for a CA that is not wanted any more
+    fresh -= busy
+    due = [(0, node_id) for node_id in nsmallest(room, fresh)]
+    waiting = bool(busy) or len(fresh) > len(due)
+    wake: list[int] = []
+    if not waiting:
+        more, wake, whole = _due_again(view, before, now)
+        waiting = not whole or len(due) + len(more) > room
+        due = nsmallest(room, [*due, *more])
+    chosen = [node for _, node_id in due if (node := view.node(node_id)) is not None]
     if chosen:
         wake.append(now + ASK_AGAIN)
-    if waiting or len(chosen) < len(due):
-        wake.append(min([*recent, now]) + ASK_EVERY)
+    if waiting:
+        wake.append(min([*recent.values(), now]) + ASK_EVERY)
     return Decision(
-        transactions=tuple(_asking(node, issuer, now) for _, _, node in chosen),
+        transactions=tuple(_asking(node, issuer, now) for node in chosen),
         wake_at=min(wake, default=None),
     )
+
+
+def _asked_lately(view: View, now: int) -> dict[str, int]:
+    """Return when nodes were asked within ASK_EVERY, for whatever issuer."""
+    found: dict[str, int] = {}
+    for span in (now - ASK_EVERY, now):
+        for node_id in view.nodes_asked_around(span):
+            node = view.node(node_id)
+            if node is not None and now - ASK_EVERY < node.private.renew_asked <= now:
+                found[node_id] = node.private.renew_asked
+    return found
+
+
+def _due_again(
+    view: View, asked: set[str], now: int
+) -> tuple[list[tuple[int, str]], list[int], bool]:
+    """Return which nodes are due to be asked again, and when the others are.
+
+    Of more than LOOK_MAX that do not renew, others are looked at each time, in turn; False at the
+    end says that these were not all.
+    """
+    looked_at = list(asked)
+    if len(asked) > LOOK_MAX:
+        looked_at = sorted(asked)
+        first = now // ASK_EVERY * LOOK_MAX % len(asked)
+        looked_at = [*looked_at, *looked_at][first : first + LOOK_MAX]
+    due: list[tuple[int, str]] = []
+    wake: list[int] = []
+    for node_id in looked_at:
+        node = view.node(node_id)
+        if node is None:
+            continue
+        at = node.private.renew_asked
+        # A time in the future was stamped by a clock that ran ahead. It counts as long ago: better
+        # to ask once too often than to wait for the clock.
+        if at <= now < at + ASK_AGAIN:
+            wake.append(at + ASK_AGAIN)
+        else:
+            due.append((at if at <= now else 0, node_id))
+    return due, wake, len(looked_at) == len(asked)
 
 
 def _asking(node: NodeRow, issuer: str, now: int) -> Transaction:

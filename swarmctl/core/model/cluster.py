@@ -7,7 +7,23 @@ from __future__ import annotations
 
 import msgspec
 
-from .base import I64, NEVER, U32, U64, ApiStruct, Driver, PrivateStruct, Time, Version, printed
+from .base import (
+    I64,
+    NEVER,
+    SECOND,
+    U32,
+    U64,
+    ApiStruct,
+    Driver,
+    PrivateStruct,
+    Time,
+    Version,
+    printed,
+)
+
+RENEWALS_NS = 3 * SECOND
+"""In how long a time only so many nodes are asked to renew (``ca/rotation.py``); an index has the
+nodes asked by such spans."""
 
 
 class TLSInfo(ApiStruct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from ..model.change import Index, Kind, Ref
+from ..model.cluster import RENEWALS_NS
 from ..model.labels import PREFIX
 from ..model.network import (
     INGRESS_KEY,
@@ -39,6 +40,7 @@ from ..model.task import TaskState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from ..model.cluster import TLSInfo
     from ..model.task import Task
 
 KIND_OF: dict[type[object], Kind] = {
@@ -166,6 +168,27 @@ def _network_keys(row: NetworkRow) -> Iterator[Key]:
             yield (Index.ADDRESS, f"{row.api.ID}/{address}")
 
 
+def _node_keys(row: NodeRow) -> Iterator[Key]:
+    private = row.private
+    yield (Index.ROLE, private.role)
+    yield (Index.WISH, row.api.Spec.Role)
+    yield ("hostname", row.api.Description.Hostname.lower())
+    yield ("node.state", row.api.Status.State)
+    yield _issuer_key(row.api.Description.TLSInfo)
+    if private.renew_asked:
+        yield ("node.asked", private.renew_issuer)
+        yield _asked_key(private.renew_asked)
+
+
+def _issuer_key(shown: TLSInfo) -> Key:
+    issuer = shown.CertIssuerSubject + b"/" + shown.CertIssuerPublicKey
+    return ("node.issuer", issuer.decode("latin-1"))
+
+
+def _asked_key(at: int) -> Key:
+    return ("node.asked.at", str(at // RENEWALS_NS))
+
+
 def keys_of(row: Row) -> list[Key]:
     """Return every key under which a row is found, its name included."""
     keys: list[Key] = []
@@ -179,9 +202,7 @@ def keys_of(row: Row) -> list[Key]:
     elif isinstance(row, NetworkRow):
         keys.extend(_network_keys(row))
     elif isinstance(row, NodeRow):
-        keys.append((Index.ROLE, row.private.role))
-        keys.append((Index.WISH, row.api.Spec.Role))
-        keys.append(("hostname", row.api.Description.Hostname.lower()))
+        keys.extend(_node_keys(row))
     return list(dict.fromkeys(keys))  # a spec may well name one secret or port twice
 
 
@@ -202,6 +223,10 @@ class View:
 
     def rows(self, kind: Kind) -> Iterable[Row]:
         """Return all rows of a table."""
+        raise NotImplementedError  # pragma: no cover
+
+    def row_ids(self, kind: Kind) -> Iterable[str]:
+        """Return the ids of all rows of a table; unlike the rows themselves they are at hand."""
         raise NotImplementedError  # pragma: no cover
 
     def ids(self, key: Key) -> Iterable[str]:
@@ -297,6 +322,22 @@ class View:
         """Return every live task with a place on a network."""
         return self._tasks_by(("network.task", network_id))
 
+    def nodes_in_state(self, state: str) -> Iterable[str]:
+        """Return the ids of the nodes of a state."""
+        return self.ids(("node.state", state))
+
+    def nodes_showing(self, issuer: TLSInfo) -> Iterable[str]:
+        """Return the ids of the nodes whose certificate is of that issuer, as they report it."""
+        return self.ids(_issuer_key(issuer))
+
+    def nodes_asked(self, issuer: str) -> Iterable[str]:
+        """Return the ids of the nodes that were last asked for a certificate of that issuer."""
+        return self.ids(("node.asked", issuer))
+
+    def nodes_asked_around(self, at: int) -> Iterable[str]:
+        """Return the ids of the nodes last asked to renew in a span that a time lies in."""
+        return self.ids(_asked_key(at))
+
     def holders(self, index: Index, key: str) -> tuple[str, ...]:
         """Return the ids that hold a key of one of the public indexes."""
         return tuple(self.ids((index, key)))
@@ -356,6 +397,13 @@ class Overlay(View):
             if row_over is not None:
                 yield row_over
 
+    def row_ids(self, kind: Kind) -> Iterable[str]:
+        over = self._by_kind.get(kind)
+        if over is None:
+            return self._base.row_ids(kind)
+        gone = {row_id for row_id, row in over.items() if row is None}
+        return (set(self._base.row_ids(kind)) | over.keys()) - gone
+
     def ids(self, key: Key) -> Iterable[str]:
         hidden = self._hidden.get(key, ())
         for row_id in self._base.ids(key):
@@ -413,6 +461,9 @@ class Tables(View):
 
     def rows(self, kind: Kind) -> Iterable[Row]:
         return self._rows[kind].values()
+
+    def row_ids(self, kind: Kind) -> Iterable[str]:
+        return self._rows[kind].keys()
 
     def ids(self, key: Key) -> Iterable[str]:
         return self._ids.get(key, ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import count
 
 from hypothesis import given, settings
@@ -14,8 +15,10 @@ from swarmctl.core.ca.rotation import (
     ASK_EVERY,
     ASK_MAX,
     KEY,
+    LOOK_MAX,
     decide,
     has_issuer,
+    issuer_name,
     keys,
     shall_renew,
 )
@@ -337,6 +340,43 @@ def test_a_clock_that_jumps_back_stops_nothing() -> None:
     assert swarm.cluster.private.ca_cert == "root1"
 
 
+def looked_at_all(swarm: Swarm) -> list[str]:
+    """Return whom to ask now, by a look at every node: the rule in its plainest form."""
+    issuer, now = issuer_name(swarm.cluster), swarm.now
+    stamps = {node.api.ID: node.private.renew_asked for node in swarm.view.nodes()}
+    recent = {one for one, at in stamps.items() if now - ASK_EVERY < at <= now}
+    due = []
+    for node in swarm.view.nodes():
+        if has_issuer(node, swarm.cluster) or node.api.Status.State != "ready":
+            continue
+        at = node.private.renew_asked if node.private.renew_issuer == issuer else 0
+        if at + ASK_AGAIN <= now and node.api.ID not in recent:
+            due.append((at, node.api.ID))
+    return [node_id for _, node_id in sorted(due)[: max(0, ASK_MAX - len(recent))]]
+
+
+def chosen_of(decision: Decision) -> list[str]:
+    changes = [change for transaction in decision.transactions for change in transaction.changes]
+    return [
+        change.row.api.ID
+        for change in changes
+        if isinstance(change, Update) and isinstance(change.row, NodeRow)
+    ]
+
+
+def test_of_many_that_cannot_renew_all_have_their_turn() -> None:
+    """With more than one decision looks at, nobody is forgotten, and the pace stays."""
+    swarm = Swarm(LOOK_MAX + 200)
+    swarm.rotate("root1")
+    for _ in range(120):
+        swarm.reconcile()
+        swarm.now += ASK_EVERY
+    assert len(swarm.asked_at) == 120 * ASK_MAX
+    often = Counter(node_id for _, node_id in swarm.asked_at)
+    assert len(often) == LOOK_MAX + 200
+    assert max(often.values()) - min(often.values()) <= 3
+
+
 EVENTS = ("renew", "down", "up", "remove", "add", "foreign", "rotate", "give up", "pass")
 
 
@@ -370,6 +410,7 @@ def test_whatever_happens_it_is_throttled_quiet_and_ends(script: list[tuple[str,
             swarm.renew(node_id)
         elif event == "foreign" and node_id:
             swarm.renew(node_id, "nobody's root")
+        assert chosen_of(swarm.decide()) == looked_at_all(swarm)
         swarm.reconcile()
         while swarm.cluster.private.rotation is None and swarm.reconcile().transactions:
             pass

@@ -58,6 +58,7 @@ swarmctl.core.wire             frame calls tls http1 link:T stream:T connect:T h
 swarmctl.core.wire             unix_listener:T address:E
 swarmctl.core.ca               keys x509 roots chain token issue rotation calls keyfiles:E server:T
 swarmctl.core.ca               signing settings cfssl returning external:T credentials:T renew:T
+swarmctl.core.ca               livelinks:T
 swarmctl.core.orchestrator     decide slots replicated global_ jobs restart rollout reaper enforcer
 swarmctl.core.orchestrator     tend overlap relief waiting
 swarmctl.core.allocator        decide ports policy networks addresses

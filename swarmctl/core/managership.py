@@ -191,7 +191,7 @@ class Managership:
     async def _welcome(self, link: Link) -> None:
         if self.manager is None:
             raise Unavailable("this manager is being prepared")
-        await self.manager.welcome(link)
+        await self.manager.welcome(self._credentials.links.add(link))
 
     async def _run_manager(self) -> None:
         place = self._place()

@@ -4,7 +4,8 @@
     ├ executor             its events and checks
     ├ managership          node port, consensus, the leader's work; while this node is a manager
     ├ agent                one session with the leader's dispatcher; runs the tasks
-    └ ca renewal           own certificate
+    ├ ca renewal           own certificate
+    └ ca links             ends links whose peers the trusted roots vouch for no more
 
 It must not know the API, nor how a node comes to be a member.
 """
@@ -163,6 +164,9 @@ class Member:
                 async with trio.open_nursery() as inner:
                     await self._run_agent(executor, inner)
                     inner.start_soon(self._renew, name="ca renewal")
+                    inner.start_soon(
+                        self.credentials.run_links, self._settings.clock, name="ca links"
+                    )
                     self.ready.set()
             finally:
                 manages.cancel()

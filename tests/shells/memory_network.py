@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from swarmctl.core.wire.link import Link, LinkSettings
 
 Stream = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
-DIALLERS = ("swarmctl.core.agent.session.dial", "swarmctl.core.ca.credentials.dial")
+DIALLER = "swarmctl.core.ca.credentials.dial"
 
 
 class MemoryListener(trio.abc.Listener[Any]):
@@ -54,8 +54,7 @@ class MemoryNetwork:
         self._addresses: dict[int, str] = {}
         self.dialled = 0
         self.reachable = True
-        for name in DIALLERS:
-            monkeypatch.setattr(name, self.dialler("10.0.0.1"))
+        monkeypatch.setattr(DIALLER, self.dialler("10.0.0.1"))
         monkeypatch.setattr(connect, "peer_address", self._address_of)
 
     def listen(self, address: str) -> MemoryListener:

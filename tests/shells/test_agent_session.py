@@ -358,7 +358,7 @@ async def test_a_copied_identity_is_refused(
     async with host.daemon():
         await cluster.until(lambda: cluster.state_of("w1") == "ready")
         monkeypatch.setattr(
-            "swarmctl.core.agent.session.dial", cluster.network.dialler("10.0.0.66")
+            "swarmctl.core.ca.credentials.dial", cluster.network.dialler("10.0.0.66")
         )
         async with copy.daemon() as second:
             await cluster.until(lambda: second.error)

@@ -7,17 +7,20 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 from msgspec.structs import replace
 
 from swarmctl.core.ca import credentials as identity
 from swarmctl.core.ca import rotation, settings
 from swarmctl.core.ca.chain import verify_chain
+from swarmctl.core.ca.livelinks import is_vouched_for
 from swarmctl.core.ca.rotation import has_issuer
 from swarmctl.core.ca.x509 import create_root
 from swarmctl.core.clock import SystemClock
 from swarmctl.core.errors import UnknownAuthority
 from swarmctl.core.manager.reconcile import Reconciler
 from swarmctl.core.model.change import Delete, Kind, Ref, Update
+from swarmctl.core.wire.calls import LinkClosed
 from swarmctl.core.wire.connect import dial, present_identity
 from swarmctl.core.wire.tls import PeerRefused, client_context
 
@@ -135,6 +138,47 @@ async def test_certificates_of_the_old_root_open_nothing_afterwards(tmp_path: Pa
         await until(lambda: private_of(manager).ca_cert == new_root and behind(manager) == [])
         with pytest.raises(PeerRefused, match="another swarm, or to a root that was rotated away"):
             await knock(new_root)
+
+
+async def test_links_of_the_old_root_end_with_it(tmp_path: Path) -> None:
+    """A link that was made with a certificate of the old root is cut once the rotation is over, and
+    told why; nodes connect again, and no link of theirs is of the old root, on either side."""
+    boss, here = watchful(tmp_path / "boss"), Machine(tmp_path / "here")
+    async with boss.daemon() as manager, here.daemon() as worker:
+        await boss.init(manager)
+        await here.join(worker, boss.address, private_of(manager).worker_token)
+        await until(lambda: state_of(manager, worker.node_id) == "ready")
+        kept = identity.load(here.state_dir).pair
+        context = client_context(private_of(manager).ca_cert)
+        present_identity(context, kept.cert_pem.decode(), kept.key_pem.decode())
+        host, port = identity.split_address(boss.address)
+        intruder = await dial(host, port, context, server_hostname="swarm-manager")
+        ends: list[str] = []
+
+        async def stay() -> None:
+            with pytest.raises(LinkClosed) as caught:
+                await intruder.run()
+            ends.append(str(caught.value))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stay)
+            new_root = await rotate(manager)
+            await until(lambda: private_of(manager).ca_cert == new_root and behind(manager) == [])
+            await until(lambda: ends)
+        assert "the swarm's root CA was changed" in ends[0]
+
+        def all_new() -> bool:
+            members = [node._member for node in (manager, worker)]
+            links = [link for one in members if one is not None for link in one.credentials.links]
+            ended = [link for link in links if link._end is not None]
+            live = [link for link in links if link not in ended]
+            now_ns = SystemClock().now()
+            return len(live) >= 2 and all(
+                is_vouched_for(link, new_root.encode(), now_ns) for link in live
+            )
+
+        await until(all_new)
+        assert state_of(manager, worker.node_id) == "ready"
 
 
 async def test_a_node_that_joins_in_the_middle_is_of_the_coming_root(tmp_path: Path) -> None:

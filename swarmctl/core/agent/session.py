@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..ca.credentials import MANAGER_NAME, split_address
 from ..errors import LeaderElsewhere, RemoteProtocolError, SwarmError, Unavailable
 from ..model.codec import pack
 from ..model.session import (
@@ -36,7 +35,6 @@ from ..model.session import (
     decode_from_dispatcher,
 )
 from ..together import run_until_first
-from ..wire.connect import dial
 from ..wire.link import LinkSettings
 
 if TYPE_CHECKING:
@@ -176,15 +174,8 @@ class Session:
         Raises:
             SwarmError: why it ended.
         """
-        host, port = split_address(address)
         self._lost = address
-        link = await dial(
-            host,
-            port,
-            self._credentials.client_context(),
-            server_hostname=MANAGER_NAME,
-            settings=PATIENCE,
-        )
+        link = await self._credentials.dial(address, PATIENCE)
         try:
             await run_until_first(
                 partial(link.run, self._methods), partial(self._serve, link, address)

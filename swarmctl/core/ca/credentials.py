@@ -38,6 +38,7 @@ from .calls import (
     RootAnswer,
 )
 from .chain import renewal_time, tls_info, verify_chain
+from .livelinks import LiveLinks
 from .returning import returning_request
 from .token import parse_token, require_root
 from .x509 import Role, identity_of, new_key_and_csr
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..clock import Clock
-    from ..wire.link import Link
+    from ..wire.link import Link, LinkSettings
     from .chain import TrustInfo
     from .x509 import Identity
 
@@ -81,6 +82,7 @@ class Credentials:
         changed: set when the certificate or the trusted roots are others; a new one waits then.
         changing: held by whoever writes them to the disk and then here.
         told_root: the roots that a manager last said are to be trusted.
+        links: the links that this node has dialled and accepted.
         passphrase: encrypts the key on the disk while this is a locked manager; else empty.
         unlock_key: opens that manager's database; None while it is not locked.
 
@@ -93,6 +95,7 @@ class Credentials:
         self.changed = trio.Event()
         self.changing = trio.Lock()
         self.told_root = material.root_pem
+        self.links = LiveLinks()
         self.passphrase = b""
         self.unlock_key: bytes | None = None
         self._set(material, now_ns)
@@ -148,14 +151,19 @@ class Credentials:
         """TLS settings for dialling a manager."""
         return self._client
 
-    async def dial(self, address: str) -> Link:
+    async def dial(self, address: str, settings: LinkSettings | None = None) -> Link:
         """Make a link to the manager at ``host:port``, as this node; the caller runs it.
 
         Raises:
             As ``wire.connect.dial``.
         """
         host, port = split_address(address)
-        return await dial(host, port, self._client, server_hostname=MANAGER_NAME)
+        link = await dial(host, port, self._client, server_hostname=MANAGER_NAME, settings=settings)
+        return self.links.add(link)
+
+    async def run_links(self, clock: Clock) -> None:
+        """End links whose peers the trusted roots vouch for no more, until cancelled."""
+        await self.links.run(lambda: (self.material.root_pem, self.changed), clock)
 
     def trust_info(self) -> TrustInfo:
         """Who signed this certificate, for the node's description."""

@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from swarmctl.core.api.backup import PASSPHRASE_HEADER
+from swarmctl.core.ca.rotation import has_issuer
 from swarmctl.core.errors import BadRequest
 from swarmctl.core.manager.backup import Head, Reading, new_salt, seal_for, written
 from swarmctl.core.model.change import Create, Transaction
-from swarmctl.core.model.objects import Secret, SecretPrivate, SecretRow, SecretSpec
+from swarmctl.core.model.objects import (
+    ClusterRow,
+    Node,
+    NodeRow,
+    NodeStatus,
+    Secret,
+    SecretPrivate,
+    SecretRow,
+    SecretSpec,
+)
 from swarmctl.core.node import LocalState
 from tests.shells.local_swarm import until
 
@@ -95,6 +105,59 @@ async def test_a_locked_swarm_is_restored_locked(tmp_path: Path) -> None:
     async with running_api(tmp_path / "two") as api:
         assert api.node.state is LocalState.LOCKED
         assert (await api.request("POST", "/swarm/unlock", {"UnlockKey": key})).status == 200
+
+
+async def test_a_backup_in_the_middle_of_a_root_rotation(tmp_path: Path) -> None:
+    """The restored swarm goes on rotating where the old one was: its manager has a certificate of
+    the coming root, nodes of before hold the end up, and once these are removed it is over."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    away = NodeRow(api=Node(ID="away", Status=NodeStatus(State="down")))
+    async with running_api(tmp_path / "one") as api:
+        await api.init()
+        await api.propose(Transaction(changes=(Create(row=away),)))
+        before = await api.get("/swarm")
+        spec = before["Spec"]
+        spec["CAConfig"] = {**spec.get("CAConfig", {}), "ForceRotate": 1}
+        path = f"/swarm/update?version={before['Version']['Index']}"
+        assert (await api.request("POST", path, spec)).status == 200
+        await until(lambda: lagging(api) == {"away"})
+        content = await back_up(api)
+        rotating = await api.get("/swarm")
+        assert rotating["RootRotationInProgress"] is True
+    async with running_api(tmp_path / "two") as api:
+        status, node_id = await restore(api, content)
+        assert status == 200, node_id
+        found = await api.get("/swarm")
+        assert found["RootRotationInProgress"] is True
+        assert found["TLSInfo"] == rotating["TLSInfo"]
+        assert found["JoinTokens"] == before["JoinTokens"]
+        await until(lambda: node_id not in lagging(api))
+        assert lagging(api) == {"away"}
+        nodes = [each["ID"] for each in await api.get("/nodes") if each["ID"] != node_id]
+        for gone in nodes:
+            assert (await api.request("DELETE", f"/nodes/{gone}?force=true")).status == 200
+        await until(lambda: not cluster_of(api).api.RootRotationInProgress)
+        after = await api.get("/swarm")
+        assert after["TLSInfo"]["TrustRoot"] != before["TLSInfo"]["TrustRoot"]
+        assert after["TLSInfo"]["CertIssuerPublicKey"] == rotating["TLSInfo"]["CertIssuerPublicKey"]
+        for role in ("Worker", "Manager"):
+            assert after["JoinTokens"][role] != before["JoinTokens"][role]
+        await api.create("web")
+    async with running_api(tmp_path / "two") as api:
+        await until(lambda: api.node.manager is not None)
+        assert [each["Spec"]["Name"] for each in await api.get("/services")] == ["web"]
+
+
+def cluster_of(api: RunningApi) -> ClusterRow:
+    row = api.manager.view.cluster()
+    assert row is not None
+    return row
+
+
+def lagging(api: RunningApi) -> set[str]:
+    """Return the nodes that do not show a certificate of the CA that signs now."""
+    return {row.api.ID for row in api.manager.view.nodes() if not has_issuer(row, cluster_of(api))}
 
 
 async def test_what_is_no_whole_backup_changes_nothing(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import trio
 from msgspec.structs import replace
 
 from swarmctl.core.ca import credentials as identity
+from swarmctl.core.ca import keyfiles
 from swarmctl.core.ca.credentials import call_once
 from swarmctl.core.ca.x509 import Role
 from swarmctl.core.errors import (
@@ -483,3 +484,47 @@ async def test_three_managers_are_locked_and_unlocked(tmp_path: Path) -> None:
         await until(lambda: swarm.has(away, "meanwhile"))
         await swarm.lock(b"")
         await until(lambda: all(path.exists() for path in key_files))
+
+
+async def test_a_locked_manager_is_demoted_and_promoted_again(tmp_path: Path) -> None:
+    """As a worker it has nothing that is locked: its key lies open, and a restart asks for none.
+    Promoted again it is locked like the others, and opens with the key of now, not of then."""
+    async with managers(tmp_path, 3) as swarm:
+        first, second = new_unlock_key(), new_unlock_key()
+        await swarm.lock(first)
+        other = (swarm.number_of_leader() + 1) % 3
+        state_dir = swarm.machines[other].state_dir
+        key_file = state_dir / "raft" / "kek"
+
+        def is_sealed() -> bool:
+            return keyfiles.is_sealed(state_dir) and not key_file.exists()
+
+        await until(is_sealed)
+        await swarm.wish(other, "worker")
+        await until(lambda: swarm.voters() == 2)
+        await until(lambda: role_of(swarm, other) is Role.WORKER)
+        await until(lambda: not keyfiles.is_sealed(state_dir))
+        assert not (state_dir / "raft" / "raft.db").exists()
+        await swarm.stop(other)
+        await swarm.lock(second)
+        node = await swarm.start(other)
+        await until(lambda: node.state is LocalState.ACTIVE)
+        await swarm.name_cluster("meanwhile")
+        await swarm.wish(other, "manager")
+        await until(lambda: swarm.voters() == 3 and swarm.has(other, "meanwhile"))
+        await until(is_sealed)
+        await swarm.stop(other)
+        node = await swarm.start(other)
+        await until(lambda: node.state is LocalState.LOCKED)
+        with pytest.raises(InvalidUnlockKey):
+            await node.unlock(first)
+        await node.unlock(second)
+        await swarm.name_cluster("after")
+        await until(lambda: swarm.has(other, "after"))
+
+
+def role_of(swarm: Managers, number: int) -> Role:
+    """Return the role that a node's certificate has."""
+    member = swarm.nodes[number]._member
+    assert member is not None
+    return member.credentials.role

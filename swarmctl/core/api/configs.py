@@ -1,4 +1,7 @@
-"""Routes of configs. Their data is shown, as Docker shows it."""
+"""Routes of configs. Their data is shown, as Docker shows it.
+
+What is the same for secrets is in :mod:`.payloads`.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,6 @@ def _chosen(view: View, filters: query.Filters) -> list[ConfigRow]:
     return query.filter_configs(rows, filters)
 
 
-async def inspect(server: ApiServer, call: Call) -> Reply:
-    """``GET /configs/{id}``"""
-    return await payloads.inspect(server, call, Kind.CONFIG)
-
-
 async def create(server: ApiServer, call: Call) -> Response:
     """``POST /configs/create``"""
     spec = call.body(ConfigSpec)
@@ -39,32 +37,8 @@ async def create(server: ApiServer, call: Call) -> Response:
     return await payloads.create(server, call, Kind.CONFIG, spec)
 
 
-async def update(server: ApiServer, call: Call) -> Response:
-    """``POST /configs/{id}/update``: labels; other data where a label asks for versions."""
-    return await payloads.update(server, call, Kind.CONFIG, call.body(ConfigSpec))
-
-
-async def add_version(server: ApiServer, call: Call) -> Response:
-    """``POST /configs/{id}/versions``"""
-    return await payloads.add_version(server, call, Kind.CONFIG)
-
-
-async def remove(server: ApiServer, call: Call) -> Response:
-    """``DELETE /configs/{id}``"""
-    return await payloads.remove(server, call, Kind.CONFIG)
-
-
-async def prune(server: ApiServer, call: Call) -> Response:
-    """``POST /configs/prune``"""
-    return await payloads.prune(server, call, Kind.CONFIG)
-
-
-HANDLERS = {
+HANDLERS: dict[str, payloads.Handler] = {
     "list": list_configs,
-    "inspect": inspect,
     "create": create,
-    "update": update,
-    "add_version": add_version,
-    "remove": remove,
-    "prune": prune,
+    **payloads.handlers(Kind.CONFIG, ConfigSpec),
 }

@@ -11,6 +11,7 @@ Laws:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
@@ -57,7 +58,7 @@ from .versions import (
 from .write import write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from ..model.objects import Config, Secret, ServiceRow
     from ..model.payload import PayloadRow, PayloadSpec
@@ -66,12 +67,33 @@ if TYPE_CHECKING:
     from .call import Call
     from .server import ApiServer
 
+    Handler = Callable[[ApiServer, Call], Awaitable[Reply]]
+
 AT_ONCE = 400
 """How many rows one transaction changes at most: an entry takes 1,000."""
 BYTES_AT_ONCE = 400_000
 """How many bytes of services go with one: an entry takes 1.5 MB, and the largest config is 1 MB."""
 MARKS_MAX = 1_000
 NAMED_MAX = 50
+
+
+def handlers(kind: Kind, spec: type[PayloadSpec]) -> dict[str, Handler]:
+    """Return what answers the routes that are the same for secrets and configs.
+
+    Args:
+        spec: what a client sends of one.
+    """
+
+    async def relabel(server: ApiServer, call: Call) -> Response:
+        return await update(server, call, kind, call.body(spec))
+
+    return {
+        "inspect": partial(inspect, kind=kind),
+        "update": relabel,
+        "add_version": partial(add_version, kind=kind),
+        "remove": partial(remove, kind=kind),
+        "prune": partial(prune, kind=kind),
+    }
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -101,7 +123,7 @@ async def list_all(
 
 
 async def inspect(server: ApiServer, call: Call, kind: Kind) -> Reply:
-    """Answer with one version: the newest by its name, any by its id."""
+    """``GET /secrets/{id}``: one version: the newest by its name, any by its id."""
     view = await server.manager().read()
     row = resolve(view, kind, call.params["id"])
     return json_reply(_presented(row, newest_id(view, row)))
@@ -146,7 +168,7 @@ async def create(server: ApiServer, call: Call, kind: Kind, spec: PayloadSpec) -
 
 
 async def update(server: ApiServer, call: Call, kind: Kind, asked: PayloadSpec) -> Response:
-    """Change a version's labels; nothing else of it ever changes.
+    """``POST /secrets/{id}/update``: a version's labels; nothing else of it ever changes.
 
     Other data makes a new version where a label asks for that: ``docker stack deploy`` has no other
     way to say so.
@@ -382,7 +404,7 @@ def _named(services: Sequence[Follower]) -> NamedServices:
 
 
 async def remove(server: ApiServer, call: Call, kind: Kind) -> Response:
-    """Remove every version of a name; by an older version's id that one only.
+    """``DELETE /secrets/{id}``: every version of a name; by an older version's id that one only.
 
     A version in use keeps the name: it would be of no use to find it gone by half.
     """

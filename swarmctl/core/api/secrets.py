@@ -1,4 +1,7 @@
-"""Routes of secrets. Their data is never shown."""
+"""Routes of secrets. Their data is never shown.
+
+What is the same for configs is in :mod:`.payloads`.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,6 @@ def _chosen(view: View, filters: query.Filters) -> list[SecretRow]:
     return query.filter_secrets(rows, filters)
 
 
-async def inspect(server: ApiServer, call: Call) -> Reply:
-    """``GET /secrets/{id}``"""
-    return await payloads.inspect(server, call, Kind.SECRET)
-
-
 async def create(server: ApiServer, call: Call) -> Response:
     """``POST /secrets/create``"""
     spec = call.body(SecretSpec)
@@ -41,32 +39,8 @@ async def create(server: ApiServer, call: Call) -> Response:
     return await payloads.create(server, call, Kind.SECRET, spec)
 
 
-async def update(server: ApiServer, call: Call) -> Response:
-    """``POST /secrets/{id}/update``: labels; other data where a label asks for versions."""
-    return await payloads.update(server, call, Kind.SECRET, call.body(SecretSpec))
-
-
-async def add_version(server: ApiServer, call: Call) -> Response:
-    """``POST /secrets/{id}/versions``"""
-    return await payloads.add_version(server, call, Kind.SECRET)
-
-
-async def remove(server: ApiServer, call: Call) -> Response:
-    """``DELETE /secrets/{id}``"""
-    return await payloads.remove(server, call, Kind.SECRET)
-
-
-async def prune(server: ApiServer, call: Call) -> Response:
-    """``POST /secrets/prune``"""
-    return await payloads.prune(server, call, Kind.SECRET)
-
-
-HANDLERS = {
+HANDLERS: dict[str, payloads.Handler] = {
     "list": list_secrets,
-    "inspect": inspect,
     "create": create,
-    "update": update,
-    "add_version": add_version,
-    "remove": remove,
-    "prune": prune,
+    **payloads.handlers(Kind.SECRET, SecretSpec),
 }

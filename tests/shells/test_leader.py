@@ -10,7 +10,7 @@ import trio.testing
 
 from swarmctl.core.errors import LostLeadership, NoLeader
 from swarmctl.core.manager.leader import Alarms, run_leader
-from swarmctl.core.manager.manager import HAND_OVER_S, Manager
+from swarmctl.core.manager.manager import HAND_OVER_S, Manager, ManagerEnded
 
 from .lone_manager import LoneManager, until
 from .memory_network import MemoryNetwork
@@ -129,6 +129,37 @@ async def test_what_goes_on_while_leading_ends_with_it(monkeypatch: pytest.Monke
     assert ends == ["began", "cancelled"]
     with pytest.raises(NoLeader), cluster.manager.while_leading():
         raise AssertionError("it does not lead")
+
+
+@pytest.mark.still
+async def test_a_manager_that_is_removed_while_it_is_stopped_just_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stopped at any step of its removal: that it was stopped counts, and nothing crashes."""
+    network = MemoryNetwork(monkeypatch)
+    for steps in range(16):
+        cluster = LoneManager(network)
+        over = trio.Event()
+
+        async def live(manager: Manager = cluster.manager, over: trio.Event = over) -> None:
+            try:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(manager.run)
+            except BaseExceptionGroup as group:
+                if group.split(ManagerEnded)[1] is not None:
+                    raise  # else it was removed before it was stopped
+            finally:
+                over.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(live)
+            await until(lambda manager=cluster.manager: manager.leading)
+            cluster.manager._removed.set()
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await until(over.is_set, 2 * HAND_OVER_S)
 
 
 @pytest.mark.still

@@ -348,6 +348,9 @@ class Manager:
                     stay.cancel()
         except BaseExceptionGroup as group:
             failures, others = group.split(SwarmError)
+            if others is not None and others.split(trio.Cancelled)[1] is None:
+                # It is stopped at the moment at which it would have ended: then it was stopped.
+                raise others from None
             if failures is None or others is not None:
                 raise
             raise ManagerEnded(leaves(failures)) from group

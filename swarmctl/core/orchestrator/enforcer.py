@@ -21,13 +21,14 @@ from ..model.constraint import node_matches, parse_constraints
 from ..model.spec import Resources
 from ..model.task import TaskState
 from .restart import EVICTED
-from .slots import creation_order
+from .slots import creation_order, spec_unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..ids import NewId
-    from ..model.objects import NodeRow, TaskRow
+    from ..model.change import Requirement
+    from ..model.objects import NodeRow, ServiceRow, TaskRow
     from ..model.spec import GenericResource, TaskSpec
     from ..store.view import View
 
@@ -38,10 +39,22 @@ _NOTHING_TOLD = Resources()
 
 
 def keys(view: View, touched: set[Ref] | None) -> Iterable[str]:
-    """Return the nodes that changed (None: every node)."""
+    """Return the nodes that changed or that services ask something else of (None: every node)."""
     if touched is None:
         return [node.api.ID for node in view.nodes()]
-    return [ref.id for ref in touched if ref.kind is Kind.NODE]
+    found = dict.fromkeys(ref.id for ref in touched if ref.kind is Kind.NODE)
+    for ref in touched:
+        service = view.service(ref.id) if ref.kind is Kind.SERVICE else None
+        if service is not None and _constraints(service.api.Spec.TaskTemplate):
+            found.update(dict.fromkeys(_homes_of_outdated(view, service)))
+    return found
+
+
+def _homes_of_outdated(view: View, service: ServiceRow) -> Iterable[str]:
+    """Return the nodes with tasks that were not placed by the service's present constraints."""
+    for task in view.tasks_of(service.api.ID):
+        if task.private.spec_version != service.private.spec_index and _is_live(task):
+            yield task.api.NodeID
 
 
 def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:  # noqa: ARG001
@@ -54,13 +67,19 @@ def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:  # noqa: 
     evicted = [
         task for task in tasks if not _meets_constraints(view, task, node) or not rest.take(task)
     ]
-    # A node that changes once more meanwhile may suit them again; then it is judged again.
-    requires = (At(ref=Ref(Kind.NODE, key), version=node.api.Version.Index),)
+    # A node, or a service, that changes once more meanwhile may suit; then it is judged again.
+    as_seen = At(ref=Ref(Kind.NODE, key), version=node.api.Version.Index)
     return Decision(
         transactions=tuple(
-            Transaction(changes=(_eviction(task, now),), requires=requires) for task in evicted
+            Transaction(changes=(_eviction(task, now),), requires=(as_seen, *_as_asked(view, task)))
+            for task in evicted
         )
     )
+
+
+def _as_asked(view: View, task: TaskRow) -> Iterable[Requirement]:
+    service = view.service(task.api.ServiceID) if task.api.ServiceID else None
+    return () if service is None else (spec_unchanged(service),)
 
 
 def _is_live(task: TaskRow) -> bool:
@@ -90,11 +109,16 @@ def _meets_constraints(view: View, task: TaskRow, node: NodeRow) -> bool:
     return is_outdated and _allows(task.api.Spec, node)
 
 
+def _constraints(spec: TaskSpec) -> tuple[str, ...]:
+    return spec.Placement.Constraints if spec.Placement is not None else ()
+
+
 def _allows(spec: TaskSpec, node: NodeRow) -> bool:
-    if spec.Placement is None or not spec.Placement.Constraints:
+    constraints = _constraints(spec)
+    if not constraints:
         return True
     try:
-        return node_matches(parse_constraints(spec.Placement.Constraints), node)
+        return node_matches(parse_constraints(constraints), node)
     except InvalidConstraint:  # no API accepts one; nothing to hold a running task to
         return True
 

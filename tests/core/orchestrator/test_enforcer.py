@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from swarmctl.core.model.base import SECOND
-from swarmctl.core.model.change import Update
+from swarmctl.core.model.change import Conflict, Update
 from swarmctl.core.model.spec import (
     DiscreteResourceSpec,
     GenericResource,
@@ -109,6 +109,41 @@ def reserving(memory: int, cpus: int = 0) -> TaskSpec:
         Resources=ResourceRequirements(Reservations=wanted),
         RestartPolicy=RestartPolicy(Condition="none"),
     )
+
+
+def test_a_wish_that_comes_back_is_held_to_again() -> None:
+    """A task that a loosened constraint protected is evicted when a rollback tightens it again.
+
+    Its node does not change in that moment, and no other leader comes to look at all nodes.
+    """
+    world = World()
+    world.node("n0", labels={"zone": "a"})
+    world.service("web", spec(task=IN_ZONE_A))
+    world.run()
+    world.update("web", spec())
+    world.set_node("n0", labels={"zone": "b"})
+    world.run()
+    assert evicted(world) == []
+    world.now += 10 * SECOND
+    world.roll_back("web")
+    world.run()
+    assert evicted(world) == ["web"]
+    assert world.wishes() == []
+
+
+def test_a_constraint_that_is_loosened_meanwhile_evicts_nobody() -> None:
+    """What was decided by constraints that are no more conflicts."""
+    world = World()
+    world.node("n0", labels={"zone": "a"})
+    world.service("web", spec(task=IN_ZONE_A))
+    world.run()
+    world.set_node("n0", labels={"zone": "b"})
+    decided = world.decide("enforcer", "n0")
+    assert len(decided) == 1
+    world.update("web", spec())
+    assert [type(result) for result in world.apply(*decided)] == [Conflict]
+    world.run()
+    assert evicted(world) == []
 
 
 def test_less_memory_evicts_the_youngest_that_do_not_fit() -> None:

@@ -24,7 +24,7 @@ from ..model.task import TaskState
 from .slots import creation_order, is_of_run, run_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ..ids import NewId
     from ..model.objects import ServiceRow, TaskRow
@@ -89,7 +89,7 @@ def _waits(task: TaskRow) -> bool:
 
 def _surplus(view: View, tasks: list[TaskRow], service: ServiceRow) -> list[TaskRow]:
     """Return what goes beyond the limit, from the oldest on; live tasks count and stay."""
-    limit = _limit(view, service)
+    limit = _limit(view, tasks)
     if limit < 0:
         return []
     surplus = len(tasks) - max(1, limit)
@@ -113,9 +113,13 @@ def _is_stopped(view: View, task: TaskRow) -> bool:
     return view.node(task.api.NodeID) is None
 
 
-def _limit(view: View, service: ServiceRow) -> int:
-    """Return how many tasks a slot keeps, the live one included; negative for all."""
-    policy = service.api.Spec.TaskTemplate.RestartPolicy
+def _limit(view: View, tasks: Sequence[TaskRow]) -> int:
+    """Return how many tasks a slot keeps, the live one included; negative for all.
+
+    All attempts of its newest task stay to be seen. What the service asks for meanwhile counts when
+    a task of it comes: a change of the service wakes nobody here.
+    """
+    policy = tasks[-1].api.Spec.RestartPolicy if tasks else None
     if policy is not None and policy.MaxAttempts:
         return policy.MaxAttempts + 1
     cluster = view.cluster()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from swarmctl.core.model.base import SECOND
+from swarmctl.core.model.base import HOUR, SECOND
 from swarmctl.core.model.change import Create, Update
 from swarmctl.core.model.cluster import OrchestrationConfig
 from swarmctl.core.model.objects import TaskRow
 from swarmctl.core.model.spec import RestartPolicy, TaskSpec
 from swarmctl.core.model.task import Task, TaskState, TaskStatus
-from tests.core.pipeline.world import World, spec
+from tests.core.pipeline.world import World, everywhere, spec
 
 
 def crashed(times: int, *, history: int | None = None, **policy: object) -> World:
@@ -49,6 +49,26 @@ def test_limited_attempts_are_kept_whole() -> None:
     """With a limit of attempts, all attempts stay to be seen."""
     world = crashed(7, history=2, MaxAttempts=7)
     assert len(world.tasks("web")) == 8
+
+
+def test_a_slot_is_trimmed_by_the_policy_of_what_it_has() -> None:
+    """A new spec changes no limit where none of its tasks is yet: nobody would be told of that."""
+    world = World(history=1)
+    world.node("n0")
+    limited = TaskSpec(RestartPolicy=RestartPolicy(Delay=0, MaxAttempts=4))
+    world.service("each", everywhere(task=limited))
+    world.run()
+    for _ in range(3):
+        world.end(world.in_slot("each", 0))
+        world.run()
+    world.set_node("n0", availability="pause")
+    world.update("each", everywhere(image="other"))
+    world.run()
+    assert len(world.tasks("each")) == 4
+    assert world.wishes() == []
+    world.set_node("n0", availability="active")
+    world.sleep(HOUR)
+    assert len(world.tasks("each")) == 1
 
 
 def test_a_lower_limit_takes_effect_at_once() -> None:

@@ -64,8 +64,11 @@ def decide(view: View, service: ServiceRow, now: int, new_id: NewId) -> Decision
 
 
 def has_had_its_turn(service: ServiceRow, slot: Slot, now: int) -> bool:
-    """Return whether a slot without a runnable task is settled, of a job: in the present run."""
-    if not slot.tasks:
+    """Return whether a slot without a runnable task is settled, of a job: in the present run.
+
+    What is to be removed, as all of a service that was stopped, settles nothing.
+    """
+    if not slot.tasks or slot.newest.api.DesiredState is TaskState.REMOVE:
         return False
     run = run_of(service)
     is_present = run is None or is_of_run(slot.newest, run)

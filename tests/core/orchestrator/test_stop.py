@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from msgspec.structs import replace
 
+from swarmctl.core.model.base import MINUTE
 from swarmctl.core.model.change import Conflict, Update
+from swarmctl.core.model.spec import RestartPolicy, TaskSpec
 from swarmctl.core.model.stopping import started, stopped
 from swarmctl.core.model.task import TaskState
-from tests.core.pipeline.world import World, spec
+from tests.core.pipeline.world import World, everywhere, spec
 
 if TYPE_CHECKING:
     from swarmctl.core.model.service import Service
@@ -102,3 +105,50 @@ def test_an_update_while_stopped_counts_from_the_start_on() -> None:
     world.run()
     images = {row.api.Spec.ContainerSpec.Image for row in world.running("web")}  # type: ignore[union-attr]
     assert images == {"nginx:2"}
+
+
+@pytest.mark.parametrize("reaped", [True, False])
+def test_a_stop_lets_a_settled_node_run_a_global_service_again(reaped: bool) -> None:
+    """A task that had had its turn is gone by it, be its user faster with the start or the reaper.
+
+    Nobody is told of what the reaper deletes, so what is about to be deleted counts as gone.
+    """
+    world = World()
+    world.node("n0")
+    once = TaskSpec(RestartPolicy=RestartPolicy(Condition="on-failure", Delay=0))
+    world.service("each", everywhere("each", task=once))
+    world.run()
+    world.end(world.in_slot("each", 0), TaskState.COMPLETE)
+    world.sleep(MINUTE)
+    assert world.running("each") == []
+    stop(world, "each")
+    if reaped:
+        world.run()
+        assert world.tasks("each") == []
+    else:
+        world.turn(("orchestrator",))
+    start(world, "each")
+    world.sleep(MINUTE)
+    assert [row.place for row in world.running("each")] == ["n0"]
+    assert world.wishes() == []
+
+
+def test_nodes_that_come_while_a_global_service_is_stopped_get_nothing() -> None:
+    """A node that joins, returns or is activated changes nothing until the service is started."""
+    world = World()
+    world.node("n0")
+    world.node("n1", availability="drain")
+    world.service("each", everywhere("each"))
+    world.run()
+    stop(world, "each")
+    world.run()
+    world.node("n2")
+    world.set_node("n1", availability="active")
+    world.set_node("n0", state="down")
+    world.set_node("n0", state="ready")
+    world.lead()
+    world.sleep(MINUTE)
+    assert world.tasks("each") == []
+    start(world, "each")
+    world.run()
+    assert sorted(row.place for row in world.running("each")) == ["n0", "n1", "n2"]

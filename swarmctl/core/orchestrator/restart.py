@@ -24,6 +24,8 @@ from ..model.task import TaskFailure, TaskState
 from .slots import Fate, new_task
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..ids import NewId
     from ..model.change import Change
     from ..model.objects import ServiceRow, TaskRow
@@ -81,21 +83,31 @@ def gave_up(service: ServiceRow, task: TaskRow, now: int) -> bool:
     return ended and not may_restart(service, task, now)
 
 
-def recorded(service: ServiceRow, slots: list[Slot], now: int) -> Update:
+def recorded(
+    service: ServiceRow, tasks: Iterable[TaskRow], slots: Iterable[Slot], now: int
+) -> Update:
     """Return the service with one more restart counted for each of ``slots``.
 
-    Counters of other spec versions are dropped; those of slots that went away go with them.
+    A counter stays while its slot has a task of the spec version that it counts for: that a slot
+    is settled is told by it, and a scale is a new version that no task has to follow. Counters of
+    slots that went away go with them.
+
+    Args:
+        tasks: all of the service.
     """
     version = service.private.spec_index
     policy = service.api.Spec.TaskTemplate.RestartPolicy or _NO_POLICY
+    there = {(task.place, task.private.spec_version) for task in tasks}
     restarts = {
         place: record
         for place, record in service.private.restarts.items()
-        if record.spec_version == version
+        if (place, record.spec_version) in there
     }
     for slot in slots:
         place = slot.place
-        before = restarts.get(place, RestartRecord(spec_version=version))
+        before = restarts.get(place)
+        if before is None or before.spec_version != version:
+            before = RestartRecord(spec_version=version)
         times: tuple[int, ...] = ()
         if policy.Window and policy.MaxAttempts:
             since = now - policy.Window

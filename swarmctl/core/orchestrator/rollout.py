@@ -18,6 +18,8 @@ Laws:
   nobody. So stop-first never leaves fewer than replicas - parallelism ready, start-first takes
   none, save for what fails by itself. A failed replacement holds its place until it runs, unless
   the user said ``continue``.
+- A slot whose replacement was started beside the old task and has used up its restart policy is
+  *given up*: the old one goes on, the update ends without it.
 - A failure counts once: for as long as its task should run it is seen here, and who replaces the
   task counts it in the record in the same transaction.
 - Paused is paused: nothing is begun until the next ``service update``.
@@ -55,7 +57,7 @@ from ..model.rolling import (
 )
 from ..model.service import RolloutRecord, UpdateStatus
 from ..model.task import TaskState
-from .restart import EVICTED
+from .restart import EVICTED, gave_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -109,7 +111,7 @@ def decide(
     state = status.State if status is not None else ""
     if state in (PAUSED, ROLLBACK_PAUSED):
         return _ON_HOLD
-    dirty, clean = _sorted(service, slots, view)
+    dirty, clean = _sorted(service, slots, view, now)
     under_way = state in (UPDATING, ROLLBACK_STARTED)
     if not under_way and not dirty:
         return NOTHING_TO_ROLL
@@ -146,14 +148,25 @@ def is_ready(slot: Slot, fates: Fates) -> bool:
 
 
 def _sorted(
-    service: ServiceRow, slots: Iterable[Slot], view: View
+    service: ServiceRow, slots: Iterable[Slot], view: View, now: int
 ) -> tuple[list[Slot], list[Slot]]:
-    """Return the dirty slots and the clean ones."""
+    """Return the dirty slots and the clean ones, without those that the update gave up."""
     dirty: list[Slot] = []
     clean: list[Slot] = []
     for slot in slots:
-        (dirty if is_outdated(service, slot.current, view) else clean).append(slot)
+        if not is_outdated(service, slot.current, view):
+            clean.append(slot)
+        elif not _is_given_up(service, slot, now):
+            dirty.append(slot)
     return dirty, clean
+
+
+def _is_given_up(service: ServiceRow, slot: Slot, now: int) -> bool:
+    """Return whether an outdated task goes on because what was started beside it had its turn."""
+    newest = slot.newest
+    is_over = newest.api.DesiredState > TaskState.RUNNING
+    is_ours = newest.private.spec_version == service.private.spec_index
+    return bool(slot.runnable) and is_over and is_ours and gave_up(service, newest, now)
 
 
 # --- beginning, going on, ending -----------------------------------------------------------------

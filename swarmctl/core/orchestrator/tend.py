@@ -21,6 +21,7 @@ from . import overlap, relief, rollout
 from .restart import (
     carried_failures,
     corrected_stamps,
+    gave_up,
     is_counted,
     is_owed,
     may_restart,
@@ -206,12 +207,12 @@ class Tending:
             self._keep(slot, coming)
         elif not rolls:
             self._shut_down((coming,), found.stays)
-        elif coming.api.Status.State is TaskState.COMPLETE and not may_restart(
-            self.service, coming, self.now
-        ):
-            self._shut_down((found.stays,), coming)  # it did run, and is not to run again
-        else:
+        elif not gave_up(self.service, coming, self.now):
             self._start_again(slot, coming)
+        elif coming.api.Status.State is TaskState.COMPLETE:
+            self._shut_down((found.stays,), coming)  # it did run, and is not to run again
+        else:  # the old one goes on instead; rollout.py passes over such a slot
+            self._write(slot, (_shutdown(coming),), (_unchanged(found.stays),), failed=coming)
 
     def _shut_down(self, leaving: Iterable[TaskRow], stays: TaskRow) -> None:
         """Have tasks leave for the sake of one that is as it was seen here.
@@ -254,9 +255,9 @@ class Tending:
             start_delay_ns=delay_ns,
             failures=carried_failures(self.service, failed, self.now),
         )
-        shutdown = Advance(task_id=failed.api.ID, desired=TaskState.SHUTDOWN)
         requires = (spec_unchanged(self.service), _unchanged(failed))
-        self._write(slot, (shutdown, create), requires, failed=failed)
+        counted = is_counted(self.service)
+        self._write(slot, (_shutdown(failed), create), requires, failed=failed, restarts=counted)
 
     def _go_on_relieving(self, slot: Slot) -> bool:
         """Leave a slot's two tasks as they are while one relieves the other; False when not so."""
@@ -335,9 +336,8 @@ class Tending:
     def _after_end(self, slot: Slot, task: TaskRow) -> None:
         """Replace an ended task as its policy says, or settle the slot."""
         if not may_restart(self.service, task, self.now):
-            change = Advance(task_id=task.api.ID, desired=TaskState.SHUTDOWN)
             if task.api.DesiredState < TaskState.SHUTDOWN:
-                self._write(slot, (change,), (), failed=task)
+                self._write(slot, (_shutdown(task),), (), failed=task)
         elif not slot.node_id and relief.leaves_start_first(self.service, task, self.fates):
             self._to_relieve.append((slot, ""))
         elif not self._corrects(task) and not self._delays(task):
@@ -451,7 +451,8 @@ class Tending:
         row = self.service
         restarted = [one.slot for one in batch if one.restarts]
         if restarted:
-            counted = recorded(row, restarted, self.now).row
+            tasks = self.view.tasks_of(row.api.ID)
+            counted = recorded(row, tasks, restarted, self.now).row
             assert isinstance(counted, ServiceRow)
             row = counted
         failures = sum(one.fails for one in batch)
@@ -466,6 +467,10 @@ class Tending:
                 changes=(Update(row=row), *changes), requires=tuple(dict.fromkeys(requires))
             )
         )
+
+
+def _shutdown(task: TaskRow) -> Advance:
+    return Advance(task_id=task.api.ID, desired=TaskState.SHUTDOWN)
 
 
 def _unchanged(task: TaskRow) -> At:

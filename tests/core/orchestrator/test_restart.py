@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from swarmctl.core.model.base import HOUR, SECOND, Time
+from swarmctl.core.model.base import HOUR, MINUTE, SECOND, Time
 from swarmctl.core.model.change import Update
-from swarmctl.core.model.spec import RestartPolicy, TaskSpec
+from swarmctl.core.model.spec import RestartPolicy, TaskSpec, UpdateConfig
 from swarmctl.core.model.task import TaskState
 from tests.core.pipeline.world import World, spec
 
@@ -150,6 +150,76 @@ def test_a_settled_slot_is_not_filled_again() -> None:
     world.lead()
     world.sleep(HOUR)
     assert world.runnable("web") == []
+
+
+def test_a_scale_does_not_fill_a_settled_slot() -> None:
+    """More replicas are more slots: one that used up its budget stays so, whoever else restarts."""
+    world = running(2, Condition="any", Delay=0, MaxAttempts=1)
+    crash(world)
+    crash(world)
+    world.scale("web", 3)
+    world.run()
+    crash(world, slot=2)
+    world.sleep(HOUR)
+    assert [row.api.Slot for row in world.running("web")] == [2, 3]
+    world.lead()
+    world.sleep(HOUR)
+    assert [row.api.Slot for row in world.running("web")] == [2, 3]
+
+
+def test_counters_of_slots_that_went_go_with_them() -> None:
+    """What a service remembers of restarts is no longer than its list of slots."""
+    world = running(3, Condition="any", Delay=0, MaxAttempts=2)
+    for slot in (1, 2, 3):
+        crash(world, slot=slot)
+    world.scale("web", 1)
+    world.run()
+    kept = world.in_slot("web", world.runnable("web")[0].api.Slot)
+    crash(world, slot=kept.api.Slot)
+    service = world.view.service("web")
+    assert service is not None
+    assert list(service.private.restarts) == [kept.place]
+
+
+@pytest.mark.parametrize(
+    ("policy", "tries"),
+    [
+        (RestartPolicy(Condition="any", Delay=SECOND, MaxAttempts=2), 3),
+        (RestartPolicy(Condition="none", Delay=SECOND), 1),
+    ],
+)
+def test_what_is_started_beside_the_old_task_has_a_budget_too(
+    policy: RestartPolicy, tries: int
+) -> None:
+    """A start-first replacement is tried as often as its policy says; then the old one stays.
+
+    The update goes on without the slot, and ends. When the old task ends one more is tried, for
+    else there were none.
+    """
+    world = World()
+    world.bad.add("bad")
+    world.node("n0")
+    update = UpdateConfig(Order="start-first", FailureAction="continue")
+    task = TaskSpec(RestartPolicy=policy)
+    world.service("web", spec(replicas=2, task=task, update=update))
+    world.run()
+    world.now += MINUTE
+    world.update("web", spec(replicas=2, image="bad", task=task, update=update))
+    made: dict[str, int] = {}
+    for wait in (*[SECOND // 2] * 20, HOUR):
+        world.sleep(wait)
+        made.update((row.api.ID, row.api.Slot) for row in world.tasks("web"))
+    assert sorted(made.values()) == [1] * (1 + tries) + [2] * (1 + tries)
+    images = [row.api.Spec.ContainerSpec.Image for row in world.running("web")]  # type: ignore[union-attr]
+    assert images == ["nginx", "nginx"]
+    service = world.view.service("web")
+    assert service is not None
+    assert service.api.UpdateStatus is not None
+    assert service.api.UpdateStatus.State == "completed"
+    assert world.wishes() == []
+    world.end(world.in_slot("web", 1), TaskState.SHUTDOWN)
+    world.sleep(HOUR)
+    assert [row.api.Slot for row in world.runnable("web")] == [2]
 
 
 def test_a_new_spec_gives_a_new_budget() -> None:

@@ -22,3 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--cluster-seeds", type=int, default=300, help="how many seeds tests/sim plays of clusters"
     )
     parser.addoption("--cluster-first-seed", type=int, default=0, help="the first of them")
+    parser.addoption(
+        "--model-seeds", type=int, default=500, help="how many lives of services meet the model"
+    )
+    parser.addoption("--model-first-seed", type=int, default=0, help="the first of them")

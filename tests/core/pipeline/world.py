@@ -67,9 +67,10 @@ from swarmctl.plugins.spread import SpreadScheduler
 from swarmctl.plugins.subnets import SubnetAllocator
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from swarmctl.core.manager.reconcile import Reconciler
+    from swarmctl.core.store.store import RowChange
     from swarmctl.core.store.view import View
 
 EPOCH = 1_700_000_000 * SECOND
@@ -171,7 +172,11 @@ class World:
         for touched in self._touched.values():
             if touched is not None:
                 touched.update(change.ref for change in outcome.changes)
+        self.saw(outcome.changes)
         return outcome.results
+
+    def saw(self, changes: Iterable[RowChange]) -> None:
+        """See what an entry has changed; for a world that somebody looks at."""
 
     def write(self, *changes: Change, requires: tuple[Requirement, ...] = ()) -> None:
         """Apply one transaction that has to take effect."""

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from .wire.link import Link, StreamMethod
 
 ROLE_WAIT_S = 5.0
+LEARNING_S = 10.0
+"""How long a member without a vote waits for one until it asks whether it still is a member."""
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
 RESIGN_S = 25.0
@@ -223,7 +225,12 @@ class Managership:
             renew=self._renew,
         )
         self.manager = manager
-        await run_until_first(manager.run, partial(self._arrive, manager), self._end_as_worker)
+        await run_until_first(
+            manager.run,
+            partial(self._arrive, manager),
+            self._end_as_worker,
+            partial(self._end_when_given_up, manager),
+        )
 
     async def _arrive(self, manager: Manager) -> None:
         """Note that the manager runs, and that it is where it is."""
@@ -245,6 +252,30 @@ class Managership:
             await self._credentials.changed.wait()
         raise ManagerEnded([MemberRemoved("this node's certificate is a worker's now")])
 
+    async def _end_when_given_up(self, manager: Manager) -> None:
+        """Ask, for as long as this member has no vote, whether it is one still.
+
+        Whoever has a vote would ask for others', and be told. One that learns is only spoken to: if
+        it was removed for having been away too long, or for a change of mind that was taken back,
+        it would be silent for ever, and the others take it for a manager that is on its way.
+
+        Raises:
+            ManagerEnded: it is no member; it comes in again under another number.
+        """
+        while True:
+            await trio.sleep(LEARNING_S)
+            place = self._place()
+            if place.raft_id in manager.raft_status().membership.voters:
+                continue
+            try:
+                joined = await self._ask_for_place(place, raft_id=place.raft_id)
+            except SwarmError as error:
+                log.info("whether this member is one still is not known: %s", error)
+                continue
+            if joined.raft_id != place.raft_id:
+                gone = f"this manager's member number {place.raft_id} was given up"
+                raise ManagerEnded([MemberRemoved(gone)])
+
     def _owner(self) -> str:
         return f"{self._credentials.cluster_id}/{self._credentials.node_id}"
 
@@ -257,23 +288,33 @@ class Managership:
             Unavailable: none of them answers, or the leader cannot be reached now.
             SwarmError: this node is refused.
         """
-        request = pack(JoinManagers(addr=place.advertise_addr))
+        joined = await self._ask_for_place(place)
+        await trio.to_thread.run_sync(
+            lambda: manager_state.make_empty(self._state_dir, owner=self._owner())
+        )
+        peers = tuple((each.raft_id, each.addr) for each in joined.managers)
+        place = replace(place, raft_id=joined.raft_id, peers=peers)
+        await self._keep(place)
+        return place
+
+    async def _ask_for_place(self, place: Membership, *, raft_id: int = 0) -> Joined:
+        """Return the member number that the others have for this node, and who they are.
+
+        Args:
+            raft_id: the number that it has.
+
+        Raises:
+            SwarmError: as of :meth:`_come_in`.
+        """
+        request = pack(JoinManagers(addr=place.advertise_addr, raft_id=raft_id))
         failure: SwarmError = Unavailable("no other manager is known to join")
         for address in place.managers:
             if address == place.advertise_addr:
                 continue
             try:
-                joined = unpack(await self._ask(address, request), Joined)
+                return unpack(await self._ask(address, request), Joined)
             except SwarmError as error:
                 failure = error
-                continue
-            await trio.to_thread.run_sync(
-                lambda: manager_state.make_empty(self._state_dir, owner=self._owner())
-            )
-            peers = tuple((each.raft_id, each.addr) for each in joined.managers)
-            place = replace(place, raft_id=joined.raft_id, peers=peers)
-            await self._keep(place)
-            return place
         raise failure
 
     async def _ask(self, address: str, request: bytes) -> bytes:

@@ -10,6 +10,7 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+from swarmctl.core import managership
 from swarmctl.core.ca import credentials as identity
 from swarmctl.core.ca import keyfiles
 from swarmctl.core.ca.credentials import call_once
@@ -22,6 +23,7 @@ from swarmctl.core.errors import (
     WrongRole,
 )
 from swarmctl.core.founding import new_unlock_key
+from swarmctl.core.manager import members
 from swarmctl.core.manager.calls import FORWARD, JOIN, RESIGN, JoinManagers
 from swarmctl.core.model.change import Applied, Change, Transaction, Update
 from swarmctl.core.model.cluster import EncryptionConfig
@@ -263,6 +265,31 @@ async def test_a_manager_that_is_demoted_before_it_heard_anything_is_a_worker_ag
         leader._runner._send = send
         await swarm.wish(1, "manager")
         await until(lambda: swarm.voters() == 2)
+
+
+async def test_a_learner_that_was_given_up_comes_in_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that nothing ever reached is removed after a while. It has nothing to say, so nobody can
+    answer that; its certificate stays a manager's, since that is what it shall be. So it asks.
+    """
+    monkeypatch.setattr(managership, "LEARNING_S", 0.3)
+    monkeypatch.setattr(managership, "ROLE_WAIT_S", 0.1)
+    async with managers(tmp_path, 1, machines=2) as swarm:
+        await swarm.join(1, manager=False)
+        leader = swarm.leader().manager
+        assert leader is not None
+        send = leader._runner._send
+        leader._runner._send = lambda _: None
+        await swarm.wish(1, "manager")
+        await until(lambda: len(leader.raft_status().membership.learners) == 1)
+        with monkeypatch.context() as patience:
+            patience.setattr(members, "LEARNER_PATIENCE_S", -1.0)
+            patience.setattr(members, "CATCH_UP_ENTRIES", -1000)
+            await until(lambda: leader._runner.removed)
+        leader._runner._send = send
+        await until(lambda: swarm.voters() == 2)
+        assert swarm.row(1).private.raft_id not in leader._runner.removed
 
 
 async def test_a_certificate_that_comes_after_its_role_is_over_is_replaced(

@@ -16,7 +16,7 @@ from swarmctl.core.agent.expand import assignment_of
 from swarmctl.core.agent.session import _joined
 from swarmctl.core.agent.step import Step, next_step
 from swarmctl.core.errors import PermissionDenied, SwarmError, Unavailable
-from swarmctl.core.managership import ROLE_WAIT_S
+from swarmctl.core.managership import LEARNING_S, ROLE_WAIT_S
 from swarmctl.core.model.session import (
     AssignedTask,
     Assignments,
@@ -250,6 +250,8 @@ class Agent:
             else:
                 self._waiting[task_id] = Remembered(remembered.assigned, remembered.status)
         self.scope.start(self._keep_session())
+        if cluster.options.membership == "roles":
+            self.scope.after(LEARNING_S * S, self._look_at_vote)
 
     # --- sessions ---
 
@@ -386,6 +388,23 @@ class Agent:
                 self.cluster.join(self.host, raft_id)
             break
         self._joining = False
+
+    def _look_at_vote(self) -> None:
+        """A member without a vote asks whether it is one still; see ``core/managership.py``."""
+        self.scope.after(LEARNING_S * S, self._look_at_vote)
+        manager, raft_id = self.host.manager, self.host.raft_id
+        if manager is not None and raft_id not in manager.membership.voters:
+            self.scope.start(self._ask_whether_member(raft_id))
+
+    async def _ask_whether_member(self, raft_id: int) -> None:
+        wait = self.cluster.ask(self.host.name, self._last_good, "join", (self.host.name, raft_id))
+        try:
+            known = await self.scope.limit(wait, 3 * S, Unavailable("no answer"))
+        except SwarmError:
+            return
+        if known != raft_id and self.host.raft_id == raft_id:
+            self.cluster.counts["learners given up"] += 1
+            self.host.stop_manager()
 
     def _beat(self, number: int) -> None:
         stream = self._stream

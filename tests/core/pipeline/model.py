@@ -247,8 +247,11 @@ class Model:
                 del self.nodes[before.api.ID]
             elif isinstance(before, TaskRow):
                 self._see_deletion(self.tasks.pop(before.api.ID))
-        for place in touched:
-            self._look_at_place(*place)
+        for service_id, place in touched:
+            self._look_at_place(service_id, place)
+            service = self.services.get(service_id)
+            if service is not None and not self._is_missing(service_id, place):
+                service.missing.discard(place)
         self._remember_who_is_excused()
         for was in before_it.values():
             task = self.tasks.get(was.id)

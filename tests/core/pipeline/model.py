@@ -264,15 +264,17 @@ class Model:
         status = row.api.UpdateStatus.State if row.api.UpdateStatus is not None else ""
         if "paused" in status and "paused" not in service.status:
             self._see_that_it_failed(row.api.ID, status)
-        if edition != service.edition:
-            if not self.by_user:  # a failed update goes back by itself, once (section 6.6)
-                self._see_that_it_failed(row.api.ID, status)
-                if service.wish.action != "rollback" or service.previous is None:
-                    raise Objection(f"{row.api.ID} was given another spec by nobody")
-                service.wish, service.previous = service.previous, None
-                self.met["gone back by itself"] += 1
-            service.edition = edition
-            service.editions[edition] = service.wish
+        goes_back = status == "rollback_started" != service.status
+        if goes_back and not self.by_user:  # a failed update, by itself, once (section 6.6)
+            self._see_that_it_failed(row.api.ID, status)
+            if service.wish.action != "rollback" or service.previous is None:
+                raise Objection(f"{row.api.ID} is rolled back by nobody")
+            service.wish, service.previous = service.previous, None
+            self.met["gone back by itself"] += 1
+        elif edition != service.edition and not self.by_user:
+            raise Objection(f"{row.api.ID} was given another spec by nobody")
+        service.edition = edition
+        service.editions[edition] = service.wish
         self.met[status] += status != service.status
         service.status = status
 
@@ -328,20 +330,30 @@ class Model:
                 self.failed.add((task.service, task.edition))
         if was.number < RUNNING == task.number and wish is not None:
             self.met[f"{wish.mode} task running"] += 1
-            self._see_that_it_is_alone(wish, task)
+            self._see_that_it_is_alone(task)
         if task.number == COMPLETE and task.run is not None:
             self.met["completions"] += was.number != COMPLETE
             self.completed.add((task.service, task.run, task.place))
 
-    def _see_that_it_is_alone(self, wish: Wish, task: Seen) -> None:
+    def _see_that_it_is_alone(self, task: Seen) -> None:
         """Nothing older of its place runs, that could be asked to stop and was not for long."""
         for other in self.at(task.service, task.place):
             may_run = ASSIGNED <= other.number <= RUNNING and other.id not in self._lost
             over = other.id in self._asked and self.now - self._asked[other.id] >= STOP_NS
-            former = self._wish_of(other)
-            overlaps = wish.overlaps or (former is not None and former.overlaps)
-            if other.id != task.id and may_run and not over and not overlaps:
+            if other.id == task.id or not may_run or over:
+                continue
+            service = self.services[task.service]
+            if not self._may_overlap(service, (task, other)):
                 raise Objection(f"{task} runs beside {other}")
+
+    def _may_overlap(self, service: Service, tasks: Iterable[Seen]) -> bool:
+        """Return whether one task may have been started to take over from another.
+
+        Any wish since the older one may have begun that; it goes on whatever is wished then.
+        """
+        oldest = min(task.edition for task in tasks)
+        since = (wish for edition, wish in service.editions.items() if edition >= oldest)
+        return service.wish.overlaps or any(wish.overlaps for wish in since)
 
     def _remember_who_is_excused(self) -> None:
         """Nobody waits for what is on a lost node, nor for ever for what does not stop."""
@@ -364,9 +376,7 @@ class Model:
         if service is None or len(wanted) < 2:
             return
         wanted = [one for one in wanted if one.run is None or one.run == service.run]
-        oldest = min(one.edition for one in wanted)  # any wish since may have begun an overlap
-        wishes = [wish for edition, wish in service.editions.items() if edition >= oldest]
-        most = 2 if any(wish.overlaps for wish in wishes) else 1
+        most = 2 if self._may_overlap(service, wanted) else 1
         if len(wanted) > most:
             raise Objection(f"wanted at {service_id}/{place}: {wanted}")
 

@@ -47,10 +47,12 @@ class Chaos:
             (self._transfer, 2),
             (self._campaign, 0.3),
             (self._exit_container, 9),
+            (self._newcomer, 1),
             (self._jump, 1.5 if options.jumps else 0),
         ]
         self._faults = [fault for fault, _ in faults]
         self._weights = [weight for _, weight in faults]
+        self._newcomers = options.newcomers
         self._calm_weather()
         self._next_fault()
         if options.membership == "direct":
@@ -78,6 +80,12 @@ class Chaos:
         return self._rng.choice(list(self._cluster.hosts.values()))
 
     # --- hosts ---
+
+    def _newcomer(self) -> None:
+        """A machine joins that was never seen before."""
+        if self._newcomers:
+            self._newcomers -= 1
+            self._cluster.admit(f"h{len(self._cluster.hosts)}")
 
     def _down(self, host: Host, what: str, *, farewell: bool = False, power: bool = False) -> None:
         if not host.up:
@@ -285,9 +293,8 @@ def correct_roles(leader: Manager) -> bool:
     members = {*state.voters, *state.learners, *state.voters_outgoing}
     updates = []
     for row in leader.view.nodes():
-        raft_id = cluster.hosts[row.api.ID].raft_id
-        if raft_id not in members:
-            raft_id = 0
+        host = cluster.hosts.get(row.api.ID)  # a newcomer's row is there before the newcomer
+        raft_id = host.raft_id if host is not None and host.raft_id in members else 0
         if row.private.raft_id != raft_id:
             updates.append(Update(row=as_manager(row, raft_id)))
 

@@ -300,6 +300,10 @@ class Checks:
         task = rows.get(Ref(Kind.TASK, task_id))
         if not isinstance(task, TaskRow):
             return
+        if task.private.by_node and not host.founded:
+            counts[
+                "global jobs on newcomers" if task.api.JobIteration else "global on newcomers"
+            ] += 1
         for other_host in self._cluster.hosts.values():
             for other_id in other_host.containers:
                 other = rows.get(Ref(Kind.TASK, other_id))

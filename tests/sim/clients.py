@@ -32,6 +32,7 @@ from swarmctl.core.model.spec import (
     ContainerSpec,
     EndpointSpec,
     FileTarget,
+    GlobalJob,
     GlobalService,
     Placement,
     PortConfig,
@@ -48,6 +49,7 @@ from swarmctl.core.model.spec import (
 )
 from swarmctl.core.model.task import TaskState
 from tests.sim.invariants import OVERLAPPING
+from tests.sim.noderows import node_row
 from tests.sim.queue import MS, S, Scope, Wait
 
 if TYPE_CHECKING:
@@ -63,7 +65,8 @@ ROLES = 0.25
 MANAGERS_MIN = 3
 ZONE_A = (0, 3)
 """The places of the nodes that are in the zone some services ask for."""
-SERVICES = ("web", "db", "job", "log", "each", "batch")
+SERVICES = ("web", "db", "job", "log", "each", "batch", "sweep")
+JOBS = ("batch", "sweep")
 SECRETS = ("key", "cert")
 
 
@@ -242,6 +245,8 @@ def build(request: Request, view: View, cluster: Cluster, now: int) -> Transacti
     """
     if request.kind == "create":
         return _creation(request, view, cluster.new_id(), now)
+    if request.kind == "join":
+        return Transaction(changes=(Create(row=node_row(request.name, 0)),))
     if request.kind in ("node", "label", "role"):
         return _node(request, view)
     if request.kind == "secret":
@@ -329,7 +334,7 @@ def service_spec(name: str, replicas: int, variant: int, view: View) -> ServiceS
         Name=name,
         TaskTemplate=template,
         Mode=_mode(name, replicas),
-        UpdateConfig=_rolling(name, variant) if name != "batch" else None,
+        UpdateConfig=_rolling(name, variant) if name not in JOBS else None,
         EndpointSpec=EndpointSpec(Ports=_ports(name, variant)),
     )
 
@@ -349,6 +354,8 @@ def _rolling(name: str, variant: int) -> UpdateConfig:
 def _mode(name: str, number: int) -> ServiceMode:
     if name == "each":
         return ServiceMode(Global=GlobalService())
+    if name == "sweep":
+        return ServiceMode(GlobalJob=GlobalJob())
     if name == "batch":
         numbers = ReplicatedJob(MaxConcurrent=1 + number % 3, TotalCompletions=2 * number)
         return ServiceMode(ReplicatedJob=numbers)

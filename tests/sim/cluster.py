@@ -29,7 +29,7 @@ from swarmctl.core.store.store import Store
 from swarmctl.core.store.view import ref_of
 from tests.sim.chaos import Chaos
 from tests.sim.checks import Broken, Checks
-from tests.sim.clients import Client, Front
+from tests.sim.clients import Client, Front, Request
 from tests.sim.disk import Platter
 from tests.sim.dispatch import Refused
 from tests.sim.host import Host
@@ -106,6 +106,7 @@ class Cluster:
                 self.steps += 1
             Settling(self).run()
             self.counts["tasks evicted"] = self.checks.tables.evictions
+            self.counts["ready tasks taken"] = self.checks.tables.floors
         except Exception as error:
             text = f"seed {self.seed}, step {self.steps}: {type(error).__name__}: {error}"
             raise Broken(f"{text}\n{self.story()}") from error
@@ -123,11 +124,10 @@ class Cluster:
     # --- founding ---
 
     def _found(self) -> None:
-        options, rng = self.options, self.rng
+        options = self.options
         names = [f"h{each}" for each in range(options.managers + options.workers)]
         for name in names:
-            rate = 1 + rng.uniform(-options.drift, options.drift)
-            self.hosts[name] = Host(self, name, rate, int(rng.uniform(-1, 1) * options.skews_ns))
+            self._add_host(name)
         managers = names[: options.managers]
         store = Store()
         rows = [cluster_row(options.heartbeat_ns, options.history)]
@@ -145,6 +145,26 @@ class Cluster:
         for host in self.hosts.values():
             host.managers_known = list(managers)
             host.start()
+
+    def _add_host(self, name: str) -> Host:
+        options, rng = self.options, self.rng
+        rate = 1 + rng.uniform(-options.drift, options.drift)
+        host = Host(self, name, rate, int(rng.uniform(-1, 1) * options.skews_ns))
+        self.hosts[name] = host
+        return host
+
+    def admit(self, name: str) -> None:
+        """Let a new machine join: its node's row comes first, with its certificate."""
+        self.scope.start(self._admit(name))
+
+    async def _admit(self, name: str) -> None:
+        await self.clients[0].write(Request(f"join-{name}", "join", name))
+        self.note("%s joins", name)
+        self.counts["nodes that joined"] += 1
+        host = self._add_host(name)
+        host.founded = False
+        host.managers_known = [manager.host.name for manager in self.managers()]
+        host.start()
 
     def join(self, host: Host, raft_id: int, platter: Platter | None = None) -> None:
         """Make a host a member of consensus under a number that was never used."""

@@ -26,6 +26,7 @@ class Host:
         containers: tasks whose containers run; they outlive the daemon.
         table: the tasks that the agent remembers.
         managers_known: where to look for a leader.
+        founded: it was there from the beginning.
     """
 
     def __init__(self, cluster: Cluster, name: str, rate: float, wall_ns: int) -> None:
@@ -39,6 +40,7 @@ class Host:
         self.containers: dict[str, None] = {}
         self.table: dict[str, Remembered] = {}
         self.managers_known: list[str] = []
+        self.founded = True
         self.description = describe(name)
         self._cluster = cluster
 

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from swarmctl.core.model.objects import Row
+    from swarmctl.core.model.spec import UpdateConfig
     from swarmctl.core.store.store import RowChange
 
 Key = tuple[str, ...]
 _NODE = Kind.NODE
 LOST_LATELY_NS = 3 * S
-OVERLAPPING = ("web", "log")
+OVERLAPPING = ("web", "log", "each")
 """Services that are sometimes updated start-first: two tasks of a slot may be runnable then."""
 
 
@@ -38,6 +39,7 @@ class Tables:
         rows: every row by table and id.
         now: the onlooker's time, in nanoseconds.
         evictions: tasks that had to leave a node that no longer suited them.
+        floors: ready tasks that an update took, with none in their place.
         clocks_agree: what leaders' stamps say of durations is true.
     """
 
@@ -46,12 +48,14 @@ class Tables:
         self.now = 0
         self.clocks_agree = True
         self.evictions = 0
+        self.floors = 0
         self._made: dict[str, int] = {}
         self._lost: dict[str, int] = {}
         self._left: dict[str, int] = {}
         self._dead: set[Ref] = set()
         self._holders: dict[Key, set[str]] = {}
         self._cpu: dict[str, int] = {}
+        self._missing: dict[str, dict[str, TaskRow]] = {}
 
     def found(self, rows: Iterable[Row], refs: Iterable[Ref]) -> None:
         """Take the founding rows."""
@@ -95,6 +99,10 @@ class Tables:
                 raise Wrong(f"entry {index}: {' '.join(key)} is held by {sorted(holders)}")
         for node in nodes:
             self._see_room(index, node)
+        for _, before, after in changes:
+            for row in (before, after):
+                if isinstance(row, TaskRow):
+                    self._come_back(row)
         for task in taken:
             self._see_floor(index, task)
 
@@ -106,26 +114,74 @@ class Tables:
         return 2 if key[0] == "slot" else 1  # of a service that is gone
 
     def _see_floor(self, index: int, task: TaskRow) -> None:
-        """See that start-first takes no ready task before another one of its slot is ready."""
+        """See that an update takes no ready task that its floor needs.
+
+        Start-first takes none before another one of its place is ready, stop-first none while so
+        many that it took have not come back as it may replace at a time.
+        """
         service = self.rows.get(Ref(Kind.SERVICE, task.api.ServiceID))
-        if not isinstance(service, ServiceRow) or why_stop_first(service.api.Spec):
+        if not isinstance(service, ServiceRow) or self._has_to_leave(task.api.NodeID):
             return
-        if settings_of(service.api).Order != START_FIRST:
+        if any(_is_ready(other) for other in self._wanted_at(task)):
             return
-        node = task.api.NodeID
-        left_at = max(self._left.get(node, -S), self._lost.get(node, -S))
-        if left_at >= 0 and left_at >= self.now - LOST_LATELY_NS:
-            return
-        row = self.rows.get(Ref(_NODE, node))
-        if self._is_lost(node) or (
-            isinstance(row, NodeRow) and row.api.Spec.Availability == "drain"
+        self.floors += 1
+        config = settings_of(service.api)
+        if config.Order == START_FIRST and not why_stop_first(service.api.Spec):
+            raise Wrong(
+                f"entry {index}: ready task {task.api.ID} is taken, and none is in its place"
+            )
+        missing = self._missing.setdefault(task.api.ServiceID, {})
+        missing[task.place] = task
+        for place, taken in list(missing.items()):
+            if not self._is_missing(taken, config):
+                del missing[place]
+        if config.Parallelism and len(missing) > config.Parallelism:
+            raise Wrong(
+                f"entry {index}: task {task.api.ID} is taken, {sorted(missing)} are missing"
+            )
+
+    def _is_missing(self, taken: TaskRow, config: UpdateConfig) -> bool:
+        """Return whether the place of a task that an update took still lacks a ready one for it.
+
+        Not where its next one was lost with its node, or failed and that is tolerated: no update
+        waits for these.
+        """
+        wanted = self._wanted_at(taken)
+        if not wanted or any(_is_ready(task) for task in wanted):
+            return False
+        if any(self._has_to_leave(task.api.NodeID) for task in wanted):
+            return False
+        return not (config.FailureAction == "continue" and any(map(_has_failed, wanted)))
+
+    def _come_back(self, task: TaskRow) -> None:
+        """Forget that a task is missing where that is over, by whatever happened."""
+        missing = self._missing.get(task.api.ServiceID, {})
+        service = self.rows.get(Ref(Kind.SERVICE, task.api.ServiceID))
+        if not isinstance(service, ServiceRow):
+            self._missing.pop(task.api.ServiceID, None)
+        elif task.place in missing and (
+            self._has_to_leave(task.api.NodeID)
+            or task.api.Status.Err == REASON
+            or not self._is_missing(missing[task.place], settings_of(service.api))
         ):
-            return
-        for other_id in self._holders.get(("slot", task.api.ServiceID, str(task.api.Slot)), ()):
-            other = self.rows[Ref(Kind.TASK, other_id)]
-            if isinstance(other, TaskRow) and other.api.Status.State is TaskState.RUNNING:
-                return
-        raise Wrong(f"entry {index}: ready task {task.api.ID} is taken, and none is in its place")
+            del missing[task.place]
+
+    def _wanted_at(self, task: TaskRow) -> list[TaskRow]:
+        """Return the tasks that shall run in a task's place."""
+        ids = self._holders.get(("slot", task.api.ServiceID, task.place), ())
+        rows = (self.rows[Ref(Kind.TASK, each)] for each in sorted(ids))
+        return [row for row in rows if isinstance(row, TaskRow)]
+
+    def _has_to_leave(self, node_id: str) -> bool:
+        """Return whether tasks have to leave a node, or had to a moment ago."""
+        if not node_id:
+            return False
+        left_at = max(self._left.get(node_id, -S), self._lost.get(node_id, -S))
+        if left_at >= 0 and left_at >= self.now - LOST_LATELY_NS:
+            return True
+        row = self.rows.get(Ref(_NODE, node_id))
+        drained = isinstance(row, NodeRow) and row.api.Spec.Availability == "drain"
+        return drained or self._is_lost(node_id)
 
     def see_overlap(self, task: TaskRow, other: TaskRow) -> None:
         """Two containers of one slot run at the same time; see that it had to be.
@@ -230,6 +286,14 @@ def _is_taken(before: Row | None, after: Row | None) -> bool:
         and before.api.DesiredState <= TaskState.RUNNING
         and after.api.DesiredState is TaskState.SHUTDOWN
     )
+
+
+def _is_ready(task: TaskRow) -> bool:
+    return task.api.Status.State is TaskState.RUNNING
+
+
+def _has_failed(task: TaskRow) -> bool:
+    return bool(task.private.failures) or task.api.Status.State > TaskState.RUNNING
 
 
 def _holds_place(task: TaskRow) -> bool:

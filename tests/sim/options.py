@@ -24,6 +24,7 @@ class Options:
         fault_gap_ms: time between faults, on average, while there are any.
         membership: who changes it: "roles" by the wishes of administrators, as the product does;
             "direct" by proposals of any kind, joint ones too; "none" nobody.
+        newcomers: machines that join later, as workers at first.
     """
 
     managers: int
@@ -45,6 +46,7 @@ class Options:
     client_gap_ms: float
     membership: str
     history: int
+    newcomers: int
 
 
 def choose(rng: random.Random) -> Options:
@@ -79,4 +81,5 @@ def choose(rng: random.Random) -> Options:
         client_gap_ms=rng.choice([40, 100, 250]),
         membership=rng.choice(["roles", "roles", "direct", "direct", "none"]),
         history=rng.choice([0, 1, 5]),
+        newcomers=rng.choice([0, 1, 1, 2]),
     )

@@ -322,6 +322,17 @@ BUGS = {
         ),
         seeds=60,
     ),
+    "floor-forgotten": Bug(
+        "an update replaces so many at a time, whatever is missing already",
+        (
+            Patch(
+                "core.orchestrator.rollout",
+                "_going_on",
+                "max(0, config.Parallelism - held)",
+                "config.Parallelism",
+            ),
+        ),
+    ),
     "old-task-leaves-early": Bug(
         "start-first stops the old task though the new one does not run yet",
         (

@@ -15,7 +15,7 @@ from swarmctl.core.store.view import ref_of
 from swarmctl.plugins.spread import SpreadScheduler
 from swarmctl.plugins.subnets import SubnetAllocator
 from tests.sim.chaos import correct_roles
-from tests.sim.clients import Request
+from tests.sim.clients import JOBS, Request
 from tests.sim.queue import MS, S
 
 if TYPE_CHECKING:
@@ -195,10 +195,27 @@ class Settling:
             if images.get(service.api.ID, {image}) != {image}:
                 return f"{service.api.Spec.Name} runs {images[service.api.ID]}, not {image}"
             found = len(running.get(service.api.ID, ()))
-            ends = service.api.Spec.Name in ("job", "batch")  # their tasks may have had their turn
+            ends = service.api.Spec.Name in ("job", *JOBS)  # their tasks may have had their turn
             if found > most or (found < most and not ends):
                 return f"{service.api.Spec.Name} has {found} of {most} tasks"
+            if service.api.Spec.Mode.GlobalJob is not None:
+                left = self._left_of(service)
+                if left:
+                    return f"{service.api.Spec.Name} did not run on {left}"
         return ""
+
+    def _left_of(self, service: ServiceRow) -> list[str]:
+        """Return the nodes where a global job has nothing of its run, at work or complete."""
+        status = service.api.JobStatus
+        assert status is not None
+        there = {
+            task.place
+            for task in self._rows(TaskRow)
+            if task.api.ServiceID == service.api.ID
+            and task.api.JobIteration == status.JobIteration
+            and task.api.Status.State in (TaskState.RUNNING, TaskState.COMPLETE)
+        }
+        return sorted({node.api.ID for node in self._rows(NodeRow)} - there)
 
     def _resume(self, service: ServiceRow) -> None:
         """Have a paused update go on, as its user would."""
@@ -211,7 +228,7 @@ class Settling:
     def _wanted(self, service: ServiceRow) -> int:
         """Return how many tasks of a service are to run at a time."""
         mode = service.api.Spec.Mode
-        if mode.Global is not None:
+        if mode.Global is not None or mode.GlobalJob is not None:
             return len(self._rows(NodeRow))
         if mode.ReplicatedJob is not None:
             return int(mode.ReplicatedJob.MaxConcurrent)

@@ -58,7 +58,7 @@ def _of(model: Model, service_id: str) -> Iterator[str]:
     elif service.wish.is_everywhere:
         yield from _of_global(model, service.wish, places)
     else:
-        yield from _of_replicated(model, service.wish, places)
+        yield from _of_replicated(model, service, places)
     if "paused" not in service.status and _is_whole(model, service.wish, places):
         yield from _of_update(model, service, places)
 
@@ -97,8 +97,12 @@ def _may_stay(model: Model, service: Service, task: Seen) -> bool:
     return node.availability == "pause" or any(zone in ("", node.zone) for zone in zones)
 
 
-def _of_replicated(model: Model, wish: Wish, places: Places) -> Iterator[str]:
-    """So many slots are taken. Each has had its turn, or runs if there is a node for it."""
+def _of_replicated(model: Model, service: Service, places: Places) -> Iterator[str]:
+    """So many slots are taken. Each has had its turn, or runs if there is a node for it.
+
+    While an update is paused that is a node for the wish that the task was made of.
+    """
+    wish, paused = service.wish, "paused" in service.status
     taken = {task.place for task in places.wanted} | places.settled
     if len(taken) != wish.count:
         yield f"{wish} has the slots {sorted(taken)}"
@@ -106,7 +110,13 @@ def _of_replicated(model: Model, wish: Wish, places: Places) -> Iterator[str]:
     if wish.port:  # one a node; one that holds it on a paused node stays there
         held = [task for task in places.wanted if task.is_ready and task.node not in usable]
         room = len(usable) + len(held)
-    if usable and len(places.ready) < min(room, wish.count - len(places.settled)):
+    stuck = [
+        task
+        for task in places.wanted
+        if paused and not model.usable(service.editions[task.edition])
+    ]
+    placed = wish.count - len(places.settled) - len(stuck)
+    if usable and len(places.ready) < min(room, placed):
         yield f"{wish} runs at {places.ready} only, though {usable} are usable"
 
 

@@ -12,7 +12,12 @@ MISTAKES = {
         name: BUGS[name]
         for name in (
             *("one-too-many", "one-job-too-many", "promotion-forgotten", "reaps-the-living"),
-            *("old-task-leaves-early", "successor-does-not-wait", "conflicts-written"),
+            *(
+                "old-task-leaves-early",
+                "floor-forgotten",
+                "successor-does-not-wait",
+                "conflicts-written",
+            ),
         )
     },
     "one-attempt-more": Bug(
@@ -45,17 +50,6 @@ MISTAKES = {
                 "decide",
                 "if service.api.Stopped is not None:",
                 "if False:",
-            ),
-        ),
-    ),
-    "floor-forgotten": Bug(
-        "an update replaces so many at a time, whatever is missing already",
-        (
-            Patch(
-                f"{ORCHESTRATOR}.rollout",
-                "_going_on",
-                "max(0, config.Parallelism - held)",
-                "config.Parallelism",
             ),
         ),
     ),

@@ -761,3 +761,34 @@ def test_a_task_that_never_runs_holds_its_update_up() -> None:
     change(world, "v3")
     world.sleep(MINUTE)
     assert images(world) == {"v3": 3}
+
+
+@pytest.mark.parametrize("leaders", [1, 2])
+def test_a_rollback_runs_again_what_the_update_had_begun_and_no_more(leaders: int) -> None:
+    """Of two slots whose task was done, start-first begins one: that one runs the old spec again.
+
+    The other keeps what it has come to, whoever leads and however long it lasts.
+    """
+    once = TaskSpec(RestartPolicy=RestartPolicy(Condition="on-failure", Delay=0))
+    update = UpdateConfig(Parallelism=1, Order="start-first", FailureAction="rollback")
+    world = World()
+    world.bad.add("bad")
+    world.node("n0")
+    world.service("web", spec(replicas=3, task=once, update=update))
+    world.run()
+    for slot in (2, 3):
+        world.end(world.in_slot("web", slot), TaskState.COMPLETE)
+    world.sleep(MINUTE)
+    assert [row.api.Slot for row in world.running("web")] == [1]
+    world.update("web", spec(replicas=3, image="bad", task=once, update=update))
+    for _ in range(20):
+        for _ in range(leaders - 1):
+            world.lead()
+        world.sleep(10 * SECOND)
+    service = world.view.service("web")
+    assert service is not None
+    assert service.api.UpdateStatus is not None
+    assert service.api.UpdateStatus.State == "rollback_completed"
+    running = {row.api.Slot: row.api.Spec.ContainerSpec.Image for row in world.running("web")}  # type: ignore[union-attr]
+    assert running == {1: "nginx", 2: "nginx"}
+    assert world.wishes() == []

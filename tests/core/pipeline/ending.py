@@ -100,7 +100,7 @@ def _may_stay(model: Model, service: Service, task: Seen) -> bool:
 def _of_replicated(model: Model, service: Service, places: Places) -> Iterator[str]:
     """So many slots are taken. Each has had its turn, or runs if there is a node for it.
 
-    While an update is paused that is a node for the wish that the task was made of.
+    While an update is paused a task may wait for a node that suits a former wish.
     """
     wish, paused = service.wish, "paused" in service.status
     taken = {task.place for task in places.wanted} | places.settled
@@ -111,13 +111,15 @@ def _of_replicated(model: Model, service: Service, places: Places) -> Iterator[s
         held = [task for task in places.wanted if task.is_ready and task.node not in usable]
         room = len(usable) + len(held)
     stuck = [
-        task
-        for task in places.wanted
-        if paused and not model.usable(service.editions[task.edition])
+        task for task in places.wanted if paused and not task.is_ready and _is_former(service, task)
     ]
     placed = wish.count - len(places.settled) - len(stuck)
     if usable and len(places.ready) < min(room, placed):
         yield f"{wish} runs at {places.ready} only, though {usable} are usable"
+
+
+def _is_former(service: Service, task: Seen) -> bool:
+    return service.editions[task.edition].task != service.wish.task
 
 
 def _of_global(model: Model, wish: Wish, places: Places) -> Iterator[str]:

@@ -23,6 +23,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--cluster-first-seed", type=int, default=0, help="the first of them")
     parser.addoption(
-        "--model-seeds", type=int, default=500, help="how many lives of services meet the model"
+        "--model-seeds", type=int, default=300, help="how many lives of services meet the model"
     )
     parser.addoption("--model-first-seed", type=int, default=0, help="the first of them")

@@ -58,7 +58,7 @@ MISTAKES = {
         (
             Patch(
                 f"{ORCHESTRATOR}.global_",
-                "_standing",
+                "standing_of",
                 ' or availability == "drain"',
                 "",
             ),

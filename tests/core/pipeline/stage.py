@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from swarmctl.core.errors import SwarmError
 from swarmctl.core.model import revision
-from swarmctl.core.model.base import SECOND
+from swarmctl.core.model.base import MINUTE, SECOND
 from swarmctl.core.model.change import (
     Advance,
     Applied,
@@ -342,8 +342,7 @@ class Stage(World):
                 runs = task.api.Status.State is TaskState.RUNNING
                 if runs and task.api.JobIteration is not None and task.api.NodeID not in self.cut:
                     self.end(task, TaskState.COMPLETE)
-        self.sleep(70 * SECOND)
-        self.sleep(70 * SECOND)
+        self.sleep(10 * MINUTE)  # longer than anything waits
 
 
 def spec_of(name: str, wish: Wish) -> ServiceSpec:

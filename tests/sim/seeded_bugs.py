@@ -194,6 +194,7 @@ BUGS = {
     "one-too-many": Bug(
         "a service that is scaled down keeps a slot too many",
         (Patch(REPLICATED, "decide", "len(taken) > wanted", "len(taken) > wanted + 1"),),
+        seeds=60,
     ),
     "one-job-too-many": Bug(
         "a job's slot that is complete may be taken once more",

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..model.change import Advance, At, Decision, Kind, Ref, Transaction
+from msgspec.structs import replace
+
+from ..model.change import Advance, At, Decision, Kind, Ref, Transaction, Update
 from ..model.task import TaskState
 from . import global_, jobs, replicated
 from .tend import WISH_BATCH
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..ids import NewId
     from ..model.change import Requirement
+    from ..model.objects import ServiceRow
     from ..store.view import View
 
 NAME = "orchestrator"
@@ -57,15 +60,25 @@ def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:
     if service is None:
         return _remove_all(view, key)
     if service.api.Stopped is not None:
-        # It may be started again meanwhile; then its tasks are not to go any more.
-        still = At(ref=Ref(Kind.SERVICE, key), version=service.api.Version.Index)
-        return _remove_all(view, key, still)
+        return _stop(view, service)
     mode = service.api.Spec.Mode
     if mode.Global is not None or mode.GlobalJob is not None:
         return global_.decide(view, service, now, new_id)
     if mode.ReplicatedJob is not None:
         return jobs.decide(view, service, now, new_id)
     return replicated.decide(view, service, now, new_id)
+
+
+def _stop(view: View, service: ServiceRow) -> Decision:
+    """Have every task of a stopped service removed, and forget how often they were restarted."""
+    # It may be started again meanwhile; then its tasks are not to go any more.
+    still = At(ref=Ref(Kind.SERVICE, service.api.ID), version=service.api.Version.Index)
+    decision = _remove_all(view, service.api.ID, still)
+    if not service.private.restarts:
+        return decision
+    forgotten = replace(service, private=replace(service.private, restarts={}))
+    last = Transaction(changes=(Update(row=forgotten),))  # the others require the row as it is
+    return replace(decision, transactions=(*decision.transactions, last))
 
 
 def _remove_all(view: View, service_id: str, *requires: Requirement) -> Decision:

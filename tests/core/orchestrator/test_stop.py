@@ -133,6 +133,30 @@ def test_a_stop_lets_a_settled_node_run_a_global_service_again(reaped: bool) -> 
     assert world.wishes() == []
 
 
+def test_a_service_that_is_started_has_its_restarts_before_it() -> None:
+    """Who stops a service whose slots gave up, and starts it, begins anew; as with a scale to 0."""
+    world = World()
+    world.node("n0")
+    limited = TaskSpec(RestartPolicy=RestartPolicy(Delay=0, MaxAttempts=1))
+    world.service("web", spec(task=limited))
+    world.run()
+    for _ in range(2):
+        world.end(world.in_slot("web"))
+        world.run()
+    assert world.running("web") == [], "it has given up"
+    stop(world)
+    world.run()
+    assert world.wishes() == []
+    start(world)
+    world.run()
+    world.end(world.in_slot("web"))
+    world.sleep(MINUTE)
+    assert len(world.running("web")) == 1, "one restart is left"
+    world.end(world.in_slot("web"))
+    world.sleep(MINUTE)
+    assert world.running("web") == []
+
+
 def test_nodes_that_come_while_a_global_service_is_stopped_get_nothing() -> None:
     """A node that joins, returns or is activated changes nothing until the service is started."""
     world = World()

@@ -321,6 +321,9 @@ class Model:
         if was.node and task.node != was.node:
             raise Objection(f"{was} moves to {task.node}")
         wish = self._wish_of(task)
+        service = self.services.get(task.service)
+        if service is not None and service.stopped and was.wished < REMOVE == task.wished:
+            self._forget_restarts(task.service)
         is_given = was.number < ASSIGNED <= task.number <= RUNNING
         if is_given and wish is not None and task.node not in self.usable(wish):
             raise Objection(f"{task} is given to {self.nodes.get(task.node)}")
@@ -334,6 +337,10 @@ class Model:
         if task.number == COMPLETE and task.run is not None:
             self.met["completions"] += was.number != COMPLETE
             self.completed.add((task.service, task.run, task.place))
+
+    def _forget_restarts(self, service_id: str) -> None:
+        """A service that was stopped begins anew when it is started."""
+        self.restarts = {key: made for key, made in self.restarts.items() if key[0] != service_id}
 
     def _see_that_it_is_alone(self, task: Seen) -> None:
         """Nothing older of its place runs, that could be asked to stop and was not for long."""

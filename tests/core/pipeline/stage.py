@@ -53,6 +53,7 @@ from tests.core.pipeline.world import World, spec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from swarmctl.core.model.change import Change, Requirement
     from swarmctl.core.model.objects import TaskRow
     from swarmctl.core.store.store import RowChange
 
@@ -103,7 +104,7 @@ class Stage(World):
         getattr(self, f"_{kind}")(*rest)
 
     def _by_user(
-        self, *changes: Any, requires: tuple[Any, ...] = (), refused: bool = False
+        self, *changes: Change, requires: tuple[Requirement, ...] = (), refused: bool = False
     ) -> None:
         """Write what a user wants; see that it is refused if it has to be."""
         self.model.by_user = True
@@ -207,7 +208,7 @@ class Stage(World):
         self._switch(name, stop=False)
 
     def _switch(self, name: str, *, stop: bool) -> None:
-        """Stop or start a service; a job is not to be stopped, nor is nothing to be started."""
+        """Stop or start a service; no job is stopped, and none is started that asks for nothing."""
         found = self.view.by_name(Kind.SERVICE, name)
         if not isinstance(found, ServiceRow):
             return
@@ -267,7 +268,8 @@ class Stage(World):
 
     def _silent(self, machine: str) -> None:
         """A node does not answer; nobody has noticed yet."""
-        self.cut |= {self.here[machine]} if machine in self.here else set()
+        if machine in self.here:
+            self.cut.add(self.here[machine])
 
     def _node(self, machine: str, state: str) -> None:
         """The leader judges a node: down, unknown, or ready again."""

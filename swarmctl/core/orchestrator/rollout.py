@@ -111,13 +111,14 @@ def decide(
     state = status.State if status is not None else ""
     if state in (PAUSED, ROLLBACK_PAUSED):
         return _ON_HOLD
-    dirty, clean = _sorted(service, slots, view, now)
+    dirty, clean, given_up = _sorted(service, slots, view, now)
     under_way = state in (UPDATING, ROLLBACK_STARTED)
     if not under_way and not dirty:
         return NOTHING_TO_ROLL
     version = service.private.spec_index
     if not under_way or record is None or record.spec_version != version:
-        row = _begun(service, len(dirty), view, now) if dirty else _completed(service, now)
+        over = not dirty
+        row = _completed(service, given_up, now) if over else _begun(service, len(dirty), view, now)
         return Rollout(row=row)
     config = settings_of(service.api)
     failed: list[TaskRow] = []
@@ -128,7 +129,7 @@ def decide(
             return _stopped(service, last_straw, config, view, now)
     counted = frozenset(task.api.ID for task in failed)
     if not dirty:
-        return _ending(service, clean, fates, config, now)._replace(failed=counted)
+        return _ending(service, clean, given_up, fates, config, now)._replace(failed=counted)
     return _going_on(service, dirty, clean, fates, config, now)._replace(failed=counted)
 
 
@@ -149,16 +150,19 @@ def is_ready(slot: Slot, fates: Fates) -> bool:
 
 def _sorted(
     service: ServiceRow, slots: Iterable[Slot], view: View, now: int
-) -> tuple[list[Slot], list[Slot]]:
-    """Return the dirty slots and the clean ones, without those that the update gave up."""
+) -> tuple[list[Slot], list[Slot], int]:
+    """Return the dirty slots and the clean ones, and how many the update gave up."""
     dirty: list[Slot] = []
     clean: list[Slot] = []
+    given_up = 0
     for slot in slots:
         if not is_outdated(service, slot.current, view):
             clean.append(slot)
-        elif not _is_given_up(service, slot, now):
+        elif _is_given_up(service, slot, now):
+            given_up += 1
+        else:
             dirty.append(slot)
-    return dirty, clean
+    return dirty, clean, given_up
 
 
 def _is_given_up(service: ServiceRow, slot: Slot, now: int) -> bool:
@@ -188,13 +192,17 @@ def _begun(service: ServiceRow, count: int, view: View, now: int) -> ServiceRow:
     )
 
 
-def _completed(service: ServiceRow, now: int) -> ServiceRow:
+def _completed(service: ServiceRow, given_up: int, now: int) -> ServiceRow:
     status = service.api.UpdateStatus or UpdateStatus()
     back = status.State == ROLLBACK_STARTED
+    message = "rollback completed" if back else "update completed"
+    if given_up:
+        tasks = "task goes on: its replacement" if given_up == 1 else "tasks go on: replacements"
+        message += f"; {given_up} former {tasks} failed as often as the restart policy allows"
     done = replace(
         status,
         State=ROLLBACK_COMPLETED if back else COMPLETED,
-        Message="rollback completed" if back else "update completed",
+        Message=message,
         CompletedAt=Time(now),
     )
     return replace(service, api=replace(service.api, UpdateStatus=done))
@@ -256,7 +264,12 @@ def _held_until(slot: Slot, fates: Fates, config: UpdateConfig, now: int) -> int
 
 
 def _ending(
-    service: ServiceRow, slots: Sequence[Slot], fates: Fates, config: UpdateConfig, now: int
+    service: ServiceRow,
+    slots: Sequence[Slot],
+    given_up: int,
+    fates: Fates,
+    config: UpdateConfig,
+    now: int,
 ) -> Rollout:
     """Return the end of an update that has replaced every slot, or what it still waits for.
 
@@ -275,7 +288,7 @@ def _ending(
             return NOTHING_TO_ROLL
     if end > now:
         return Rollout(wake_at=end)
-    return Rollout(row=_completed(service, now))
+    return Rollout(row=_completed(service, given_up, now))
 
 
 # --- failures ------------------------------------------------------------------------------------

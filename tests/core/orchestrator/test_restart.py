@@ -216,6 +216,8 @@ def test_what_is_started_beside_the_old_task_has_a_budget_too(
     assert service is not None
     assert service.api.UpdateStatus is not None
     assert service.api.UpdateStatus.State == "completed"
+    told = "2 former tasks go on: replacements failed as often as the restart policy allows"
+    assert service.api.UpdateStatus.Message == f"update completed; {told}"
     assert world.wishes() == []
     world.end(world.in_slot("web", 1), TaskState.SHUTDOWN)
     world.sleep(HOUR)

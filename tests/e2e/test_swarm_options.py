@@ -289,11 +289,11 @@ def test_options_of_processes(processes: Swarm) -> None:
     script = """
         echo env=$GREETING; echo uid=$(id -u):$(id -g); echo groups=$(id -G); echo dir=$(pwd)
         echo files=$(ulimit -n); echo oom=$(cat /proc/self/oom_score_adj)
-        c=/sys/fs/cgroup
-        one=$c/cpu$(sed -n 's/^[0-9]*:cpu:\\(.*\\)/\\1/p' /proc/self/cgroup)
-        two=$c$(sed -n 's/^0::\\(.*\\)/\\1/p' /proc/self/cgroup)
-        echo cpu=$(cat $one/cpu.cfs_quota_us $one/cpu.cfs_period_us 2>/dev/null ||
-            cat $two/cpu.max)
+        for file in $(find /sys/fs/cgroup -name cpu.max -o -name cpu.cfs_quota_us); do
+            group=${file%/*}
+            grep -qx $$ $group/cgroup.procs || continue
+            echo cpu=$(cat $file $group/cpu.cfs_period_us 2>/dev/null)
+        done
         echo done=; sleep 3600
     """
     create(

@@ -47,8 +47,9 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         hostname: told to the swarm instead of the system's.
         scheduler: which scheduler places tasks.
         allocator: which allocator chooses subnets and addresses.
-        plugins: distributions or files allowed as third-party plugins, by name.
-        plugin_dir: where single-file plugins lie.
+        plugins: entry points of installed distributions that are allowed as plugins, by name.
+        plugin_dir: where plugins lie that are single files or wheels.
+        plugin_memory_mib: address space of a plugin's own process, in MiB.
         settings: options for plugins, by plugin name.
         log_level: ``debug``, ``info``, ``warning`` or ``error``.
         accept_moved_state: start although the state directory comes from another machine.
@@ -66,6 +67,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     allocator: str = "subnets"
     plugins: tuple[str, ...] = ()
     plugin_dir: str = "/etc/swarmctl/plugins"
+    plugin_memory_mib: int = 1024
     settings: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
     log_level: str = "info"
     accept_moved_state: bool = False

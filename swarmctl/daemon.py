@@ -25,14 +25,16 @@ from typing import TYPE_CHECKING
 import trio
 
 from . import __version__
+from .__main__ import self_command
 from .core.api.server import ApiServer, PluginLine
 from .core.clock import SystemClock, new_id
 from .core.errors import SwarmError
-from .core.manager.pipeline import reconcilers
+from .core.manager.pipeline import Outside, reconcilers
 from .core.node import LocalNode, NodeSettings
 from .core.wire.unix_listener import open_unix_listener
-from .plugins.hookspecs import AllocatorSettings, ExecutorSettings, SchedulerSettings
+from .plugins.hookspecs import ExecutorSettings
 from .plugins.loader import load_plugins
+from .plugins.outside.choice import Wanted, choose
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -40,8 +42,8 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from .config import DaemonConfig
     from .core.agent.executor import Executor
-    from .core.allocator.policy import Allocator
     from .plugins.loader import Plugins
+    from .plugins.outside.choice import Choice
 
 LOG_BYTES = 10 * 1024 * 1024
 LOG_FILES = 3
@@ -73,9 +75,9 @@ def run_daemon(config: DaemonConfig, *, detached: bool = False) -> int:
 async def _main(config: DaemonConfig) -> None:
     plugins = load_plugins(named=config.plugins, directory=Path(config.plugin_dir))
     executor = await _choose_executor(config, plugins)
-    settings_of = partial(_scheduler_settings, config)
-    scheduler = plugins.scheduler(config.scheduler, settings_of(config.scheduler))
-    strategies = plugins.strategies(settings_of)
+    for failure in plugins.failures:
+        log.warning("not loaded: %s", failure.text)
+    choice = choose(plugins, _wanted(config))
     clock = SystemClock()
     node = LocalNode(
         NodeSettings(
@@ -86,12 +88,18 @@ async def _main(config: DaemonConfig) -> None:
             accept_moved_state=config.accept_moved_state,
         ),
         executor,
-        reconcilers(scheduler, _choose_allocator(config, plugins), strategies),
+        reconcilers(choice.scheduler, choice.allocator, choice.strategies, _outside(choice)),
         clock,
         new_id,
     )
-    loaded = [PluginLine(each.name, each.version, each.api) for each in plugins.infos()]
-    api = ApiServer(node, loaded, __version__, clock, new_id, strategies=tuple(strategies))
+    api = ApiServer(
+        node,
+        partial(_plugin_lines, plugins, choice),
+        __version__,
+        clock,
+        new_id,
+        strategies=tuple(choice.strategies),
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(_wait_for_signal, nursery.cancel_scope)
         async with open_unix_listener(
@@ -127,13 +135,48 @@ async def _choose_executor(config: DaemonConfig, plugins: Plugins) -> Executor:
     return await plugins.detect_executor(settings)
 
 
-def _scheduler_settings(config: DaemonConfig, name: str) -> SchedulerSettings:
-    return SchedulerSettings(options=config.settings.get(name, {}))
+def _wanted(config: DaemonConfig) -> Wanted:
+    return Wanted(
+        scheduler=config.scheduler,
+        allocator=config.allocator,
+        options=config.settings,
+        command=(*self_command(), "plugin-child"),
+        memory_mib=config.plugin_memory_mib,
+    )
 
 
-def _choose_allocator(config: DaemonConfig, plugins: Plugins) -> Allocator:
-    options = config.settings.get(config.allocator, {})
-    return plugins.allocator(config.allocator, AllocatorSettings(options=options))
+def _outside(choice: Choice) -> Outside:
+    return Outside(
+        judges=choice.judges,
+        move_judges=choice.move_judges,
+        beside={f"plugin {name}": runner.run for name, runner in choice.runners.items()},
+    )
+
+
+def _plugin_lines(plugins: Plugins, choice: Choice) -> list[PluginLine]:
+    """Return how every plugin stands, those that could not be loaded last."""
+    lines: list[PluginLine] = []
+    for name, (source, info, hooks) in plugins.loaded.items():
+        outside = choice.outside.get(name)
+        state, why = "loaded", ""
+        if outside is not None:
+            state = "off" if outside.off else "isolated"
+            why = outside.off or outside.last_failure
+        lines.append(
+            PluginLine(
+                name=info.name,
+                version=info.version,
+                api=info.api,
+                kind=source.kind,
+                place=source.place,
+                hooks=hooks,
+                state=state,
+                why=why,
+                failures=outside.failures if outside is not None else 0,
+            )
+        )
+    lines += [PluginLine(name=one.name, state="failed", why=one.text) for one in plugins.failures]
+    return lines
 
 
 def _make_state_dir(path: Path) -> None:

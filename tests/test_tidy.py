@@ -37,7 +37,8 @@ swarmctl.cli                   *:E
 swarmctl.cli.service           *:E
 swarmctl.plugins               hookspecs model loader:E testing:T conformance spread subnets
 swarmctl.plugins               null_exec:T null_behaviour binpack branches scheduler_check:E
-swarmctl.plugins               cancelling:T programs
+swarmctl.plugins               cancelling:T programs sources:E
+swarmctl.plugins.outside       messages redact desk stand_ins choice:T runner:T child:E
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T
@@ -63,6 +64,7 @@ swarmctl.core.orchestrator     decide slots replicated global_ jobs restart roll
 swarmctl.core.orchestrator     tend overlap relief waiting
 swarmctl.core.allocator        decide ports policy networks addresses
 swarmctl.core.scheduler        decide filters resources explain quantities rebalance
+swarmctl.core.scheduler        outside
 swarmctl.core.autoscaler       policy expression decide
 swarmctl.core.dispatcher       assignments endpoints liveness server:T presence:T noderows:T
 swarmctl.core.agent            executor:P step expand runner:T worker:T session:T reporter:T
@@ -87,6 +89,8 @@ PROTOCOLS = frozenset(
         "swarmctl.core.allocator.policy",
         "swarmctl.core.scheduler.decide",
         "swarmctl.core.scheduler.filters",
+        "swarmctl.core.scheduler.outside",
+        "swarmctl.core.scheduler.resources",
     }
 )
 SURFACE = (
@@ -108,6 +112,7 @@ ALLOWED = {
     "swarmctl.cli.daemon": frozenset(
         {"swarmctl.daemon", "swarmctl.config", "swarmctl.core.errors"}
     ),
+    "swarmctl.cli.plugin_child": frozenset({"swarmctl.plugins.outside.child"}),
     "swarmctl.plugins": SURFACE | {"swarmctl.core.errors", "swarmctl.__version__"},
     "swarmctl.plugins.process_exec.keeper": frozenset(),  # it runs from an archive of itself
     "swarmctl.core": NOUNS,
@@ -224,6 +229,8 @@ MAY_SWALLOW = frozenset(
         "swarmctl.core.agent.worker",
         "swarmctl.core.agent.runner",
         "swarmctl.plugins.loader",
+        "swarmctl.plugins.sources",
+        "swarmctl.plugins.outside.child",  # per question: what a plugin raises is its answer
         "swarmctl.plugins.process_exec.keeper.server",  # per request, and per turn: see there
     }
 )

@@ -248,6 +248,7 @@ class Lazy(NamedTuple):
 
     target: str  # "module:attribute"
     summary: str
+    hidden: bool = False  # for swarmctl itself, and listed nowhere
 
 
 class Group(click.Group):
@@ -278,7 +279,7 @@ class Group(click.Group):
         self._aliases = aliases or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(self._table)
+        return sorted(name for name, row in self._table.items() if not row.hidden)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         row = self._table.get(self._aliases.get(cmd_name, cmd_name))
@@ -322,8 +323,9 @@ class Group(click.Group):
         return f"Usage:  {ctx.command_path} {options}COMMAND"
 
     def get_help(self, ctx: click.Context) -> str:
-        width = max(map(len, self._table)) + 3
-        rows = [f"  {name:<{width}}{self._table[name].summary}" for name in sorted(self._table)]
+        names = self.list_commands(ctx)
+        width = max(map(len, names)) + 3
+        rows = [f"  {name:<{width}}{self._table[name].summary}" for name in names]
         parts = [self.get_usage(ctx), self.summary, "Commands:\n" + "\n".join(rows)]
         if ctx.parent is None:
             parts.append("Options:\n" + "\n".join(option_lines(ROOT_FLAGS)))

@@ -28,6 +28,9 @@ COMMANDS = {
     "network": Lazy("swarmctl.cli.nouns:network", "Manage networks"),
     "node": Lazy("swarmctl.cli.nouns:node", "Manage Swarm nodes"),
     "plugin": Lazy("swarmctl.cli.nouns:plugin", "Show what the daemon is made of"),
+    "plugin-child": Lazy(
+        "swarmctl.cli.plugin_child:plugin_child", "Run a plugin for the daemon", hidden=True
+    ),
     "restore": Lazy("swarmctl.cli.backup:restore", "Make a swarm of one manager out of a backup"),
     "secret": Lazy("swarmctl.cli.nouns:secret", "Manage Swarm secrets"),
     "service": Lazy("swarmctl.cli.nouns:service", "Manage Swarm services"),

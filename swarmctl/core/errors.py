@@ -247,3 +247,10 @@ class IdentityBroken(SwarmError):
 
 class CopiedState(SwarmError):
     """The state directory belongs to a node on another machine."""
+
+
+class AnswerAwaited(SwarmError):
+    """A plugin outside this process was asked and has not answered yet; decide again when it has.
+
+    Raised by the stand-ins of such plugins (docs/design/plugins.md), caught by who asks them.
+    """

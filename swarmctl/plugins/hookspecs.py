@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..core.agent.executor import Executor
     from ..core.allocator.policy import Allocator
     from ..core.scheduler.decide import Scheduler
+    from ..core.scheduler.filters import Filter
 
 PROJECT = "swarmctl"
 PLUGIN_API = 1
@@ -127,8 +128,9 @@ def swarmctl_scheduler(name: str, settings: SchedulerSettings) -> Scheduler | No
     """Make the scheduler called ``name``, or return None when ``name`` is not yours.
 
     Called by the node process when it starts, on workers too, since any node may come to lead. The
-    first plugin that does not return None wins. The object is used by the leader alone; its answers
-    are checked against swarmctl's own filters before they count.
+    first plugin that does not return None wins. The object is used by the leader alone, in a
+    process of the plugin's own (docs/plugins.md); its answers are checked against swarmctl's own
+    filters before they count.
 
     Args:
         name: as configured, ``spread`` by default.
@@ -136,6 +138,21 @@ def swarmctl_scheduler(name: str, settings: SchedulerSettings) -> Scheduler | No
 
     Raises:
         SwarmError: the settings cannot be used; its text says which and what would be right.
+
+    .. versionadded:: 0.1
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def swarmctl_scheduler_filters() -> Sequence[Filter]:
+    """Make filters that say which nodes can run a task, besides swarmctl's own.
+
+    Called in the plugin's own process on the manager that leads; every plugin answers for itself.
+    All of them are run after swarmctl's, on the nodes that those let pass, for every task of every
+    service: have a filter look for a label of yours first. Loading a plugin is enough to have its
+    filters run, so have the same plugins on all managers. One that fails three times is switched
+    off, and its filters refuse nothing any more.
 
     .. versionadded:: 0.1
     """
@@ -157,8 +174,9 @@ def swarmctl_allocator(name: str, settings: AllocatorSettings) -> Allocator | No
     """Make the allocator called ``name``, or return None when ``name`` is not yours.
 
     Called by the node process when it starts, on workers too, since any node may come to lead. The
-    first plugin that does not return None wins. The object is used by the leader alone; it chooses
-    among what is free, and what it chose is checked before it counts.
+    first plugin that does not return None wins. The object is used by the leader alone, in a
+    process of the plugin's own (docs/plugins.md); it chooses among what is free, and what it chose
+    is checked before it counts.
 
     Args:
         name: as configured, ``subnets`` by default.

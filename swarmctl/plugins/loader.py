@@ -1,21 +1,16 @@
-"""Find plugins, refuse bad ones in words, and call hooks with typed results.
+"""Load plugins, refuse bad ones in words, and call hooks with typed results.
 
 Loaded, in this order: the built-ins; entry points of group ``swarmctl`` that are first-party; other
-entry points the configuration names; single files in the plugin directory. Nothing else, since
-the daemon runs as root. A plugin that cannot be loaded ends the start with a sentence that names
-it and the cause: running without something that was configured would be a surprise later.
+entry points the configuration names; files and wheels in the plugin directory (:mod:`.sources`). A
+plugin that cannot be loaded is kept as a failure with a sentence that names it and the cause: the
+daemon starts without it, says so, and repeats the sentence where something of it is asked for.
 
 Law: nothing else in swarmctl touches ``pm.hook``.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import importlib.util
 import inspect
-import os
-import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
@@ -24,6 +19,7 @@ from ..core.agent.executor import EngineUnavailable
 from ..core.errors import InvalidArgument, SwarmError
 from . import hookspecs
 from .hookspecs import PLUGIN_API, PROJECT, PluginInfo
+from .sources import Candidate, PluginError, Source, bring_in, in_directory, installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -32,9 +28,9 @@ if TYPE_CHECKING:
     from ..core.agent.executor import Executor
     from ..core.allocator.policy import Allocator
     from ..core.scheduler.decide import Scheduler
+    from ..core.scheduler.filters import Filter
     from .hookspecs import AllocatorSettings, ExecutorSettings, SchedulerSettings
 
-GROUP = "swarmctl"
 BUILT_INS = {
     "process": "swarmctl.plugins.process_exec",
     "null": "swarmctl.plugins.null_exec",
@@ -46,10 +42,7 @@ BUILT_INS = {
 # entry point's name is a stranger all the same.
 FIRST_PARTY = {"docker": "swarmctl_docker_exec", "podman": "swarmctl_podman_exec"}
 DETECTION_ORDER = ("docker", "podman", "process")
-
-
-class PluginError(SwarmError):
-    """A plugin cannot be used; the text names it and the cause."""
+FILTER_PARTS = ("name", "static", "check", "explain", "why")
 
 
 class NoSuchExecutor(InvalidArgument):
@@ -68,17 +61,19 @@ class NoExecutor(SwarmError):
     """None of the executors that were tried can run tasks here."""
 
 
-class Candidate(NamedTuple):
-    """An entry point of our group."""
+class Loaded(NamedTuple):
+    """A plugin that is in use: where it is from, what it says of itself, which hooks it has."""
+
+    source: Source
+    info: PluginInfo
+    hooks: tuple[str, ...]
+
+
+class Failure(NamedTuple):
+    """A plugin that is not in use, and why."""
 
     name: str
-    module: str
-
-
-def installed() -> list[Candidate]:
-    """Return every entry point of our group in this environment, by name."""
-    found = importlib.metadata.entry_points(group=GROUP)
-    return sorted({Candidate(point.name, point.value) for point in found})
+    text: str
 
 
 def load_plugins(
@@ -88,39 +83,86 @@ def load_plugins(
     built_ins: dict[str, str] | None = None,
     candidates: Iterable[Candidate] | None = None,
 ) -> Plugins:
-    """Load all plugins that are enabled and check them.
+    """Load all plugins that are enabled, and check them; what cannot be loaded is a failure.
 
     Args:
         named: names of third-party entry points that the configuration enables.
-        directory: its ``*.py`` files are plugins too; one that does not exist holds none.
+        directory: its Python files and wheels are plugins too; one that does not exist holds none.
         built_ins: name -> module; the product's own by default.
         candidates: entry points to choose from; those installed by default.
-
-    Raises:
-        PluginError: a plugin is missing, cannot be imported, or breaks the rules of hooks.
     """
     plugins = Plugins()
     for name, module in (BUILT_INS if built_ins is None else built_ins).items():
-        plugins.register(name, _import(name, module))
-    for point in _enabled(named, installed() if candidates is None else list(candidates)):
-        plugins.register(point.name, _import(point.name, point.module))
-    if directory is not None and directory.is_dir():
-        for file in sorted(directory.glob("*.py")):
-            plugins.register(file.stem, _import_file(file))
+        plugins.load(Source(name=name, kind="built-in", module=module))
+    points = installed() if candidates is None else list(candidates)
+    for source in _enabled(named, points):
+        plugins.load(source)
+    lying_there = list(in_directory(directory)) if directory is not None else []
+    for source in lying_there:
+        plugins.load(source)
+    off = {point.name for point in points} - set(named) - {*BUILT_INS, *FIRST_PARTY}
+    plugins.not_allowed = tuple(sorted(off))
     return plugins
 
 
+def load_alone(source: Source) -> Plugins:
+    """Load one plugin and nothing else.
+
+    Raises:
+        PluginError: it cannot be imported, or breaks the rules of hooks.
+    """
+    plugins = Plugins()
+    plugins.register(source.name, bring_in(source), source)
+    return plugins
+
+
+def _enabled(named: Collection[str], candidates: list[Candidate]) -> Iterator[Source | PluginError]:
+    """Yield the entry points that may be loaded: ours, and those that the configuration names."""
+    own = {**BUILT_INS, **FIRST_PARTY}
+    for point in candidates:
+        if own.get(point.name) == point.module and point.name not in BUILT_INS:
+            yield Source(name=point.name, kind="project", module=point.module)
+    for name in named:
+        found = [point for point in candidates if point.name == name]
+        if not found:
+            have = ", ".join(sorted(point.name for point in candidates)) or "none"
+            yield PluginError(f'no plugin called "{name}" is installed; installed: {have}')
+        elif len(found) > 1:
+            modules = " and ".join(point.module for point in found)
+            yield PluginError(f'two plugins are called "{name}": {modules}; uninstall one')
+        elif own.get(name) != found[0].module:  # those are loaded anyway
+            yield Source(name=name, kind="installed", module=found[0].module)
+
+
 class Plugins:
-    """The loaded plugins; calls their hooks."""
+    """The loaded plugins; calls their hooks.
+
+    Attributes:
+        loaded: by name, in the order in which they were loaded.
+        failures: what could not be loaded.
+        not_allowed: entry points that are installed and not named in the configuration.
+    """
 
     def __init__(self) -> None:
         self._pm = pluggy.PluginManager(PROJECT)
         self._pm.add_hookspecs(hookspecs)
-        self._infos: dict[str, PluginInfo] = {}
+        self.loaded: dict[str, Loaded] = {}
+        self.failures: list[Failure] = []
+        self.not_allowed: tuple[str, ...] = ()
 
     def infos(self) -> tuple[PluginInfo, ...]:
         """What each plugin says of itself, in the order in which they were loaded."""
-        return tuple(self._infos.values())
+        return tuple(one.info for one in self.loaded.values())
+
+    def load(self, source: Source | PluginError) -> None:
+        """Import and add a plugin; where that fails the failure is kept."""
+        if isinstance(source, PluginError):
+            self.failures.append(Failure("", str(source)))
+            return
+        try:
+            self.register(source.name, bring_in(source), source)
+        except PluginError as error:
+            self.failures.append(Failure(source.name, str(error)))
 
     def executor(self, name: str, settings: ExecutorSettings) -> Executor:
         """Make the executor called ``name``.
@@ -132,10 +174,7 @@ class Plugins:
         """
         made = self._make(name, settings)
         if made is None:
-            raise NoSuchExecutor(
-                f'no plugin has an executor called "{name}"; loaded plugins: '
-                f"{', '.join(self._infos) or 'none'}"
-            )
+            raise NoSuchExecutor(f'no plugin has an executor called "{name}"; {self._have(name)}')
         return made
 
     async def detect_executor(
@@ -207,11 +246,65 @@ class Plugins:
             raise PluginError(f'the plugin of {kind} "{name}" failed: {error!r}') from error
         if made is None:
             article = "an" if kind == "allocator" else "a"
-            raise missing(
-                f'no plugin has {article} {kind} called "{name}"; loaded plugins: '
-                f"{', '.join(self._infos) or 'none'}"
-            )
+            raise missing(f'no plugin has {article} {kind} called "{name}"; {self._have(name)}')
         return made
+
+    def _have(self, name: str) -> str:
+        """Say what is loaded, and what could have been meant and is not."""
+        words = f"loaded plugins: {', '.join(self.loaded) or 'none'}"
+        if name in self.not_allowed:
+            words += (
+                f'; "{name}" is installed and not allowed: name it under plugins in the '
+                "configuration"
+            )
+        elif self.not_allowed:
+            words += f"; installed and not allowed: {', '.join(self.not_allowed)}"
+        failed = "; ".join(one.text for one in self.failures)
+        return words + (f"; not loaded: {failed}" if failed else "")
+
+    def maker_of(self, hook: str, name: str, settings: object) -> Source | None:
+        """Return the plugin that makes what is called ``name``; None for none.
+
+        Raises:
+            PluginError: a plugin failed.
+            SwarmError: the settings do not suit it.
+        """
+        for one in self.loaded.values():
+            if hook not in one.hooks:
+                continue
+            others = [
+                plugin for other, plugin in self._pm.list_name_plugin() if other != one.source.name
+            ]
+            call = self._pm.subset_hook_caller(hook, others)
+            try:
+                made = call(name=name, settings=settings)
+            except SwarmError:
+                raise
+            except Exception as error:
+                raise PluginError(f'plugin "{one.source.name}" failed: {error!r}') from error
+            if made is not None:
+                return one.source
+        return None
+
+    def with_hook(self, hook: str) -> list[Source]:
+        """Return the plugins that implement a hook, in the order in which they were loaded."""
+        return [one.source for one in self.loaded.values() if hook in one.hooks]
+
+    def filters(self) -> list[Filter]:
+        """Return the filters of all plugins.
+
+        Raises:
+            PluginError: a plugin failed, or gives something that is no filter.
+        """
+        try:
+            found = [one for some in self._pm.hook.swarmctl_scheduler_filters() for one in some]
+        except Exception as error:
+            raise PluginError(f"a plugin failed to make its filters: {error!r}") from error
+        for one in found:
+            lacks = [each for each in FILTER_PARTS if not hasattr(one, each)]
+            if lacks:
+                raise PluginError(f"{one!r} is no filter: it has no {', '.join(lacks)}")
+        return found
 
     def strategies(self, settings_of: Callable[[str], SchedulerSettings]) -> dict[str, Scheduler]:
         """Make every scheduler that services may choose by name.
@@ -223,14 +316,21 @@ class Plugins:
             PluginError: a plugin failed, or gives a name that it makes no scheduler for.
             SwarmError: the settings do not suit one.
         """
+        return {name: self.scheduler(name, settings_of(name)) for name in self.strategy_names()}
+
+    def strategy_names(self) -> list[str]:
+        """Return the names of all schedulers that services may choose.
+
+        Raises:
+            PluginError: a plugin failed.
+        """
         try:
             named = self._pm.hook.swarmctl_strategies()
-            names = sorted({str(name) for names in named for name in names})
+            return sorted({str(name) for names in named for name in names})
         except Exception as error:
             raise PluginError(f"a plugin failed to name its strategies: {error!r}") from error
-        return {name: self.scheduler(name, settings_of(name)) for name in names}
 
-    def register(self, name: str, plugin: object) -> None:
+    def register(self, name: str, plugin: object, source: Source | None = None) -> None:
         """Add a plugin under ``name``; one that is registered already is left as it is.
 
         Raises:
@@ -244,10 +344,13 @@ class Plugins:
         except (ValueError, pluggy.PluginValidationError) as error:
             raise PluginError(f'plugin "{name}": {error}') from error
         try:
-            self._infos[name] = self._info(name, plugin)
+            info = self._info(name, plugin)
         except PluginError:
             self._pm.unregister(plugin)
             raise
+        hooks = tuple(sorted({hook for _, hook in self._implemented(plugin)}))
+        source = source or Source(name=name, kind="built-in")
+        self.loaded[name] = Loaded(source, info, hooks)
 
     def _check(self, name: str, plugin: object) -> None:
         """Refuse what pluggy would let through to fail later, or to be ignored for ever."""
@@ -267,6 +370,17 @@ class Plugins:
                     f'plugin "{name}" implements {hook}, which is no hook of this version; hooks: '
                     f"{', '.join(known)}"
                 )
+            _check_arguments(name, hook, function)
+        forgotten = [
+            hook
+            for hook in known
+            if hook not in {name for name, _ in implemented} and callable(vars_of(plugin).get(hook))
+        ]
+        if forgotten:
+            raise PluginError(
+                f'plugin "{name}": {forgotten[0]} is not marked with swarmctl.plugins.hookimpl, so '
+                "nobody would ever call it"
+            )
         if not implemented:
             raise PluginError(
                 f'plugin "{name}" implements no hook; mark functions with swarmctl.plugins.hookimpl'
@@ -306,44 +420,18 @@ class Plugins:
         return made
 
 
-def _enabled(named: Collection[str], candidates: list[Candidate]) -> Iterator[Candidate]:
-    """The entry points that may be loaded: ours, and those that the configuration names."""
-    own = {**BUILT_INS, **FIRST_PARTY}
-    for point in candidates:
-        if own.get(point.name) == point.module and point.name not in BUILT_INS:
-            yield point
-    for name in named:
-        found = [point for point in candidates if point.name == name]
-        if not found:
-            have = ", ".join(sorted(point.name for point in candidates)) or "none"
-            raise PluginError(f'no plugin called "{name}" is installed; installed: {have}')
-        if len(found) > 1:
-            modules = " and ".join(point.module for point in found)
-            raise PluginError(f'two plugins are called "{name}": {modules}; uninstall one')
-        yield found[0]
+def vars_of(plugin: object) -> dict[str, object]:
+    """Return what a plugin's module, or object, has by itself."""
+    return getattr(plugin, "__dict__", {})
 
 
-def _import(name: str, module: str) -> object:
-    try:
-        return importlib.import_module(module)
-    except Exception as error:
-        raise PluginError(f'plugin "{name}" cannot be imported from {module}: {error!r}') from error
-
-
-def _import_file(file: Path) -> object:
-    """Import a single file that only root, or whoever we are, can have written."""
-    status = file.stat()
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PluginError(
-            f"plugin file {file} could have been written by others: make it yours and take the "
-            "write permission from group and others (chmod go-w)"
-        )
-    spec = importlib.util.spec_from_file_location(f"swarmctl_plugin_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"plugin file {file} is no Python source")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise PluginError(f"plugin file {file} cannot be imported: {error!r}") from error
-    return module
+def _check_arguments(name: str, hook: str, function: Callable[..., object]) -> None:
+    """Raise PluginError when an implementation asks for what its hook does not give."""
+    given = list(inspect.signature(getattr(hookspecs, hook)).parameters)
+    for parameter in inspect.signature(function).parameters.values():
+        is_named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if is_named and parameter.default is parameter.empty and parameter.name not in given:
+            raise PluginError(
+                f'plugin "{name}": {hook} takes an argument "{parameter.name}", which the hook '
+                f"does not give; it gives {', '.join(given) or 'none'}"
+            )

@@ -128,7 +128,7 @@ async def running_api(
     )
     (folder / "state").mkdir(mode=0o700, exist_ok=True)
     api = ApiServer(
-        node, [PluginLine("spread", "1", 1)], "9.9", clock, new_id, strategies=strategies
+        node, lambda: [PluginLine("spread", "1", 1)], "9.9", clock, new_id, strategies=strategies
     )
     async with (
         trio.open_nursery() as nursery,

@@ -227,7 +227,7 @@ class Seat:
         self.listener = MemoryListener()
         self.api = ApiServer(
             self.node,  # type: ignore[arg-type] # what it needs of one
-            [PluginLine("spread", "1", 1)],
+            lambda: [PluginLine("spread", "1", 1)],
             "9.9",
             managers.clock,
             managers.new_id,

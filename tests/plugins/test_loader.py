@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import types
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,17 +16,18 @@ from swarmctl.plugins import (
     EngineUnavailable,
     ExecutorSettings,
     PluginInfo,
+    SchedulerSettings,
     hookimpl,
     hookspecs,
 )
 from swarmctl.plugins.loader import (
-    Candidate,
     NoExecutor,
     NoSuchExecutor,
-    PluginError,
+    NoSuchScheduler,
     Plugins,
     load_plugins,
 )
+from swarmctl.plugins.sources import Candidate, PluginError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,16 +105,22 @@ def test_third_party_plugins_load_only_when_named(module: Callable[..., str]) ->
     assert load(point, named=["theirs"]) == ["mine"]
 
 
+def failure(*candidates: Candidate, **how: Any) -> str:
+    """Return why the one plugin that cannot be loaded is not."""
+    (found,) = load_plugins(built_ins={}, candidates=candidates, **how).failures
+    return found.text
+
+
 def test_a_named_plugin_that_is_missing_is_named_with_what_there_is() -> None:
     """A typo in the configuration is answered with the names that exist."""
-    with pytest.raises(PluginError, match='no plugin called "gpux" is installed; installed: gpu'):
-        load(Candidate("gpu", "gpu_plugin"), named=["gpux"])
+    text = failure(Candidate("gpu", "gpu_plugin"), named=["gpux"])
+    assert text == 'no plugin called "gpux" is installed; installed: gpu'
 
 
 def test_two_plugins_of_one_name_are_both_named(module: Callable[..., str]) -> None:
     """Which of two distributions is meant is not guessed."""
-    with pytest.raises(PluginError, match='called "gpu": a and b'):
-        load(Candidate("gpu", "a"), Candidate("gpu", "b"), named=["gpu"])
+    text = failure(Candidate("gpu", "a"), Candidate("gpu", "b"), named=["gpu"])
+    assert text == 'two plugins are called "gpu": a and b; uninstall one'
 
 
 def test_built_ins_come_first_and_their_own_entry_points_add_nothing(
@@ -124,9 +134,30 @@ def test_built_ins_come_first_and_their_own_entry_points_add_nothing(
 
 def test_an_import_error_names_plugin_and_cause() -> None:
     """A plugin that cannot be imported is named together with why."""
-    with pytest.raises(PluginError, match=r'"docker".*swarmctl_docker_exec.*No module') as caught:
-        load_plugins(built_ins={"docker": "swarmctl_docker_exec.nowhere"}, candidates=[])
-    assert isinstance(caught.value.__cause__, ImportError)
+    text = failure(Candidate("gpu", "swarmctl_docker_exec.nowhere"), named=["gpu"])
+    assert text.startswith('plugin "gpu" cannot be imported from swarmctl_docker_exec.nowhere: Mod')
+    assert "No module named 'swarmctl_docker_exec.nowhere'" in text
+
+
+def test_a_plugin_that_cannot_be_loaded_ends_nothing_but_what_asks_for_it(tmp_path: Path) -> None:
+    """The daemon starts without it; who asks for something of it is told why it is not there."""
+    file = tmp_path / "green.py"
+    file.write_text("raise RuntimeError('no meter')\n")
+    file.chmod(0o644)
+    plugins = load_plugins(candidates=[Candidate("solar", "solar_plugin")], directory=tmp_path)
+    assert plugins.scheduler("spread", SchedulerSettings()) is not None
+    with pytest.raises(NoSuchScheduler, match=r"called \"green\".*green\.py: RuntimeError.*meter"):
+        plugins.scheduler("green", SchedulerSettings())
+    with pytest.raises(NoSuchScheduler, match='"solar" is installed and not allowed: name it unde'):
+        plugins.scheduler("solar", SchedulerSettings())
+
+
+def test_a_plugin_that_exits_while_it_is_imported_is_a_failure(tmp_path: Path) -> None:
+    """``sys.exit`` at the top of a plugin ends the plugin's load and not the daemon."""
+    file = tmp_path / "quits.py"
+    file.write_text("import sys; sys.exit(3)\n")
+    file.chmod(0o644)
+    assert "SystemExit(3)" in failure(directory=tmp_path)
 
 
 def test_single_files_are_plugins(tmp_path: Path) -> None:
@@ -144,21 +175,95 @@ def test_single_files_are_plugins(tmp_path: Path) -> None:
 
 
 def test_a_broken_file_is_named_with_its_cause(tmp_path: Path) -> None:
-    """A plugin file that raises while being imported ends the start, and says what it raised."""
+    """A plugin file that raises while being imported is not loaded, and says what it raised."""
     file = tmp_path / "bad.py"
     file.write_text("1 / 0\n")
     file.chmod(0o600)
-    with pytest.raises(PluginError, match=r"bad\.py cannot be imported: ZeroDivisionError"):
-        load(directory=tmp_path)
+    assert re.search(r"cannot be imported from .*bad\.py: ZeroDiv", failure(directory=tmp_path))
 
 
-def test_a_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["open.py", "open-1-py3-none-any.whl"])
+def test_a_file_that_others_can_write_is_refused(tmp_path: Path, name: str) -> None:
     """The daemon runs no code that another user of the machine could have put there."""
-    file = tmp_path / "open.py"
+    file = tmp_path / name
     file.write_text("")
     file.chmod(0o666)
-    with pytest.raises(PluginError, match="chmod go-w"):
-        load(directory=tmp_path)
+    assert f"chmod go-w {file}" in failure(directory=tmp_path)
+
+
+def test_a_directory_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    """Nor does it where another user could put a file, or another directory in its place."""
+    inner = tmp_path / "open" / "plugins"
+    inner.mkdir(parents=True)
+    (inner / "fine.py").write_text("1 / 0\n")
+    inner.chmod(0o777)
+    assert f"chmod go-w {inner}" in failure(directory=inner)
+    inner.chmod(0o755)
+    inner.parent.chmod(0o777)
+    assert f"lies in {inner.parent}, where others could put another" in failure(directory=inner)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
+def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
+    """A file that belongs to somebody else is named with its owner, a link to one as well."""
+    file = tmp_path / "theirs.py"
+    file.write_text("1 / 0\n")
+    os.chown(file, 12345, 0)
+    assert "belongs to user 12345" in failure(directory=tmp_path)
+    link = tmp_path / "inner" / "link.py"
+    link.parent.mkdir()
+    link.symlink_to(file)
+    assert "belongs to user 12345" in failure(directory=link.parent)
+
+
+def wheel(folder: Path, name: str, *, files: dict[str, str], points: str = "") -> Path:
+    """Make a wheel in a folder."""
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for inner, text in files.items():
+            archive.writestr(inner, text)
+        archive.writestr(f"{name}-1.0.dist-info/METADATA", f"Name: {name}\nVersion: 1.0\n")
+        if points:
+            archive.writestr(f"{name}-1.0.dist-info/entry_points.txt", points)
+    path.chmod(0o644)
+    return path
+
+
+@pytest.fixture
+def path_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
+@pytest.mark.usefixtures("path_as_it_was")
+def test_wheels_are_plugins_where_they_lie(tmp_path: Path) -> None:
+    """A wheel's entry point loads without pip, with what it imports from another wheel there."""
+    code = (
+        "from lib_of_wheel import VERSION\n"
+        "from swarmctl.plugins import PluginInfo, hookimpl\n"
+        "@hookimpl\n"
+        "def swarmctl_plugin_info(): return PluginInfo(name='Solar', version=VERSION)\n"
+    )
+    files = {"solar_of_wheel.py": code}
+    wheel(tmp_path, "solar", files=files, points="[swarmctl]\nSolar = solar_of_wheel\n")
+    wheel(tmp_path, "zlib_dep", files={"lib_of_wheel.py": "VERSION = '7'\n"})
+    plugins = load_plugins(built_ins={}, candidates=[], directory=tmp_path)
+    assert plugins.failures == []
+    (one,) = plugins.loaded.values()
+    assert (one.source.name, one.source.kind, one.info.version) == ("Solar", "wheel", "7")
+
+
+@pytest.mark.usefixtures("path_as_it_was")
+def test_a_wheel_with_native_code_says_what_to_do(tmp_path: Path) -> None:
+    """What cannot be imported from a zip is refused with the two ways that work."""
+    wheel(tmp_path, "fast", files={"fast/_x.cpython-311-x86_64-linux-gnu.so": ""})
+    assert "build_zipapp.py --with" in failure(directory=tmp_path)
+
+
+def test_a_hook_that_is_not_marked_is_refused() -> None:
+    """A function with a hook's name and without its mark would never be called: that is said."""
+    odd = types.SimpleNamespace(swarmctl_plugin_info=hookimpl(info), swarmctl_scheduler=print)
+    with pytest.raises(PluginError, match="swarmctl_scheduler is not marked with"):
+        Plugins().register("x", odd)
 
 
 def test_async_hooks_are_refused() -> None:
@@ -177,7 +282,10 @@ def test_async_hooks_are_refused() -> None:
     [
         ({"swarmctl_exekutor": lambda: None}, "no hook of this version; hooks: swarmctl_plugin_in"),
         ({}, "implements no hook"),
-        ({"swarmctl_executor": lambda color: color}, "color"),
+        (
+            {"swarmctl_executor": lambda color: color},
+            'takes an argument "color", which the hook does not give; it gives name, settings',
+        ),
         ({"swarmctl_plugin_info": lambda: 1 / 0}, "swarmctl_plugin_info failed: ZeroDivision"),
         ({"swarmctl_plugin_info": lambda: "docker"}, "must return a PluginInfo"),
         (

@@ -235,7 +235,7 @@ class SimLoop:
             touched = cast("set[Ref]", dict.fromkeys(by_name).keys())
         if manager.host.wall_ns != self._wall_ns:
             self._wall_ns = manager.host.wall_ns
-            passes.clock_was_set()
+            passes.ask_again()
         due = passes.due(manager.store.view, touched, now)
         overlay = manager.store.view.overlay()
         wanted: dict[str, tuple[Transaction, ...]] = {}

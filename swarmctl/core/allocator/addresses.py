@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
+from ..errors import AnswerAwaited
 from ..model.base import Driver, Time, Version
 from ..model.change import Exists, Free, Index, Kind, Ref, Transaction, Update
 from ..model.network import (
@@ -60,9 +61,12 @@ GATEWAY = "gateway"
 
 
 class Refused(NamedTuple):
-    """Why there is no address, in words."""
+    """Why there is no address, in words; none while the allocator has not answered yet."""
 
     why: str
+
+
+AWAITED = Refused("")
 
 
 class Given(NamedTuple):
@@ -300,7 +304,10 @@ class _Network:
     def _choose(self, *, is_ipv6: bool, user: AddressUser) -> tuple[AddressSpace, int] | Refused:
         """Take an address that the allocator plugin chooses."""
         for space in self._spaces[is_ipv6]:
-            number = self._allocator.address(space, user)
+            try:
+                number = self._allocator.address(space, user)
+            except AnswerAwaited:
+                return AWAITED
             if number is None:
                 continue
             if not space.is_free(number):
@@ -356,7 +363,8 @@ class _Network:
             return
         given = self.give(AddressUser(GATEWAY, node_id))
         if isinstance(given, Refused):
-            self._problem = f"node {node_id} gets no tasks of it: {given.why}"
+            if given.why:
+                self._problem = f"node {node_id} gets no tasks of it: {given.why}"
         else:
             self._gateways[node_id] = given
 

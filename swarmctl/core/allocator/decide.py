@@ -44,6 +44,7 @@ from ..model.startorder import unmet
 from ..model.task import TaskState
 from .addresses import AddressBook, Refused, joins_networks
 from .networks import allocate_networks, is_allocated
+from .policy import AWAIT_NS, Outsider
 from .ports import PortBook
 
 if TYPE_CHECKING:
@@ -172,11 +173,20 @@ class Allocating:
 
     def __init__(self, allocator: Allocator) -> None:
         self._allocator = allocator
+        self._outsider = allocator if isinstance(allocator, Outsider) else None
+
+    def _send(self, decision: Decision, view: View, now: int) -> Decision:
+        """Have answered what an allocator outside this process was asked, and look again then."""
+        assert self._outsider is not None
+        if self._outsider.send(view) and decision.wake_at is None:
+            return replace(decision, wake_at=now + AWAIT_NS)
+        return decision
 
     def decide(self, view: View, key: str, now: int, new_id: NewId) -> Decision:
         """Return the endpoints, networks and tasks that can be allocated now."""
         if key == EVERYTHING:
-            return self._decide_all(view, now)
+            decision = self._decide_all(view, now)
+            return decision if self._outsider is None else self._send(decision, view, now)
         if key == GATEWAYS:
             return _decide_gateways(view)
         service = view.service(key)
@@ -349,7 +359,7 @@ def _attach(
             break
         found = books.addresses.attach(task, service, endpoint)
         if isinstance(found, Refused):
-            changes += _told(task, found.why)
+            changes += _told(task, found.why) if found.why else ()
             continue
         requires.update(dict.fromkeys(found.requires))
         changes.append(_pending(task, found.attachments, books.now))
@@ -358,7 +368,7 @@ def _attach(
 
 def _explained(tasks: Iterable[TaskRow], why: str, room: int) -> _Work:
     changes: list[Update] = []
-    for task in tasks:
+    for task in tasks if why else ():  # nobody is told to wait for a plugin's answer
         if len(changes) >= room:
             break
         changes += _told(task, why)

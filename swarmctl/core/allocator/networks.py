@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from ..errors import AnswerAwaited
 from ..model.change import Free, Index, Transaction, Update
 from ..model.network import (
     FIRST_VNI,
@@ -96,7 +97,7 @@ class _Numbering:
                 yield _allocated(row, configs, vni)
                 continue
             problem = configs if isinstance(configs, str) else str(vni)
-            if problem != problem_of(row):
+            if problem and problem != problem_of(row):
                 yield Transaction(changes=(Update(row=with_problem(row, problem)),))
         yield from self._memory()
 
@@ -111,7 +112,10 @@ class _Numbering:
     # --- subnets ---
 
     def _configs(self, row: NetworkRow) -> tuple[IPAMConfig, ...] | str:
-        """Return a network's subnets with their gateways, or why it gets none."""
+        """Return a network's subnets with their gateways, or why it gets none.
+
+        The reason is empty while the allocator has not answered yet.
+        """
         found: list[IPAMConfig] = []
         asked = row.private.spec.IPAM
         for config in (asked.Config or ()) if asked is not None else ():
@@ -141,7 +145,10 @@ class _Numbering:
             after=ipaddress.ip_network(after) if after else None,
             taken=self._taken(version),
         )
-        chosen = self._allocator.subnet(wish)
+        try:
+            chosen = self._allocator.subnet(wish)
+        except AnswerAwaited:
+            return ""
         if chosen is None:
             names = ", ".join(map(str, pools))
             return f"no free subnet of size /{size} is left in the address pools ({names})"

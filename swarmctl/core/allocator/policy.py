@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import ipaddress
 from bisect import bisect_right
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
+from ..model.base import SECOND
 from ..model.change import Index
 from ..model.network import Subnet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ..model.objects import IPAMConfig, Network
     from ..store.view import View
 
 __all__ = ["AddressSpace", "AddressUser", "Allocator", "Subnet", "SubnetWish", "Taken"]
+
+AWAIT_NS = 2 * SECOND
+"""A decision that waits for an answer looks again after so long, should nobody wake it."""
 
 
 class Taken:
@@ -37,6 +41,10 @@ class Taken:
             else:
                 self._firsts.append(first)
                 self._lasts.append(last)
+
+    def stretches(self) -> tuple[tuple[int, int], ...]:
+        """Return what is taken, in order, without overlaps."""
+        return tuple(zip(self._firsts, self._lasts, strict=True))
 
     def blocker(self, first: int, last: int) -> int | None:
         """Return the last address of what keeps ``first`` to ``last`` from being free, or None."""
@@ -131,6 +139,31 @@ class AddressSpace:
             return False
         return not self._view.is_held(Index.ADDRESS, self._key + self.text(number))
 
+    def held(self) -> list[int]:
+        """Return all numbers of the space that may not be given, in order.
+
+        For those who cannot ask :meth:`is_free`; it reads every holder in the tables.
+        """
+        network_id, found = self.network.ID, {*self._given, *self._reserved}
+        texts = [
+            text
+            for task in self._view.tasks_attached(network_id)
+            for attachment in task.api.NetworksAttachments
+            if attachment.Network.ID == network_id  # noqa: SIM300 - neither is a constant
+            for text in attachment.Addresses
+        ]
+        texts += [
+            vip.Addr
+            for service in self._view.services()
+            for vip in service.api.Endpoint.VirtualIPs
+            if vip.NetworkID == network_id
+        ]
+        row = self._view.network(network_id)
+        gateways = row.private.gateways.values() if row is not None else ()
+        texts += [text for addresses in gateways for text in addresses]
+        found.update(int(ipaddress.ip_interface(text).ip) for text in texts)
+        return sorted(number for number in found if self.first <= number <= self.last)
+
     def size(self) -> int:
         """Return how many addresses may be given when all are free."""
         reserved = sum(self.first <= number <= self.last for number in self._reserved)
@@ -194,4 +227,22 @@ class Allocator(Protocol):
         Asked some hundred times in one decision, so it should look at few addresses: what was given
         back long ago lies ahead of the cursor.
         """
+        ...
+
+
+@runtime_checkable
+class Outsider(Protocol):
+    """A stand-in for an allocator that runs outside this process and answers later.
+
+    Where it has no answer yet it raises :class:`~swarmctl.core.errors.AnswerAwaited` and remembers
+    the question. What was asked goes out when the decision is over, and the loop looks again when
+    the answers are there; they count while they are still free.
+    """
+
+    def listen(self, wake: Callable[[], None], /) -> None:
+        """Have a function called whenever answers have come."""
+        ...
+
+    def send(self, view: View, /) -> bool:
+        """The decision is over: have its questions answered; return whether there are any."""
         ...

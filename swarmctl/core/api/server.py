@@ -89,18 +89,36 @@ log = logging.getLogger(__name__)
 
 
 class PluginLine(NamedTuple):
-    """A loaded plugin, for ``plugin ls``."""
+    """How a plugin stands, for ``plugin ls``.
+
+    Attributes:
+        name: what it calls itself; "" for one that could not even be found.
+        api: the level of the plugin surface that it was written for.
+        kind: ``built-in``, ``project``, ``installed``, ``file`` or ``wheel``.
+        place: its module or path.
+        hooks: what it implements.
+        state: ``loaded``, ``isolated`` (in a process of its own while this node leads), ``off``
+            (it failed too often), ``failed`` (it could not be loaded).
+        why: what went wrong last, in a sentence.
+        failures: how often it failed since this daemon started.
+    """
 
     name: str
-    version: str
-    api: int
+    version: str = ""
+    api: int = 0
+    kind: str = ""
+    place: str = ""
+    hooks: tuple[str, ...] = ()
+    state: str = "loaded"
+    why: str = ""
+    failures: int = 0
 
 
 class ApiServer:
     """Answers requests about this node and its swarm.
 
     Args:
-        plugins: what is loaded here.
+        plugins: returns how each plugin stands here.
         product_version: this release's.
         strategies: names of the schedulers that a service may choose from.
     """
@@ -108,7 +126,7 @@ class ApiServer:
     def __init__(
         self,
         node: LocalNode,
-        plugins: Sequence[PluginLine],
+        plugins: Callable[[], Sequence[PluginLine]],
         product_version: str,
         clock: Clock,
         new_id: Callable[[], str],

@@ -455,6 +455,7 @@ class Manager:
                 clock=self._clock,
                 new_id=self._new_id,
             ).run
+            components.update(reconciler.beside)
         components["dispatcher"] = self.dispatcher.run
         components["roles"] = self.membership.run
         components["hand-over"] = self._hand_over.run

@@ -14,7 +14,7 @@ Laws:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -37,6 +37,8 @@ DOUBLINGS_MAX = 32
 
 NewId = Callable[[], str]
 Keys = Callable[[View, "set[Ref] | None"], Iterable[str]]
+Run = Callable[[], Awaitable[None]]
+Wake = Callable[[], None]
 Decide = Callable[[View, str, int, NewId], Decision]
 
 log = logging.getLogger(__name__)
@@ -48,12 +50,18 @@ class Reconciler(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: for logs and the task tree.
         keys: which keys touched rows concern; None for the rows means all keys.
-        decide: (view, key, now in nanoseconds, new_id) -> Decision; pure.
+        decide: (view, key, now in nanoseconds, new_id) -> Decision; pure, also in what plugins
+            outside this process have answered by now.
+        told_by: whoever gives such answers is handed what to call when there is one.
+        beside: what runs beside the loop for it while this manager leads, by name; several
+            reconcilers may name the same.
     """
 
     name: str
     keys: Keys
     decide: Decide
+    told_by: tuple[Callable[[Wake], None], ...] = ()
+    beside: dict[str, Run] = msgspec.field(default_factory=dict)
 
 
 class Unrest(msgspec.Struct):
@@ -83,8 +91,12 @@ class Passes:
         self._reconciler = reconciler
         self._new_id = new_id
 
-    def clock_was_set(self) -> None:
-        """Ask all keys again that wait for a time: it was a time of the clock as it was."""
+    def ask_again(self) -> None:
+        """Ask all keys now that wait for a time.
+
+        The clock was set, so it was a time of the clock as it was; or an answer came that a key may
+        wait for.
+        """
         self.wake = dict.fromkeys(self.wake, 0)
 
     def due(self, view: View, touched: set[Ref] | None, now: int) -> list[str]:

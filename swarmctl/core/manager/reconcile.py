@@ -14,6 +14,7 @@ Laws:
 from __future__ import annotations
 
 import logging
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,7 @@ class Loop:
         new_id: NewId,
     ) -> None:
         self.passes = Passes(reconciler, new_id)
+        self._told_by = reconciler.told_by
         self._view = view
         self._watch = watch
         self._proposer = proposer
@@ -64,14 +66,21 @@ class Loop:
             LostLeadership, NoLeader: this manager no longer leads.
         """
         with self._watch.mailbox() as mailbox:
+            for listen in self._told_by:
+                listen(partial(self._answered, mailbox))
             clock_watch = ClockWatch(self._clock)
             while True:
                 if clock_watch.was_set():
-                    self.passes.clock_was_set()
+                    self.passes.ask_again()
                 due = self.passes.due(self._view, mailbox.take(), self._clock.now())
                 if due:
                     await self._reconcile(due)
                 await self._sleep(mailbox)
+
+    def _answered(self, mailbox: Mailbox) -> None:
+        """Look again, though no row changed: a plugin outside this process has answered."""
+        self.passes.ask_again()
+        mailbox.touch(())
 
     async def _reconcile(self, due: list[str]) -> None:
         """Decide all due keys over one another, then propose what they want."""

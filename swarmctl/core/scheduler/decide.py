@@ -14,6 +14,9 @@ applied: each placement requires the node to be as it was when it was chosen.
 Bounded: one decision judges so many nodes and moves so many tasks, and asks for the next turn at
 once when there is more. Groups that were never judged come first, then those judged longest ago,
 so one that fits nowhere does not keep others waiting.
+
+Plugins outside this process answer later (:mod:`.outside`): a group that waits for one is passed
+over, and served first once the answer is there.
 """
 
 from __future__ import annotations
@@ -23,12 +26,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from msgspec.structs import replace
 
+from ..errors import AnswerAwaited
 from ..model.base import MINUTE, Time
 from ..model.change import NOTHING, At, Decision, Exists, Kind, Ref, Transaction, Update
 from ..model.labels import STRATEGY
 from ..model.task import TaskState, TaskStatus
 from .explain import no_suitable_node
 from .filters import BUILT_IN
+from .outside import AWAIT_NS, Outsider, ask_all
 from .resources import Holding, Ledger, claim, demand_of
 
 if TYPE_CHECKING:
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
     from ..model.spec import GenericResource
     from ..store.view import View
     from .filters import Check, Filter
+    from .outside import Blame, Judge
     from .resources import Demand, GroupKey, Place
 
 NAME = "scheduler"
@@ -85,6 +91,7 @@ class _Round(NamedTuple):
     nodes: list[Candidate]
     free: int
     refused: list[int]
+    blamed: list[Blame]
 
 
 class Scheduler(Protocol):
@@ -101,6 +108,9 @@ class Scheduler(Protocol):
             view: the tables, for whoever wants to know more.
             tasks: of one service and one spec, in the order in which they should be served.
             nodes: every node of the cluster, by id.
+
+        Raises:
+            AnswerAwaited: only by a stand-in for a plugin outside this process: not known yet.
         """
         ...
 
@@ -116,6 +126,7 @@ class Scheduling:
         filters: of plugins; run after ours.
         strategies: by name, what ranks nodes for services that ask for it (:data:`STRATEGY`). A
             name that is not among them leaves a service to ``scheduler``.
+        judges: filters of plugins outside this process; they run after all others.
     """
 
     def __init__(
@@ -123,9 +134,17 @@ class Scheduling:
         scheduler: Scheduler,
         filters: Iterable[Filter] = (),
         strategies: Mapping[str, Scheduler] | None = None,
+        judges: Sequence[Judge] = (),
     ) -> None:
         self._scheduler = scheduler
         self._strategies = strategies or {}
+        self._judges = tuple(judges)
+        schedulers = {id(one): one for one in (scheduler, *self._strategies.values())}
+        self._outsiders: tuple[Outsider, ...] = (
+            *self._judges,
+            *(one for one in schedulers.values() if isinstance(one, Outsider)),
+        )
+        self._awaiting: set[GroupKey] = set()
         self._filters: tuple[Filter, ...] = (*BUILT_IN, *filters)
         self._ledger = Ledger()
         self._pools = _Pools(self._ledger)
@@ -138,6 +157,8 @@ class Scheduling:
             touched: the rows that changed since the last call; None for "read everything".
         """
         self._ledger.refresh(view, touched)
+        for outsider in self._outsiders:
+            outsider.note(touched)
         self._judged = {
             key: generation
             for key, generation in self._judged.items()
@@ -154,19 +175,35 @@ class Scheduling:
         due = [group for group in ledger.pending if self._judged.get(group) != ledger.generation]
         if not due:
             return NOTHING
-        due.sort(key=lambda group: (not group.node_id, self._judged.get(group, -1), group))
-        work = _Pass(view, ledger, self._pools, self._scheduler_for, self._filters, now)
+        if any(judge.busy for judge in self._judges):
+            return Decision(wake_at=now + AWAIT_NS)
+        due.sort(key=self._turn)
+        self._awaiting.clear()
+        work = _Pass(
+            view, ledger, self._pools, self._scheduler_for, self._filters, self._judges, now
+        )
         try:
             for group in due:
                 if not work.has_room:
-                    return Decision(transactions=tuple(work.transactions), wake_at=now)
-                if work.serve(group):
-                    self._judged[group] = ledger.generation
+                    break
+                try:
+                    if work.serve(group):
+                        self._judged[group] = ledger.generation
+                except AnswerAwaited:
+                    self._awaiting.add(group)
         finally:
             work.unbook()
+        for outsider in self._outsiders:
+            outsider.send(view)
+        wake_at = now + AWAIT_NS if self._awaiting else None
         return Decision(
-            transactions=tuple(work.transactions), wake_at=None if work.has_room else now
+            transactions=tuple(work.transactions), wake_at=wake_at if work.has_room else now
         )
+
+    def _turn(self, group: GroupKey) -> tuple[bool, bool, int, GroupKey]:
+        """Sort tasks made for their node first, then who waited for an answer, then the longest."""
+        awaited = group in self._awaiting
+        return not group.node_id, not awaited, self._judged.get(group, -1), group
 
     def _scheduler_for(self, service: ServiceRow | None) -> Scheduler:
         asked = service.api.Spec.Labels.get(STRATEGY) if service is not None else None
@@ -200,6 +237,10 @@ def _verdict(place: Place, checks: tuple[Check, ...]) -> int:
     return next((at for at, check in enumerate(checks) if check(*place) <= 0), -1)
 
 
+def _is_busy(one: object) -> bool:
+    return isinstance(one, Outsider) and one.busy
+
+
 class _Pass:
     """One decision in the making; lives for one call."""
 
@@ -210,6 +251,7 @@ class _Pass:
         pools: _Pools,
         scheduler_for: Callable[[ServiceRow | None], Scheduler],
         filters: tuple[Filter, ...],
+        judges: tuple[Judge, ...],
         now: int,
     ) -> None:
         self.transactions: list[Transaction] = []
@@ -218,6 +260,7 @@ class _Pass:
         self._pools = pools
         self._scheduler_for = scheduler_for
         self._filters = filters
+        self._judges = judges
         self._now = now
         self._judged = 0
         self._booked: list[Holding] = []
@@ -232,23 +275,39 @@ class _Pass:
             self._ledger.book(holding, -1)
 
     def serve(self, group: GroupKey) -> bool:
-        """Place and explain a group's tasks; return whether nothing more can be done for it now."""
+        """Place and explain a group's tasks; return whether nothing more can be done for it now.
+
+        Raises:
+            AnswerAwaited: that depends on a plugin that has not answered yet.
+        """
         members = self._ledger.pending[group]
         first = self._view.task(next(iter(members)))
         if first is None or (group.service_id and self._view.service(group.service_id) is None):
             return True  # its tasks are about to be removed
+        scheduler = self._scheduler_of(group)
+        if _is_busy(scheduler):
+            raise AnswerAwaited
         round_ = self._round(group, first)
         most = min(round_.free, TASKS_MAX - len(self.transactions), len(members))
         tasks = [row for row in map(self._view.task, islice(members, most)) if row is not None]
-        placed = self._place(group, tasks, round_.nodes) if tasks else set[str]()
+        placed = self._place(scheduler, tasks, round_.nodes) if tasks else set[str]()
         if len(placed) == len(members):
             return True
         if not placed or most == round_.free:
             if placed:
                 round_ = self._round(group, first)
-            why = no_suitable_node(self._filters, round_.refused)
-            return self._explain((task_id for task_id in members if task_id not in placed), why)
+            waiting = (task_id for task_id in members if task_id not in placed)
+            why = no_suitable_node(self._filters, round_.refused, round_.blamed)
+            return self._explain(waiting, why)
         return False
+
+    def _scheduler_of(self, group: GroupKey) -> Scheduler | None:
+        """Return who places a group's tasks; None where each is made for its node."""
+        if group.node_id:
+            return None
+        return self._scheduler_for(
+            self._view.service(group.service_id) if group.service_id else None
+        )
 
     def _round(self, group: GroupKey, task: TaskRow) -> _Round:
         """Ask every node how many tasks like ``task`` it can take."""
@@ -280,7 +339,25 @@ class _Pass:
                 Candidate(node, room, service_tasks, load.tasks, failed, load.cpu, load.memory)
             )
         self._judged += len(verdicts)
-        return _Round(nodes, free, refused)
+        blamed: list[Blame] = []
+        if self._judges and free:
+            nodes, blamed = self._ask_judges(task, nodes)
+            free = sum(one.room for one in nodes)
+        return _Round(nodes, free, refused, blamed)
+
+    def _ask_judges(
+        self, task: TaskRow, nodes: list[Candidate]
+    ) -> tuple[list[Candidate], list[Blame]]:
+        """Take from the nodes' rooms what plugins outside this process refuse."""
+        places = self._ledger.places()
+        judged = [places[one.node.api.ID] for one in nodes if one.room]
+        blamed: list[Blame] = []
+        for rooms, more in ask_all(self._judges, task, judged):
+            nodes = [
+                one._replace(room=min(one.room, rooms.get(one.node.api.ID, 0))) for one in nodes
+            ]
+            blamed += more
+        return nodes, blamed
 
     def _candidates(
         self, group: GroupKey, static: tuple[Check, ...]
@@ -313,14 +390,13 @@ class _Pass:
         return counts
 
     def _place(
-        self, group: GroupKey, tasks: Sequence[TaskRow], nodes: Sequence[Candidate]
+        self, scheduler: Scheduler | None, tasks: Sequence[TaskRow], nodes: Sequence[Candidate]
     ) -> set[str]:
         """Have nodes chosen and take the choices that hold; return the ids of the tasks placed."""
-        if group.node_id:
-            chosen: Mapping[str, str] = {task.api.ID: group.node_id for task in tasks}
+        if scheduler is None:
+            chosen: Mapping[str, str] = {task.api.ID: task.api.NodeID for task in tasks}
         else:
-            service = self._view.service(group.service_id) if group.service_id else None
-            chosen = self._scheduler_for(service).place(self._view, tasks, nodes)
+            chosen = scheduler.place(self._view, tasks, nodes)
         wanted = set(chosen.values())
         room = {one.node.api.ID: one.room for one in nodes if one.node.api.ID in wanted}
         placed: set[str] = set()

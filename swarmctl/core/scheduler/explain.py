@@ -18,23 +18,25 @@ if TYPE_CHECKING:
     from ..model.objects import NodeRow, TaskRow
     from ..store.view import View
     from .filters import Filter
+    from .outside import Blame
 
 
-def no_suitable_node(filters: Sequence[Filter], refused: Sequence[int]) -> str:
+def no_suitable_node(
+    filters: Sequence[Filter], refused: Sequence[int], blamed: Sequence[Blame] = ()
+) -> str:
     """Return Docker's sentence for tasks that no node can run.
 
     Args:
         refused: for each filter the number of nodes it was the first to refuse; what refused most
             is named first.
+        blamed: the same of filters outside this process.
     """
-    blamed = sorted(
-        (place for place, count in enumerate(refused) if count),
-        key=lambda place: (-refused[place], place),
-    )
-    if not blamed:
+    all_of_them = [(count, filters[at].explain(count)) for at, count in enumerate(refused) if count]
+    all_of_them += blamed
+    all_of_them.sort(key=lambda one: -one[0])
+    if not all_of_them:
         return "no suitable node"
-    reasons = "; ".join(filters[place].explain(refused[place]) for place in blamed)
-    return f"no suitable node ({reasons})"
+    return f"no suitable node ({'; '.join(sentence for _, sentence in all_of_them)})"
 
 
 def judge_node(

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
+from ..errors import AnswerAwaited
 from ..model.base import MINUTE, SECOND
 from ..model.change import NOTHING, At, Decision, Kind, Ref, SpecAt, Transaction, Update
 from ..model.dirty import is_dirty
@@ -31,7 +32,8 @@ from ..model.labels import ON_JOIN, REBALANCE
 from ..model.spreading import branch_of, descriptors_of
 from ..model.task import MOVE_OFFER_NS, TaskState
 from .filters import BUILT_IN
-from .resources import NodeLoad, holding_of
+from .outside import AWAIT_NS, ask_all
+from .resources import NodeLoad, Place, holding_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from ..model.objects import NodeRow, ServiceRow, TaskRow
     from ..store.view import View
     from .filters import Filter
+    from .outside import Judge
 
 NAME = "rebalancer"
 
@@ -57,13 +60,17 @@ class Rebalancing:
 
     Args:
         filters: of plugins; run after ours.
+        judges: filters of plugins outside this process; they run after all others.
     """
 
-    def __init__(self, filters: Iterable[Filter] = ()) -> None:
+    def __init__(self, filters: Iterable[Filter] = (), judges: Sequence[Judge] = ()) -> None:
         self._filters: tuple[Filter, ...] = (*BUILT_IN, *filters)
+        self._judges = tuple(judges)
 
     def keys(self, view: View, touched: set[Ref] | None) -> Iterable[str]:
         """Return the services that ask for it and that touched rows concern (None: all rows)."""
+        for judge in self._judges:
+            judge.note(touched)
         asking = view.labelled(REBALANCE)
         if not asking or touched is None or any(ref.kind is Kind.NODE for ref in touched):
             return asking
@@ -88,7 +95,13 @@ class Rebalancing:
         wait_until = _busy_until(view, service, tasks, now)
         if wait_until > now:
             return Decision(wake_at=wait_until)
-        return _Look(view, service, tasks, self._filters, now).decide()
+        try:
+            return _Look(view, service, tasks, (self._filters, self._judges), now).decide()
+        except AnswerAwaited:
+            return Decision(wake_at=now + AWAIT_NS)
+        finally:
+            for judge in self._judges:
+                judge.send(view)
 
 
 # --- whether it is time --------------------------------------------------------------------------
@@ -160,13 +173,13 @@ class _Look:
         view: View,
         service: ServiceRow,
         tasks: list[TaskRow],
-        filters: tuple[Filter, ...],
+        filters: tuple[tuple[Filter, ...], tuple[Judge, ...]],
         now: int,
     ) -> None:
         self._view = view
         self._service = service
         self._tasks = sorted(tasks, key=lambda task: -task.api.Slot)
-        self._filters = filters
+        self._filters, self._judges = filters
         self._now = now
         self._levels = descriptors_of(service.api.Spec.TaskTemplate.Placement)
         self._counts: dict[tuple[str, ...], int] = {}
@@ -269,7 +282,11 @@ class _Look:
             if TaskState.ASSIGNED <= other.api.Status.State <= TaskState.RUNNING:
                 load.add(holding_of(other))
         checks = (one.check(task) for one in self._filters)
-        return all(check is None or check(node, load) > 0 for check in checks)
+        if not all(check is None or check(node, load) > 0 for check in checks):
+            return False
+        places = [Place(node, load)]
+        verdicts = ask_all(self._judges, task, places)
+        return all(verdict.rooms.get(node.api.ID, 0) > 0 for verdict in verdicts)
 
     def _move(self, task: TaskRow, node: NodeRow) -> Transaction:
         node_id = node.api.ID

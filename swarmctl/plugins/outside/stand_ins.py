@@ -239,7 +239,7 @@ class OutsideAllocator:
         self._default = default
         self.subnets: Desk[str] = Desk(plugin)
         self.addresses: Desk[dict[str, str]] = Desk(plugin)
-        self._users: dict[str, list[User]] = {}
+        self._users: dict[str, dict[str, User]] = {}
 
     def listen(self, wake: Callable[[], None]) -> None:
         self.subnets.wake = self.addresses.wake = wake
@@ -304,14 +304,14 @@ class OutsideAllocator:
                 return number
         if self.addresses.busy:
             raise AnswerAwaited
-        users = self._users.setdefault(key, [])
+        users = self._users.setdefault(key, {})
         if len(users) < USERS_MAX:
-            users.append(User(*user))
+            users[user.id] = User(*user)
         asked = self.addresses.wish(key) or self._asked_addresses(space, users)
         raise self.addresses.ask(key, asked)
 
     def _asked_addresses(
-        self, space: policy.AddressSpace, users: list[User]
+        self, space: policy.AddressSpace, users: dict[str, User]
     ) -> Asked[dict[str, str]]:
         held = space.held()
         config = next(one for one in space.network.IPAM.Config or () if _is_of(one.Subnet, space))
@@ -324,7 +324,7 @@ class OutsideAllocator:
                 config=config,
                 cursor=cursor,
                 held=tuple(map(space.bare, held)),
-                users=tuple(users),
+                users=tuple(users.values()),
             )
 
         def found(answer: Answer) -> dict[str, str]:
@@ -334,7 +334,7 @@ class OutsideAllocator:
             for text in answer.chosen:
                 if text:
                     _take(text, space, taken)
-            return {user.id: text for user, text in zip(users, answer.chosen, strict=True)}
+            return dict(zip(users, answer.chosen, strict=True))
 
         return Asked(question, found)
 

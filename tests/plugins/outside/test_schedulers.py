@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -20,6 +21,9 @@ LAST_NODE = (
     "        room = next(n.room for n in nodes if n.node.api.ID == last)\n"
     "        return {task.api.ID: last for task in tasks[:room]}"
 )
+if TYPE_CHECKING:
+    from swarmctl.core.model.objects import TaskRow
+
 STALL_MAX_S = 0.5
 """A heartbeat is due every 2 s at the least; this machine may be busy with other tests."""
 
@@ -203,7 +207,7 @@ async def test_placements_are_checked_by_our_own_filters(tmp_path: Path) -> None
         assert nodes == ["a"] * 2 + ["b"] * 4
 
 
-def all_assigned(cluster: Cluster) -> list[object]:
+def all_assigned(cluster: Cluster) -> list[TaskRow]:
     return [one for one in cluster.tasks() if one.api.Status.State >= TaskState.ASSIGNED]
 
 

@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
 from . import __version__
 from .__main__ import self_command
-from .core.api.server import ApiServer, PluginLine
+from .core.api.server import ApiServer
 from .core.clock import SystemClock, new_id
 from .core.errors import SwarmError
 from .core.manager.pipeline import Outside, reconcilers
+from .core.model.loaded import LoadedPlugin
 from .core.node import LocalNode, NodeSettings
 from .core.wire.unix_listener import open_unix_listener
 from .plugins.hookspecs import ExecutorSettings
@@ -153,30 +155,29 @@ def _outside(choice: Choice) -> Outside:
     )
 
 
-def _plugin_lines(plugins: Plugins, choice: Choice) -> list[PluginLine]:
+def _plugin_lines(plugins: Plugins, choice: Choice) -> list[LoadedPlugin]:
     """Return how every plugin stands, those that could not be loaded last."""
-    lines: list[PluginLine] = []
+    lines: list[LoadedPlugin] = []
     for name, (source, info, hooks) in plugins.loaded.items():
         outside = choice.outside.get(name)
-        state, why = "loaded", ""
-        if outside is not None:
-            state = "off" if outside.off else "isolated"
-            why = outside.off or outside.last_failure
-        lines.append(
-            PluginLine(
-                name=info.name,
-                version=info.version,
-                api=info.api,
-                kind=source.kind,
-                place=source.place,
-                hooks=hooks,
-                state=state,
-                why=why,
-                failures=outside.failures if outside is not None else 0,
-            )
+        line = LoadedPlugin(
+            Name=info.name,
+            Version=info.version,
+            API=info.api,
+            Kind=source.kind,
+            Place=source.place,
+            Hooks=hooks,
         )
-    lines += [PluginLine(name=one.name, state="failed", why=one.text) for one in plugins.failures]
-    return lines
+        if outside is not None:
+            line = replace(
+                line,
+                State="off" if outside.off else "isolated",
+                Why=outside.off or outside.last_failure,
+                Failures=outside.failures,
+            )
+        lines.append(line)
+    failed = (LoadedPlugin(Name=one.name, State="failed", Why=one.text) for one in plugins.failures)
+    return [*lines, *failed]
 
 
 def _make_state_dir(path: Path) -> None:

@@ -37,7 +37,7 @@ swarmctl.cli                   *:E
 swarmctl.cli.service           *:E
 swarmctl.plugins               hookspecs model loader:E testing:T conformance spread subnets
 swarmctl.plugins               null_exec:T null_behaviour binpack branches scheduler_check:E
-swarmctl.plugins               cancelling:T programs sources:E
+swarmctl.plugins               cancelling:T programs sources:E filter_check:E
 swarmctl.plugins.outside       messages redact desk stand_ins choice:T runner:T child:E
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
@@ -49,6 +49,7 @@ swarmctl.core.model            base spec objects cluster task change request ses
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
 swarmctl.core.model            template validate_cluster crosscheck release payload suits network
 swarmctl.core.model            gotemplate gofunctions rolling revision specdiff startorder stopping
+swarmctl.core.model            loaded
 swarmctl.core.model            explain spreading strategy service
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
@@ -113,6 +114,7 @@ ALLOWED = {
         {"swarmctl.daemon", "swarmctl.config", "swarmctl.core.errors"}
     ),
     "swarmctl.cli.plugin_child": frozenset({"swarmctl.plugins.outside.child"}),
+    "swarmctl.cli.plugin_check": frozenset({"swarmctl.plugins", "swarmctl.core.errors"}),
     "swarmctl.plugins": SURFACE | {"swarmctl.core.errors", "swarmctl.__version__"},
     "swarmctl.plugins.process_exec.keeper": frozenset(),  # it runs from an archive of itself
     "swarmctl.core": NOUNS,
@@ -228,6 +230,7 @@ MAY_SWALLOW = frozenset(
         "swarmctl.core.wire.connect",  # per peer
         "swarmctl.core.agent.worker",
         "swarmctl.core.agent.runner",
+        "swarmctl.cli.plugin_check",  # per check: its failure is the answer
         "swarmctl.plugins.loader",
         "swarmctl.plugins.sources",
         "swarmctl.plugins.outside.child",  # per question: what a plugin raises is its answer

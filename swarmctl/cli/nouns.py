@@ -97,7 +97,16 @@ task = Group(
 plugin = Group(
     "plugin",
     "Show what the daemon is made of",
-    {"ls": Lazy("swarmctl.cli.plugin:list_plugins", "List the plugins that the daemon loaded")},
+    {
+        "check": Lazy(
+            "swarmctl.cli.plugin_check:check",
+            "Check a plugin: that it loads, and that what it makes keeps the laws",
+        ),
+        "inspect": Lazy(
+            "swarmctl.cli.plugin:inspect", "Display detailed information on one or more plugins"
+        ),
+        "ls": Lazy("swarmctl.cli.plugin:list_plugins", "List the plugins of the daemon"),
+    },
     aliases={"list": "ls"},
 )
 

@@ -7,6 +7,7 @@ each leader; that is what is looked for here, on clusters drawn from fixed seeds
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
@@ -39,10 +40,18 @@ if TYPE_CHECKING:
     from ..core.scheduler.decide import Scheduler
 
 CLUSTERS = 200
+LARGE_NODES = 1_000
+LARGE_TASKS = 250
+DEADLINE_S = 1.0
+"""What a scheduler that runs outside has for one answer; here it gets it for the largest one."""
 
 
 def check_scheduler(make: Callable[[], Scheduler]) -> None:
     """Put a scheduler through the laws of :class:`swarmctl.core.scheduler.decide.Scheduler`.
+
+    It places tasks that it was asked for, on nodes that are there, no more than have room; it finds
+    a place where there is one; the same question has the same answer, from the next leader as well;
+    it keeps its hands off its arguments; and it answers in time for the largest question there is.
 
     Args:
         make: returns a fresh one; the same settings each time.
@@ -52,10 +61,15 @@ def check_scheduler(make: Callable[[], Scheduler]) -> None:
     """
     for seed in range(CLUSTERS):
         random = Random(seed)  # noqa: S311 - the same clusters every time, and no secret
-        tasks, nodes = _tasks(random), _nodes(random)
+        tasks, nodes = draw_tasks(random), draw_nodes(random)
         scheduler = make()
         view = Tables()
+        before = [*tasks], [*nodes]
         chosen = dict(scheduler.place(view, tasks, nodes))
+        if before != (tasks, nodes):
+            raise ConformanceError(
+                f"cluster {seed}: it changed its arguments, which are not its own"
+            )
         _check(seed, chosen, tasks, nodes)
         for other in (scheduler, make()):
             if dict(other.place(view, tasks, nodes)) != chosen:
@@ -63,6 +77,21 @@ def check_scheduler(make: Callable[[], Scheduler]) -> None:
                     f"cluster {seed}: the same arguments got another answer; the next leader would "
                     "place the same tasks elsewhere"
                 )
+    _check_time(make())
+
+
+def _check_time(scheduler: Scheduler) -> None:
+    random = Random(CLUSTERS)  # noqa: S311 - the same cluster every time, and no secret
+    nodes = [_node(random, number) for number in range(LARGE_NODES)]
+    tasks = draw_tasks(random, LARGE_TASKS)
+    started = time.monotonic()
+    scheduler.place(Tables(), tasks, nodes)
+    took_s = time.monotonic() - started
+    if took_s > DEADLINE_S:
+        raise ConformanceError(
+            f"it took {took_s:.1f} s to place {LARGE_TASKS} tasks on {LARGE_NODES} nodes; after "
+            f"{DEADLINE_S:g} s its process would be killed"
+        )
 
 
 def _check(
@@ -84,7 +113,8 @@ def _check(
         raise ConformanceError(f"cluster {seed}: there is room, and no task got any of it")
 
 
-def _tasks(random: Random) -> list[TaskRow]:
+def draw_tasks(random: Random, count: int = 0) -> list[TaskRow]:
+    """Return so many (or some) pending tasks that are alike."""
     preferences = tuple(
         PlacementPreference(Spread=SpreadOver(SpreadDescriptor=f"node.labels.{label}"))
         for label in random.choice(((), ("zone",), ("zone", "rack")))
@@ -104,11 +134,12 @@ def _tasks(random: Random) -> list[TaskRow]:
                 DesiredState=TaskState.RUNNING,
             )
         )
-        for number in range(1, random.randint(1, 12) + 1)
+        for number in range(1, (count or random.randint(1, 12)) + 1)
     ]
 
 
-def _nodes(random: Random) -> list[Candidate]:
+def draw_nodes(random: Random) -> list[Candidate]:
+    """Return the nodes of a cluster, by id; there may be none."""
     return [_node(random, number) for number in range(random.randint(0, 8))]
 
 

@@ -1,10 +1,15 @@
 """Conformance checks for what plugins make: call them from the tests of your own plugin.
 
-:func:`check_executor` puts any executor through the laws of :mod:`swarmctl.core.agent.executor`.
-:func:`check_scheduler` does so with schedulers.
-It needs no test framework, only trio; a broken law raises :class:`ConformanceError` that names it.
-What "exit with 3" means for an executor is told by :class:`Programs`; :class:`ShellPrograms` is
-enough for everything that can run ``sh``. :func:`check_allocator` does the same for an allocator.
+| check | what it takes | what it needs |
+|---|---|---|
+| :func:`check_executor` | a function that makes executors on one engine | trio, the engine |
+| :func:`check_scheduler` | a function that makes schedulers | nothing |
+| :func:`check_filter` | a function that makes a filter | nothing |
+| :func:`check_allocator` | an allocator | nothing |
+
+They need no test framework: a broken law raises :class:`ConformanceError` that names it and what
+was seen. What "exit with 3" means for an executor is told by :class:`Programs`;
+:class:`ShellPrograms` is enough for everything that can run ``sh``. docs/plugins.md has examples.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from ..core.clock import new_id
 from ..core.model.base import SECOND
 from .cancelling import cancelled_at
 from .conformance import ConformanceError, check_allocator, require
+from .filter_check import check_filter
 from .programs import Programs, ShellPrograms, simple_assignment
 from .scheduler_check import check_scheduler
 
@@ -41,6 +47,7 @@ __all__ = [
     "ShellPrograms",
     "check_allocator",
     "check_executor",
+    "check_filter",
     "check_scheduler",
     "simple_assignment",
 ]

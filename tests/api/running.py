@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from swarmctl.core.api.server import ApiServer, PluginLine
+from swarmctl.core.api.server import ApiServer
 from swarmctl.core.clock import SystemClock, new_id
 from swarmctl.core.manager.pipeline import reconcilers
+from swarmctl.core.model.loaded import LoadedPlugin
 from swarmctl.core.node import LocalNode, NodeSettings
 from swarmctl.core.wire.unix_listener import open_unix_listener
 from swarmctl.plugins.binpack import BinpackScheduler
@@ -128,7 +129,7 @@ async def running_api(
     )
     (folder / "state").mkdir(mode=0o700, exist_ok=True)
     api = ApiServer(
-        node, lambda: [PluginLine("spread", "1", 1)], "9.9", clock, new_id, strategies=strategies
+        node, lambda: [LoadedPlugin(Name="spread")], "9.9", clock, new_id, strategies=strategies
     )
     async with (
         trio.open_nursery() as nursery,

@@ -19,7 +19,7 @@ import trio.testing
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from swarmctl.core.api.server import ApiServer, PluginLine
+from swarmctl.core.api.server import ApiServer
 from swarmctl.core.ca.server import new_node_row
 from swarmctl.core.ca.x509 import DAY_NS, Role, Signer, new_key_and_csr, sign_node_certificate
 from swarmctl.core.clock import TrioClock
@@ -34,6 +34,7 @@ from swarmctl.core.model.base import Time
 from swarmctl.core.model.change import Applied, Change, Create, Entry, Result, Transaction, Update
 from swarmctl.core.model.cluster import SwarmSpec
 from swarmctl.core.model.codec import decode_entry, pack
+from swarmctl.core.model.loaded import LoadedPlugin
 from swarmctl.core.model.objects import ClusterRow, ManagerStatus
 from swarmctl.core.model.request import InitRequest
 from swarmctl.core.node import LocalState
@@ -227,7 +228,7 @@ class Seat:
         self.listener = MemoryListener()
         self.api = ApiServer(
             self.node,  # type: ignore[arg-type] # what it needs of one
-            lambda: [PluginLine("spread", "1", 1)],
+            lambda: [LoadedPlugin(Name="spread")],
             "9.9",
             managers.clock,
             managers.new_id,

@@ -87,7 +87,20 @@ INFO = {
     "NCPU": 4,
     "MemTotal": 8 * 2**30,
     "Executor": {"Name": "docker", "EngineVersion": "28.2.2"},
-    "LoadedPlugins": [{"Name": "process", "Version": "0.1.0", "API": 1}],
+    "LoadedPlugins": [
+        {
+            "Name": "process",
+            "Version": "0.1.0",
+            "API": 1,
+            "Kind": "built-in",
+            "Place": "swarmctl.plugins.process_exec",
+            "Hooks": ["swarmctl_executor", "swarmctl_plugin_info"],
+            "State": "loaded",
+            "Why": "",
+            "Failures": 0,
+        },
+        {"Name": "green", "State": "failed", "Why": 'plugin "green" ' + "x" * 60},
+    ],
     "Warnings": None,
     "Swarm": {
         "NodeID": "node1",

@@ -320,9 +320,20 @@ def test_info_version_and_plugins(swarm: Stub, run: Callable[..., Ran]) -> None:
     assert run("info", "-f", "{{.Swarm.LocalNodeState}}").out == "active\n"
     assert json.loads(run("info", "--format", "json").out)["Name"] == "host1"
     assert run("plugin", "ls").out.splitlines() == [
-        "NAME      VERSION   API",
-        "process   0.1.0     1",
+        "NAME      VERSION   API       KIND       STATE     WHY",
+        "process   0.1.0     1         built-in   loaded    ",
+        'green                                    failed    plugin "green" ' + "x" * 44 + "…",
     ]
+    assert run("plugin", "ls", "-q").out == "process\ngreen\n"
+    assert run("plugin", "ls", "-f", "state=failed", "--format", "{{.Why}}").out == (
+        'plugin "green" ' + "x" * 44 + "…\n"
+    )
+    assert run("plugin", "ls", "-f", "size=3").code == 1
+    hooks = run("plugin", "inspect", "process", "--format", "{{.State}} {{index .Hooks 0}}")
+    assert hooks.out == "loaded swarmctl_executor\n"
+    missing = run("plugin", "inspect", "process", "blue")
+    assert json.loads(missing.out)[0]["Place"] == "swarmctl.plugins.process_exec"
+    assert (missing.code, missing.err) == (1, "Error: no such plugin: blue\n")
     swarm.answers["GET /version"] = {"Version": "0.1.0", "ApiVersion": "1.50"}
     assert run("version", "-f", "{{.Server.ApiVersion}}").out == "1.50\n"
     assert "Server:" in run("version").out

@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 
     from ..clock import Clock
     from ..manager.manager import Manager
+    from ..model.loaded import LoadedPlugin
     from ..node import LocalNode
     from ..wire.http1 import Request
     from ..wire.http_server import Connection, Reply, SendChunk
@@ -88,32 +89,6 @@ NOT_READY = (
 log = logging.getLogger(__name__)
 
 
-class PluginLine(NamedTuple):
-    """How a plugin stands, for ``plugin ls``.
-
-    Attributes:
-        name: what it calls itself; "" for one that could not even be found.
-        api: the level of the plugin surface that it was written for.
-        kind: ``built-in``, ``project``, ``installed``, ``file`` or ``wheel``.
-        place: its module or path.
-        hooks: what it implements.
-        state: ``loaded``, ``isolated`` (in a process of its own while this node leads), ``off``
-            (it failed too often), ``failed`` (it could not be loaded).
-        why: what went wrong last, in a sentence.
-        failures: how often it failed since this daemon started.
-    """
-
-    name: str
-    version: str = ""
-    api: int = 0
-    kind: str = ""
-    place: str = ""
-    hooks: tuple[str, ...] = ()
-    state: str = "loaded"
-    why: str = ""
-    failures: int = 0
-
-
 class ApiServer:
     """Answers requests about this node and its swarm.
 
@@ -126,7 +101,7 @@ class ApiServer:
     def __init__(
         self,
         node: LocalNode,
-        plugins: Callable[[], Sequence[PluginLine]],
+        plugins: Callable[[], Sequence[LoadedPlugin]],
         product_version: str,
         clock: Clock,
         new_id: Callable[[], str],

@@ -92,7 +92,7 @@ async def info(server: ApiServer, _call: Call) -> Reply:
     """``GET /info``"""
     described, warnings = await _describe(server)
     plugins_here = server.plugins()
-    warnings += [f"WARNING: {each.why}" for each in plugins_here if each.state in ("off", "failed")]
+    warnings += [f"WARNING: {each.Why}" for each in plugins_here if each.State in ("off", "failed")]
     engine = described.Engine
     running = _running_tasks(server)
     plugins: dict[str, list[str] | None] = {
@@ -121,20 +121,7 @@ async def info(server: ApiServer, _call: Call) -> Reply:
             "Plugins": plugins,
             "Labels": [f"{key}={value}" for key, value in sorted(engine.Labels.items())],
             "Executor": {"Name": server.node.executor.name, "EngineVersion": engine.EngineVersion},
-            "LoadedPlugins": [
-                {
-                    "Name": each.name,
-                    "Version": each.version,
-                    "API": each.api,
-                    "Kind": each.kind,
-                    "Place": each.place,
-                    "Hooks": each.hooks,
-                    "State": each.state,
-                    "Why": each.why,
-                    "Failures": each.failures,
-                }
-                for each in plugins_here
-            ],
+            "LoadedPlugins": plugins_here,
             "ExperimentalBuild": False,
             "LiveRestoreEnabled": True,
             "Warnings": warnings or None,

@@ -26,6 +26,10 @@ from ..core.agent.executor import (
 )
 from ..core.allocator.policy import AddressSpace, AddressUser, Allocator, SubnetWish
 from ..core.errors import InvalidArgument, SwarmError
+from ..core.scheduler.decide import Candidate, Scheduler
+from ..core.scheduler.filters import NO_LIMIT, Check, Filter, Needed
+from ..core.scheduler.resources import NodeLoad, Place
+from ..core.store.view import View
 from .hookspecs import (
     PLUGIN_API,
     AllocatorSettings,
@@ -37,11 +41,14 @@ from .hookspecs import (
 )
 
 __all__ = [
+    "NO_LIMIT",
     "PLUGIN_API",
     "AddressSpace",
     "AddressUser",
     "Allocator",
     "AllocatorSettings",
+    "Candidate",
+    "Check",
     "EngineUnavailable",
     "Executor",
     "ExecutorDescription",
@@ -49,16 +56,22 @@ __all__ = [
     "ExecutorLimits",
     "ExecutorSettings",
     "ExitStatus",
+    "Filter",
     "InvalidArgument",
     "LogLine",
     "LogOptions",
+    "Needed",
     "NodeIdentity",
+    "NodeLoad",
+    "Place",
     "PluginInfo",
+    "Scheduler",
     "SchedulerSettings",
     "SubnetWish",
     "SwarmError",
     "TaskController",
     "TaskObservation",
     "TaskStats",
+    "View",
     "hookimpl",
 ]

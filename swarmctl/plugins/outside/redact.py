@@ -55,6 +55,7 @@ class Redactor:
         private = TaskPrivate(
             spec_version=kept.spec_version,
             service_name=kept.service_name,
+            service_labels=kept.service_labels,
             endpoint=kept.endpoint,
             by_node=kept.by_node,
             relieves=kept.relieves,

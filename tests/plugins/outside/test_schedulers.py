@@ -14,7 +14,7 @@ from swarmctl.core.model.spec import ResourceRequirements, Resources, TaskSpec
 from swarmctl.core.model.task import TaskState
 from tests.core.pipeline.world import spec
 
-from .rig import SCHEDULER, Cluster, leading, write_plugin
+from .rig import REPO, SCHEDULER, Cluster, leading, write_plugin
 
 LAST_NODE = (
     "last = max(n.node.api.ID for n in nodes if n.room)\n"
@@ -225,3 +225,15 @@ async def test_nothing_moves_once_all_is_placed(tmp_path: Path, cluster: Cluster
         await trio.sleep(2.5)
         assert cluster.store.index == index
         assert all(desk.open is None for desk in rig.plugin.desks)
+
+
+async def test_the_example_works_as_it_is(tmp_path: Path, cluster: Cluster) -> None:
+    """examples/carbon.py, laid into the plugin directory, places by its labels and settings."""
+    write_plugin(tmp_path, (REPO / "examples" / "carbon.py").read_text(), "carbon")
+    for name, grams in (("a", "400"), ("b", "30"), ("c", "40")):
+        cluster.set_node(name, labels={"carbon": grams})
+    options = {"carbon": {"step": "100"}}
+    async with leading(tmp_path, cluster, scheduler="carbon", options=options) as rig:
+        cluster.pending("web", 4)
+        assert await rig.placed("web", 4) == ["b", "b", "c", "c"]
+        assert rig.plugin.failures == 0

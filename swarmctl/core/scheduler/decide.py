@@ -194,7 +194,7 @@ class Scheduling:
         finally:
             work.unbook()
         for outsider in self._outsiders:
-            outsider.send(view)
+            outsider.send(view, waits=bool(self._awaiting))
         wake_at = now + AWAIT_NS if self._awaiting else None
         return Decision(
             transactions=tuple(work.transactions), wake_at=wake_at if work.has_room else now

@@ -47,8 +47,12 @@ class Outsider(Protocol):
         """Have a function called whenever answers have come."""
         ...
 
-    def send(self, view: View) -> None:
-        """The pass is over: have what it asked answered, on the rows of ``view``."""
+    def send(self, view: View, *, waits: bool) -> None:
+        """The pass is over: have what it asked answered, on the rows of ``view``.
+
+        Args:
+            waits: somebody waits, for this answer or another one, and comes back for all of them.
+        """
         ...
 
 

@@ -95,13 +95,14 @@ class Rebalancing:
         wait_until = _busy_until(view, service, tasks, now)
         if wait_until > now:
             return Decision(wake_at=wait_until)
+        waits = False
         try:
-            return _Look(view, service, tasks, (self._filters, self._judges), now).decide()
+            decision = _Look(view, service, tasks, (self._filters, self._judges), now).decide()
         except AnswerAwaited:
-            return Decision(wake_at=now + AWAIT_NS)
-        finally:
-            for judge in self._judges:
-                judge.send(view)
+            decision, waits = Decision(wake_at=now + AWAIT_NS), True
+        for judge in self._judges:
+            judge.send(view, waits=waits)
+        return decision
 
 
 # --- whether it is time --------------------------------------------------------------------------

@@ -133,9 +133,14 @@ class Desk(Generic[FoundT]):
             self._wishes[key] = asked
         return AnswerAwaited()
 
-    def send(self, view: View) -> bool:
-        """The pass is over: its questions go out. Return whether any are under way."""
-        self._by_default.clear()
+    def send(self, view: View, *, waits: bool = False) -> bool:
+        """The pass is over: its questions go out. Return whether any are under way.
+
+        Args:
+            waits: somebody comes back for other answers, and then needs the default's again.
+        """
+        if not waits:
+            self._by_default.clear()
         if self._wishes and not self.busy:
             self.open, self._wishes = self._wishes, {}
             self._plugin.mirror.capture(view)

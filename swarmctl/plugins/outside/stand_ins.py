@@ -56,6 +56,13 @@ def _group(task: TaskRow) -> tuple[str, int, str]:
 # --- schedulers ----------------------------------------------------------------------------------
 
 
+class _Chosen(NamedTuple):
+    """Node ids by task id, and the log index of the tables that they were chosen on."""
+
+    at_index: int
+    chosen: dict[str, str]
+
+
 class OutsideScheduler:
     """Stands in for the scheduler called ``name``; ``default`` places what it does not."""
 
@@ -63,7 +70,7 @@ class OutsideScheduler:
         self._mirror = plugin.mirror
         self._name = name
         self._default = default
-        self.desk: Desk[Mapping[str, str]] = Desk(plugin)
+        self.desk: Desk[_Chosen] = Desk(plugin)
 
     @property
     def busy(self) -> bool:
@@ -75,8 +82,8 @@ class OutsideScheduler:
     def listen(self, wake: Callable[[], None]) -> None:
         self.desk.wake = wake
 
-    def send(self, view: View) -> None:
-        self.desk.send(view)
+    def send(self, view: View, *, waits: bool) -> None:
+        self.desk.send(view, waits=waits)
 
     def place(
         self, view: View, tasks: Sequence[TaskRow], nodes: Sequence[Candidate]
@@ -85,27 +92,28 @@ class OutsideScheduler:
         key = _group(tasks[0])
         if self.desk.is_for_default(key):
             return self._default.place(view, tasks, nodes)
-        chosen = self.desk.find(key)
-        if chosen is not None:
+        known = self.desk.find(key)
+        if known is not None:
             self.desk.drop(key)
-            if not chosen or _fits(chosen, tasks, nodes):
-                return chosen
-        raise self.desk.ask(key, self._asked(tasks, nodes))
+            # That it found nothing counts for the tables that it was asked on and for no others.
+            if known.at_index == view.index or _fits(known.chosen, tasks, nodes):
+                return known.chosen
+        raise self.desk.ask(key, self._asked(view.index, tasks, nodes))
 
     def _asked(
-        self, tasks: Sequence[TaskRow], nodes: Sequence[Candidate]
-    ) -> Asked[Mapping[str, str]]:
+        self, index: int, tasks: Sequence[TaskRow], nodes: Sequence[Candidate]
+    ) -> Asked[_Chosen]:
         ids = tuple(task.api.ID for task in tasks)
         seats = tuple(Seat(node.api.ID, *rest) for node, *rest in nodes)
 
         def question(is_first: bool) -> Place:
             return Place(scheduler=self._name, tasks=ids, seats=seats, is_first=is_first)
 
-        def found(answer: Answer) -> Mapping[str, str]:
+        def found(answer: Answer) -> _Chosen:
             if not isinstance(answer, Placed):
                 raise ImpossibleAnswer("it answered another question")
             _check_placed(answer.chosen, ids, seats)
-            return answer.chosen
+            return _Chosen(index, answer.chosen)
 
         return Asked(question, found)
 
@@ -169,8 +177,8 @@ class OutsideFilters:
     def listen(self, wake: Callable[[], None]) -> None:
         self.desk.wake = wake
 
-    def send(self, view: View) -> None:
-        self.desk.send(view)
+    def send(self, view: View, *, waits: bool) -> None:
+        self.desk.send(view, waits=waits)
 
     def judge(self, task: TaskRow, places: Sequence[NodePlace]) -> Verdict:
         """Return what the filters say of the nodes as they are; see :class:`Judge`."""
@@ -231,14 +239,31 @@ def load_of(load: NodeLoad) -> Load:
 # --- allocators ----------------------------------------------------------------------------------
 
 
+class _Subnet(NamedTuple):
+    """What was chosen, None for nothing; and what was taken then."""
+
+    chosen: policy.Subnet | None
+    taken: tuple[tuple[int, int], ...]
+
+
+class _Addresses(NamedTuple):
+    """Addresses by the id of who gets them, "" for none; and what was held then.
+
+    That nothing was left counts while nothing of it was given back.
+    """
+
+    held: frozenset[int]
+    chosen: dict[str, str]
+
+
 class OutsideAllocator:
     """Stands in for the allocator called ``name``; ``default`` chooses what it does not."""
 
     def __init__(self, plugin: Plugin, name: str, default: policy.Allocator) -> None:
         self._name = name
         self._default = default
-        self.subnets: Desk[str] = Desk(plugin)
-        self.addresses: Desk[dict[str, str]] = Desk(plugin)
+        self.subnets: Desk[_Subnet] = Desk(plugin)
+        self.addresses: Desk[_Addresses] = Desk(plugin)
         self._users: dict[str, dict[str, User]] = {}
 
     def listen(self, wake: Callable[[], None]) -> None:
@@ -254,28 +279,29 @@ class OutsideAllocator:
         key = (wish.network.ID, wish.pools[0].version)
         if self.subnets.is_for_default(key):
             return self._default.subnet(wish)
-        text = self.subnets.find(key)
-        if text is not None:
+        known = self.subnets.find(key)
+        if known is not None:
             self.subnets.drop(key)
-            chosen = ipaddress.ip_network(text) if text else None
-            if chosen is None or _is_offered(chosen, wish):
+            chosen, taken = known
+            if chosen is None and taken == wish.taken.stretches():
+                return None
+            if chosen is not None and _is_offered(chosen, wish):
                 return chosen
         raise self.subnets.ask(key, self._asked_subnet(wish))
 
-    def _asked_subnet(self, wish: policy.SubnetWish) -> Asked[str]:
+    def _asked_subnet(self, wish: policy.SubnetWish) -> Asked[_Subnet]:
         address = type(wish.pools[0].network_address)
+        taken = wish.taken.stretches()
         message = ChooseSubnet(
             allocator=self._name,
             network=wish.network,
             pools=tuple(map(str, wish.pools)),
             prefixlen=wish.prefixlen,
             after=str(wish.after) if wish.after is not None else "",
-            taken=tuple(
-                (str(address(first)), str(address(last))) for first, last in wish.taken.stretches()
-            ),
+            taken=tuple((str(address(first)), str(address(last))) for first, last in taken),
         )
 
-        def found(answer: Answer) -> str:
+        def found(answer: Answer) -> _Subnet:
             if not isinstance(answer, Subnet):
                 raise ImpossibleAnswer("it answered another question")
             try:
@@ -287,7 +313,7 @@ class OutsideAllocator:
                     f"it chose subnet {chosen}, which is not free in the pools, or not of size "
                     f"/{wish.prefixlen}"
                 )
-            return answer.chosen
+            return _Subnet(chosen, taken)
 
         return Asked(lambda _: message, found)
 
@@ -296,12 +322,12 @@ class OutsideAllocator:
         key = f"{space.network.ID}/{space.subnet}"
         if self.addresses.is_for_default(key):
             return self._default.address(space, user)
-        known = self.addresses.find(key) or {}
-        text = known.pop(user.id, None)
-        if text is not None:
-            number = int(ipaddress.ip_address(text)) if text else None
-            if number is None or space.is_free(number):
-                return number
+        known = self.addresses.find(key)
+        text = known.chosen.pop(user.id, None) if known is not None else None
+        if text and space.is_free(int(ipaddress.ip_address(text))):
+            return int(ipaddress.ip_address(text))
+        if known is not None and text == "" and known.held.issubset(space.held()):
+            return None
         if self.addresses.busy:
             raise AnswerAwaited
         users = self._users.setdefault(key, {})
@@ -312,7 +338,7 @@ class OutsideAllocator:
 
     def _asked_addresses(
         self, space: policy.AddressSpace, users: dict[str, User]
-    ) -> Asked[dict[str, str]]:
+    ) -> Asked[_Addresses]:
         held = space.held()
         config = next(one for one in space.network.IPAM.Config or () if _is_of(one.Subnet, space))
         network, cursor = space.network, space.bare(space.cursor) if space.cursor >= 0 else ""
@@ -327,14 +353,14 @@ class OutsideAllocator:
                 users=tuple(users.values()),
             )
 
-        def found(answer: Answer) -> dict[str, str]:
+        def found(answer: Answer) -> _Addresses:
             if not isinstance(answer, Addresses) or len(answer.chosen) != len(users):
                 raise ImpossibleAnswer("it answered another question")
             taken = set(held)
             for text in answer.chosen:
                 if text:
                     _take(text, space, taken)
-            return dict(zip(users, answer.chosen, strict=True))
+            return _Addresses(frozenset(held), dict(zip(users, answer.chosen, strict=True)))
 
         return Asked(question, found)
 

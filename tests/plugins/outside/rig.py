@@ -120,7 +120,7 @@ class Rig:
             while not condition():  # noqa: ASYNC110 - the other side is a process
                 await trio.sleep(0.01)
             return
-        raise AssertionError(f"not so after {within_s:g} s; last failure: {self.plugin}")
+        raise AssertionError(f"not so after {within_s:g} s; {vars(self.plugin)}")
 
     async def placed(self, service_id: str, replicas: int = 1) -> list[str]:
         """Wait until a service's tasks have nodes; return these."""

@@ -5,6 +5,7 @@ The archive holds
 
 - ``__main__.py`` and three ``swarmctl_*.py``: the bootstrap, from ``bootstrap/``;
 - every pure package and its ``*.dist-info`` once, at the top, so that entry points resolve;
+- a bill of materials (CycloneDX) in swarmctl's own ``dist-info/sboms/``;
 - native code under ``native/<machine>/``: one directory serves all Python versions, because CPython
   puts its version into the names of extension modules.
 
@@ -17,9 +18,11 @@ python3-venv, or root to install that.
 from __future__ import annotations
 
 import argparse
+import email
 import hashlib
 import importlib.util
 import io
+import json
 import os
 import re
 import shutil
@@ -31,8 +34,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swarmctl.licenses import license_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from email.message import Message
 
 REPO = Path(__file__).resolve().parent
 BUILD = REPO / "build"
@@ -159,12 +165,16 @@ def build(targets: Sequence[Target], extras: Sequence[str] = ()) -> bytes:
     content: dict[str, bytes] = {}
     for project in projects:
         merge(content, project.name, project.files())
+    used: set[Path] = set()
     for target in targets:
         wheels = locked_wheels(lock, target)
         if extras:
             wheels += extra_wheels(extras, target, lock, projects)
         for wheel in wheels:
             merge(content, wheel.name, wheel_files(wheel, target.machine))
+        used.update(wheels)
+    place = f"{projects[0].info_directory}/sboms/swarmctl.cyclonedx.json"
+    content[place] = bill_of_materials(projects, used)
     for path in sorted((REPO / "bootstrap").glob("*.py")):
         content[path.name] = path.read_bytes()
     digest = hashlib.sha256()
@@ -196,6 +206,44 @@ def zip_bytes(content: Mapping[str, bytes]) -> bytes:
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, data)
     return buffer.getvalue()
+
+
+def bill_of_materials(projects: Sequence[Project], wheels: Iterable[Path]) -> bytes:
+    """Return what is inside as CycloneDX: each distribution, its license, the wheels it came as."""
+    found: dict[str, dict[str, Any]] = {}
+    for wheel in sorted(wheels, key=lambda path: path.name):
+        with zipfile.ZipFile(wheel) as archive:
+            (place,) = (
+                n for n in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", n)
+            )
+            metadata = email.message_from_bytes(archive.read(place))
+        part = found.setdefault(wheel.name.partition("-")[0], component(metadata))
+        digest = {"alg": "SHA-256", "content": hashlib.sha256(wheel.read_bytes()).hexdigest()}
+        reference = {"type": "distribution", "url": wheel.name, "hashes": [digest]}
+        if reference not in part["externalReferences"]:
+            part["externalReferences"].append(reference)
+    own = [component(email.message_from_string(project.metadata())) for project in projects]
+    bill = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "version": 1,
+        "metadata": {"component": own[0] | {"type": "application"}},
+        "components": [*own[1:], *(found[name] for name in sorted(found))],
+    }
+    return json.dumps(bill, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def component(metadata: Message) -> dict[str, Any]:
+    """Return a distribution as a component of the bill."""
+    name, version = canonical(metadata["Name"]), metadata["Version"]
+    return {
+        "type": "library",
+        "name": name,
+        "version": version,
+        "purl": f"pkg:pypi/{name}@{version}",
+        "licenses": [{"license": {"name": license_of(metadata)}}],
+        "externalReferences": [],
+    }
 
 
 # --- our own distributions --------------------------------------------------------------------

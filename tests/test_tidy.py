@@ -32,7 +32,7 @@ PLUGIN_ROOTS = ("docker_exec", "podman_exec")
 # A new module? Put its name in the row of its package, with the least power that it needs, and in
 # the tree of the design page; a new package also needs a row in ALLOWED.
 TREE = """
-swarmctl                       __main__:E daemon:T config:E
+swarmctl                       __main__:E daemon:T config:E licenses:E
 swarmctl.cli                   *:E
 swarmctl.cli.service           *:E
 swarmctl.plugins               hookspecs model loader:E testing:T conformance spread subnets
@@ -108,7 +108,7 @@ ALLOWED = {
     "swarmctl.config": frozenset({"swarmctl.core.model", "swarmctl.core.errors"}),
     "swarmctl.cli": frozenset(
         {"swarmctl.core.model", "swarmctl.core.errors", "swarmctl.core.wire.http1"}
-        | {"swarmctl.config", "swarmctl.__main__", "swarmctl.__version__"}
+        | {"swarmctl.config", "swarmctl.__main__", "swarmctl.__version__", "swarmctl.licenses"}
     ),
     "swarmctl.cli.daemon": frozenset(
         {"swarmctl.daemon", "swarmctl.config", "swarmctl.core.errors"}

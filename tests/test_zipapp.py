@@ -7,6 +7,7 @@ another view of the filesystem, the start runs in a mount namespace (root only).
 
 from __future__ import annotations
 
+import email
 import fcntl
 import hashlib
 import json
@@ -17,100 +18,19 @@ import subprocess
 import sys
 import time
 import zipfile
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - fixtures are read at run time
 
 import pytest
 
-REPO = Path(__file__).resolve().parent.parent
-SOURCES = (
-    "swarmctl",
-    "plugins",
-    "bootstrap",
-    "build_zipapp.py",
-    "pyproject.toml",
-    "requirements.lock",
-)
-START_TIMEOUT_S = 60
+from tests.archive import REPO, SOURCES, START_TIMEOUT_S, Host, build, cached_archive, worked
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mount namespaces need root")
-
-
-def build(output: Path, *options: str, checkout: Path = REPO, **environment: str) -> None:
-    command = [sys.executable, str(checkout / "build_zipapp.py"), "--output", str(output), *options]
-    subprocess.run(command, check=True, env=os.environ | environment, cwd=output.parent)
 
 
 @pytest.fixture(scope="session")
 def archive() -> Path:
     """An archive of the sources as they are."""
-    digest = hashlib.sha256(sys.version.encode())
-    for name in SOURCES:
-        for path in sorted([REPO / name, *(REPO / name).rglob("*")]):
-            if path.is_file() and "__pycache__" not in path.parts:
-                digest.update(f"{path.relative_to(REPO)}\0".encode() + path.read_bytes())
-    folder = REPO / "build" / "test"
-    folder.mkdir(parents=True, exist_ok=True)
-    built = folder / f"{digest.hexdigest()[:20]}.pyz"
-    if not built.exists():
-        for old in folder.glob("*.pyz"):
-            old.unlink()
-        build(built)
-    return built
-
-
-class Host:
-    """What a start of the archive sees of the world: its own home, caches and variables."""
-
-    def __init__(self, folder: Path, archive: Path) -> None:
-        self.archive = archive
-        self.cwd = folder / "elsewhere"
-        self.cwd.mkdir()
-        self.cache = folder / "cache"
-        # XDG_CACHE_HOME comes second in line, and is where a refused SWARMCTL_CACHE leads to.
-        self.second = folder / "xdg" / "swarmctl"
-        self.environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder / "home"),
-            "TMPDIR": str(folder),
-            "SWARMCTL_CACHE": str(self.cache),
-            "XDG_CACHE_HOME": str(self.second.parent),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-
-    def command(self, *options: str) -> list[str]:
-        return [sys.executable, *options, str(self.archive), "--version"]
-
-    def start(self, *options: str, within: str = "") -> subprocess.CompletedProcess[str]:
-        """Run ``swarmctl --version``; ``within`` is shell for a mount namespace of its own."""
-        command = self.command(*options)
-        if within:
-            command = ["unshare", "-m", "sh", "-ec", f'{within}; exec "$@"', "sh", *command]
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            env=self.environment,
-            cwd=self.cwd,
-            timeout=START_TIMEOUT_S,
-        )
-
-    def python(self, code: str) -> subprocess.CompletedProcess[str]:
-        """Run ``code`` with the unpacked tree, and no site-packages, on the path."""
-        (tree,) = self.trees()
-        return subprocess.run(
-            [sys.executable, "-S", "-c", code],
-            capture_output=True,
-            text=True,
-            env=self.environment | {"PYTHONPATH": str(tree)},
-            cwd=self.cwd,
-            timeout=START_TIMEOUT_S,
-        )
-
-    def trees(self, base: Path | None = None) -> list[Path]:
-        """The unpacked trees, and any remains beside them."""
-        base = base or self.cache
-        found = sorted(base.iterdir()) if base.exists() else []
-        return [path for path in found if path.name != ".lock"]
+    return cached_archive()
 
 
 @pytest.fixture
@@ -131,11 +51,6 @@ def warm(tmp_path_factory: pytest.TempPathFactory, archive: Path) -> Host:
     started = Host(tmp_path_factory.mktemp("warm"), archive)
     assert started.start().returncode == 0
     return started
-
-
-def worked(done: subprocess.CompletedProcess[str]) -> bool:
-    assert done.returncode == 0, done.stderr
-    return done.stdout.startswith("swarmctl version ")
 
 
 def test_it_runs_from_any_directory_and_unpacks_one_tree(warm: Host) -> None:
@@ -319,6 +234,34 @@ def test_native_code_lies_under_native_only(archive: Path) -> None:
         below = {name for name in whole.namelist() if name.startswith("native/")}
     assert elf
     assert elf == {name for name in below if "/sboms/" not in name}
+
+
+def test_the_archive_says_what_it_is_made_of(archive: Path, warm: Host) -> None:
+    """Its bill of materials and ``version --licenses`` name every distribution inside, licensed."""
+    with zipfile.ZipFile(archive) as whole:
+        names = whole.namelist()
+        (place,) = (name for name in names if name.endswith("sboms/swarmctl.cyclonedx.json"))
+        bill = json.loads(whole.read(place))
+        inside = {
+            (str(one["Name"]).lower(), str(one["Version"]))
+            for one in (
+                email.message_from_bytes(whole.read(name))
+                for name in names
+                if name.endswith(".dist-info/METADATA")
+            )
+        }
+    parts = [bill["metadata"]["component"], *bill["components"]]
+    assert {(one["name"], one["version"]) for one in parts} == {
+        (name.replace("_", "-"), version) for name, version in inside
+    }
+    assert all(one["externalReferences"] for one in parts if "swarmctl" not in one["name"])
+    done = warm.start_command("version", "--licenses", "--format", "{{.Name}} {{.License}}")
+    told = dict(line.split(" ", 1) for line in done.stdout.lower().splitlines())
+    assert told.keys() == {one["name"] for one in parts}
+    assert told["msgspec"].startswith("bsd")
+    assert [name for name, terms in told.items() if terms == "not declared"] == [
+        name for name in told if "swarmctl" in name
+    ]
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:

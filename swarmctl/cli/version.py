@@ -14,7 +14,7 @@ from swarmctl.core.model.gotemplate import Template
 
 from .client import ClientError
 from .command import Failure, command
-from .flags import TEXT, Flag
+from .flags import BOOL, TEXT, Flag
 
 if TYPE_CHECKING:
     from .command import Invocation
@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     "version [OPTIONS]",
     "Show the swarmctl version information",
     Flag("format", TEXT, "json | Go TEMPLATE", short="f"),
+    Flag("licenses", BOOL, "List what this swarmctl is made of, and under which licenses"),
 )
 def version(call: Invocation) -> None:
     """Print the client's side, then the daemon's; no daemon is worth a word, not an error."""
+    if call.given.is_set("licenses"):
+        _write_licenses(call.given.text("format"))
+        return
     machine = os.uname()
     client: dict[str, Any] = {
         "Version": __version__,
@@ -50,6 +54,20 @@ def version(call: Invocation) -> None:
         _write_text(client, server)
     if absent:
         raise Failure(absent)
+
+
+def _write_licenses(form: str) -> None:
+    """Print every distribution; the texts lie beside them, as their authors want it."""
+    from swarmctl.licenses import parts
+
+    from .table import write_list
+
+    write_list(
+        [{"Name": name, "Version": number, "License": terms} for name, number, terms in parts()],
+        {"Name": "NAME", "Version": "VERSION", "License": "LICENSE"},
+        "{{.Name}}\t{{.Version}}\t{{.License}}",
+        asked=form,
+    )
 
 
 def _write_text(client: dict[str, Any], server: dict[str, Any] | None) -> None:

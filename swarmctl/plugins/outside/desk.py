@@ -13,7 +13,8 @@ Laws:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ...core.errors import AnswerAwaited, SwarmError
 from .redact import Mirror
@@ -36,7 +37,8 @@ class ImpossibleAnswer(SwarmError):
     """A plugin's answer does not fit its question; the text says how."""
 
 
-class Asked(NamedTuple, Generic[FoundT]):
+@dataclass(frozen=True)
+class Asked(Generic[FoundT]):
     """One question of a batch.
 
     Attributes:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ... import __version__
-from ...core.errors import SwarmError
+from ...core.errors import SwarmError, Undecodable
 from .desk import ImpossibleAnswer
 from .messages import (
     LENGTH_BYTES,
@@ -87,22 +87,27 @@ class _Child:
         Raises:
             ChildFailed: it is gone, or talks nonsense.
         """
-        assert self.process.stdin is not None
-        try:
-            await self.process.stdin.send_all(encode_question(message))
-            head = await self._receive(LENGTH_BYTES)
-            length = int.from_bytes(head, "big")
-            if length > MESSAGE_MAX:
-                raise ChildFailed(f"its answer has {length} bytes", is_gone=True)
-            return decode_answer(await self._receive(length))
-        except (trio.BrokenResourceError, EOFError):
+        body = await self._exchange(encode_question(message))
+        if body is None:
             with trio.move_on_after(END_S):
                 await self.process.wait()
-            raise ChildFailed(f"its process ended{self._how()}", is_gone=True) from None
-        except SwarmError as error:
-            if isinstance(error, ChildFailed):
-                raise
+            raise ChildFailed(f"its process ended{self._how()}", is_gone=True)
+        try:
+            return decode_answer(body)
+        except Undecodable as error:
             raise ChildFailed(f"it talks nonsense: {error}", is_gone=True) from error
+
+    async def _exchange(self, message: bytes) -> bytes | None:
+        """Write a message and return the one that comes back, None where the child is gone."""
+        assert self.process.stdin is not None
+        try:
+            await self.process.stdin.send_all(message)
+            length = int.from_bytes(await self._receive(LENGTH_BYTES), "big")
+            if length > MESSAGE_MAX:
+                raise ChildFailed(f"its answer has {length} bytes", is_gone=True)
+            return await self._receive(length)
+        except (trio.BrokenResourceError, EOFError):
+            return None
 
     async def _receive(self, length: int) -> bytes:
         assert self.process.stdout is not None
@@ -178,7 +183,8 @@ class Runner:
         finally:
             self._logging = None
             self.plugin.forget()
-            await self._end_child()
+            with trio.move_on_after(END_S, shield=True):
+                await self._end_child()
 
     async def _try_start(self) -> None:
         """Start the child before it is needed, so that its first question waits for nothing."""

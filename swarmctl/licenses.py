@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def parts() -> list[Part]:
         except importlib.metadata.PackageNotFoundError:
             continue  # for another Python or system, or one of ours that is not here
         message: Message = metadata  # type: ignore[assignment] # it is one
-        found[_key(name)] = Part(metadata["Name"], metadata["Version"], license_of(message))
+        found[_key(name)] = Part(_key(name), metadata["Version"], license_of(message))
         wanted += _needs(metadata.get_all("Requires-Dist") or ())
     return [found[key] for key in sorted(found)]
 
@@ -75,8 +76,14 @@ def _plugins() -> Iterator[str]:
 def _needs(requirements: Iterable[str]) -> Iterator[str]:
     for requirement in requirements:
         name = re.match(r"[\w.-]+", requirement)
-        if name is not None and "extra ==" not in requirement:
+        if name is not None and "extra ==" not in requirement and _is_for_us(requirement):
             yield name[0]
+
+
+def _is_for_us(requirement: str) -> bool:
+    """Return whether a requirement holds for this Python; the only condition that ours have."""
+    older = re.search(r"""python_(?:full_)?version\s*<\s*['"](\d+)\.(\d+)""", requirement)
+    return older is None or sys.version_info < (int(older[1]), int(older[2]))
 
 
 def _key(name: str) -> str:

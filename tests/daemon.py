@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 WITHIN_S = 30.0
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class Daemon:
@@ -48,6 +57,16 @@ class Daemon:
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(command, stderr=log, env=self._environment)
 
+    def detach(self, executor: str) -> None:
+        """Have ``init`` start it in the background, and a swarm with it."""
+        address = f"127.0.0.1:{free_port()}"
+        state = f"--state-dir={self.folder}/state"
+        done = self.command(
+            *("init", state, f"--executor={executor}"),
+            *(f"--listen-addr={address}", f"--advertise-addr={address}"),
+        )
+        assert done.returncode == 0, done.stderr
+
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         socket_path = f"--socket={self.folder}/sock"
         return subprocess.run(
@@ -68,9 +87,7 @@ class Daemon:
         return (self.folder / "log").read_text()
 
     def init(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         self.until(lambda: self.command("version").returncode == 0, "it does not answer")
         done = self.command("init", f"--listen-addr={address}", f"--advertise-addr={address}")
         assert done.returncode == 0, done.stderr
@@ -89,7 +106,14 @@ class Daemon:
         return [int(pid) for one in tasks.glob("*/children") for pid in one.read_text().split()]
 
     def end(self) -> None:
-        """Kill it, if it is there."""
+        """Kill it, if it is there, and whoever serves its socket."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(f"{self.folder}/sock")
+                data = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+                os.kill(struct.unpack("3i", data)[0], signal.SIGKILL)
+            except OSError:
+                pass  # nobody does
         if self.process is not None:
             self.process.kill()
             self.process.wait()

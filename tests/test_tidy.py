@@ -195,7 +195,13 @@ FSYNC = Ban(
             "swarmctl.core.agent.disk",
             "swarmctl.core.ca.keyfiles",
         ),
-        *("swarmctl.core.manager.state", "swarmctl.core.membership", "swarmctl.cli.backup", KEEPER),
+        *(
+            "swarmctl.core.manager.state",
+            "swarmctl.core.membership",
+            "swarmctl.cli.backup",
+            "swarmctl.cli.upgrade",
+            KEEPER,
+        ),
     ),
     "the loop may not wait for a disk; write through a module that owns a writer thread",
 )

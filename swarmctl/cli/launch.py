@@ -39,7 +39,7 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.02
 LOG_LINES = 15
-_NOT_THE_DAEMONS = ("SWARMCTL_TOKEN", "SWARMCTL_PASSPHRASE")
+NOT_THE_DAEMONS = ("SWARMCTL_TOKEN", "SWARMCTL_PASSPHRASE")
 """Secrets of one command, which a daemon that it starts must not inherit."""
 
 SYSTEMD_RUNS = Path("/run/systemd/system")
@@ -52,6 +52,28 @@ DAEMON_FLAGS = (
     Flag("executor", TEXT, "What runs tasks (docker, podman, process or a plugin's name)"),
     Flag("state-dir", TEXT, "Where the daemon keeps its state", default="/var/lib/swarmctl"),
 )
+
+
+_ENGINES = ("docker", "podman")
+_CONFINED = """\
+# What the daemon never needs. Options that would give it a mount namespace (ProtectSystem and its
+# like) are missing on purpose: the engine could not see the memory that holds tasks' secrets.
+NoNewPrivileges=yes
+LockPersonality=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+CapabilityBoundingSet=~CAP_SYS_MODULE CAP_SYS_RAWIO CAP_SYS_TIME CAP_SYS_BOOT CAP_MAC_ADMIN
+CapabilityBoundingSet=~CAP_MAC_OVERRIDE CAP_SYSLOG CAP_WAKE_ALARM CAP_LEASE CAP_AUDIT_CONTROL
+# Keys are in its memory; and without it nobody restarts what fails.
+LimitCORE=0
+OOMScoreAdjust=-500
+"""
+_NOT_CONFINED = """\
+# It is not confined: tasks that are plain processes are its children and would be, too. Where an
+# engine runs them, `swarmctl install-service --executor docker` (or podman) confines it.
+"""
 
 
 class Started(NamedTuple):
@@ -130,7 +152,7 @@ def _start_detached(call: Invocation, state_dir: Path) -> Started:
             start_of_log = output.tell()
             process = subprocess.Popen(
                 [*daemon_command(call), "--detached"],
-                env={k: v for k, v in os.environ.items() if k not in _NOT_THE_DAEMONS},
+                env={k: v for k, v in os.environ.items() if k not in NOT_THE_DAEMONS},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -145,7 +167,7 @@ def _start_detached(call: Invocation, state_dir: Path) -> Started:
             what = f"did not answer within {START_TIMEOUT_S:g} s and was stopped"
         else:
             what = f"ended at its start (exit code {code})"
-        raise Failure(f"the daemon {what}. {_end_of(log, start_of_log)}")
+        raise Failure(f"the daemon {what}. {end_of(log, start_of_log)}")
     click.echo(f"Started the swarmctl daemon (pid {process.pid}); its log is {log}", err=True)
     return Started(lambda: _stop_process(process))
 
@@ -159,7 +181,8 @@ def _stop_process(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _end_of(log: Path, start: int) -> str:
+def end_of(log: Path, start: int) -> str:
+    """Return the last lines that a log got since it was ``start`` bytes long, in a sentence."""
     with log.open("rb") as file:
         file.seek(start)
         lines = file.read().decode(errors="replace").splitlines()
@@ -174,26 +197,35 @@ def _end_of(log: Path, start: int) -> str:
 
 def _start_unit(call: Invocation) -> Started:
     words = daemon_command(call)
-    if _may_write(UNIT):
-        UNIT.write_text(unit_text(words, dict(os.environ)))
-        _systemctl("daemon-reload")
-    _systemctl("enable", "--now", UNIT.name)
+    if may_write(UNIT):
+        UNIT.write_text(unit_text(words, dict(os.environ), call.given.text("executor")))
+        systemctl("daemon-reload")
+    systemctl("enable", "--now", UNIT.name)
     if not wait_for_daemon(call.api):
-        _systemctl("stop", UNIT.name)
+        systemctl("stop", UNIT.name)
         raise Failure(
             f"{UNIT.name} did not answer within {START_TIMEOUT_S:g} s and was stopped; "
             f"`journalctl -u {UNIT.name}` has its log"
         )
     click.echo(f"Started {UNIT.name}; `journalctl -u {UNIT.name}` has its log", err=True)
-    return Started(lambda: _systemctl("disable", "--now", UNIT.name))
+    return Started(_disable)
 
 
-def _may_write(unit: Path) -> bool:
+def _disable() -> None:
+    systemctl("disable", "--now", UNIT.name)
+
+
+def may_write(unit: Path) -> bool:
     """A unit that somebody wrote themselves is used, and not changed."""
     return not unit.exists() or UNIT_MARK in unit.read_text()
 
 
-def _systemctl(*words: str) -> None:
+def systemctl(*words: str) -> str:
+    """Have systemd do something; return what it says.
+
+    Raises:
+        Failure: it did not.
+    """
     try:
         done = subprocess.run(
             ["systemctl", *words], capture_output=True, text=True, timeout=60, check=False
@@ -202,18 +234,21 @@ def _systemctl(*words: str) -> None:
         raise Failure(f"systemctl {' '.join(words)} failed: {error}") from error
     if done.returncode:
         raise Failure(f"systemctl {' '.join(words)} failed: {done.stderr.strip()}")
+    return done.stdout
 
 
-def unit_text(command: Sequence[str], environment: dict[str, str]) -> str:
+def unit_text(command: Sequence[str], environment: dict[str, str], executor: str = "") -> str:
     """Return the unit for a daemon's command.
 
     Args:
         environment: whose ``SWARMCTL_*`` settings the daemon keeps; the token is none of them.
+        executor: the one that was asked for. Tasks of an engine are no children of the daemon, so
+            then it may be confined; plain processes would inherit that.
     """
     kept = {
         name: value
         for name, value in sorted(environment.items())
-        if name.startswith("SWARMCTL_") and name not in (*_NOT_THE_DAEMONS, "SWARMCTL_HOST")
+        if name.startswith("SWARMCTL_") and name not in (*NOT_THE_DAEMONS, "SWARMCTL_HOST")
     }
     settings = "".join(f"Environment={_unit_word(f'{k}={v}')}\n" for k, v in kept.items())
     return f"""{UNIT_MARK}
@@ -221,6 +256,7 @@ def unit_text(command: Sequence[str], environment: dict[str, str]) -> str:
 Description=swarmctl: Swarm mode, free of any one engine
 Wants=network-online.target
 After=network-online.target docker.service podman.socket
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
@@ -232,7 +268,7 @@ KillMode=process
 Delegate=yes
 LimitNOFILE=1048576
 TasksMax=infinity
-
+{_CONFINED if executor in _ENGINES else _NOT_CONFINED}
 [Install]
 WantedBy=multi-user.target
 """

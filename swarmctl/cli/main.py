@@ -22,6 +22,7 @@ COMMANDS = {
     "daemon": Lazy("swarmctl.cli.daemon:daemon", "Run the daemon in the foreground"),
     "info": Lazy("swarmctl.cli.info:info", "Display information on this node and its swarm"),
     "init": Lazy("swarmctl.cli.swarm:init", "Initialize a swarm"),
+    "install-service": Lazy("swarmctl.cli.install:install_service", "Have systemd run the daemon"),
     "join": Lazy("swarmctl.cli.swarm:join", "Join a swarm as a node and/or manager"),
     "join-token": Lazy("swarmctl.cli.swarm:join_token", "Manage join tokens"),
     "leave": Lazy("swarmctl.cli.swarm:leave", "Leave the swarm"),
@@ -38,6 +39,9 @@ COMMANDS = {
     "unlock": Lazy("swarmctl.cli.unlock:unlock", "Unlock swarm"),
     "unlock-key": Lazy("swarmctl.cli.unlock:unlock_key", "Manage the unlock key"),
     "update": Lazy("swarmctl.cli.update:update", "Update the swarm"),
+    "upgrade": Lazy(
+        "swarmctl.cli.upgrade:upgrade", "Replace swarmctl by another release and restart the daemon"
+    ),
     "version": Lazy("swarmctl.cli.version:version", "Show the swarmctl version information"),
 }
 

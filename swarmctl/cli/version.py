@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarmctl import __version__
+from swarmctl.core.model.change import FORMAT_LEVEL
 from swarmctl.core.model.gofunctions import go_json
 from swarmctl.core.model.gotemplate import Template
 
@@ -37,6 +38,7 @@ def version(call: Invocation) -> None:
         "PythonVersion": ".".join(str(part) for part in sys.version_info[:3]),
         "Os": machine.sysname.lower(),
         "Arch": machine.machine,
+        "FormatLevel": FORMAT_LEVEL,
     }
     absent = ""
     server = None

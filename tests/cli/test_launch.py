@@ -236,3 +236,49 @@ def test_a_systemctl_that_fails_is_named(systemd: Systemd, run: Callable[..., Ra
     ran = run("join", "10.0.0.1:2377")
     assert ran.code == 1
     assert ran.err.startswith("systemctl daemon-reload failed")
+
+
+def test_install_service_writes_the_unit_and_starts_it(
+    systemd: Systemd, run: Callable[..., Ran]
+) -> None:
+    """Confined where an engine runs the tasks; --print shows it and changes nothing."""
+    shown = run("install-service", "--executor", "docker", "--print")
+    assert not systemd.unit.exists()
+    with systemd.running():
+        ran = run("install-service", "--executor", "docker")
+    assert (ran.code, ran.out) == (0, "Installed and started swarmctl.service\n")
+    assert systemd.told() == ["daemon-reload", "enable --now swarmctl.service"]
+    text = systemd.unit.read_text()
+    assert text == shown.out
+    for line in ("KillMode=process", "NoNewPrivileges=yes", "LimitCORE=0", "Type=notify"):
+        assert f"\n{line}\n" in text
+    assert "SWMTKN" not in text
+
+
+@pytest.mark.parametrize("words", [(), ("--executor", "process")])
+def test_plain_processes_are_not_confined(run: Callable[..., Ran], words: tuple[str, ...]) -> None:
+    """They would inherit it: no option of the unit takes anything from tasks that are children."""
+    text = run("install-service", "--print", *words).out
+    options = {line.partition("=")[0] for line in text.splitlines() if "=" in line}
+    assert options & {"NoNewPrivileges", "CapabilityBoundingSet", "LimitCORE"} == set()
+    assert "# It is not confined" in text
+
+
+def test_no_unit_gives_the_daemon_a_mount_namespace(run: Callable[..., Ran]) -> None:
+    """An engine must see what the daemon mounts, so nothing in the unit may hide it."""
+    text = run("install-service", "--print", "--executor", "podman").out
+    for option in ("ProtectSystem", "ProtectHome", "PrivateTmp", "PrivateDevices", "ReadOnlyPaths"):
+        assert f"\n{option}=" not in text
+
+
+def test_install_service_says_why_it_cannot(
+    systemd: Systemd, run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit of the user's own, another user, a machine without systemd."""
+    systemd.unit.write_text("[Service]\nExecStart=/my/own\n")
+    assert "is somebody's own" in run("install-service").err
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "only root may write" in run("install-service").err
+    monkeypatch.setattr(launch, "SYSTEMD_RUNS", Path("/nowhere"))
+    assert "systemd does not run this machine" in run("install-service").err
+    assert systemd.unit.read_text() == "[Service]\nExecStart=/my/own\n"

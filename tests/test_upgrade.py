@@ -1,0 +1,148 @@
+"""``swarmctl upgrade``: a real archive in place of another, under a real daemon with real tasks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.archive import Host, cached_archive
+from tests.daemon import Daemon
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def archive() -> Path:
+    """An archive of the sources as they are."""
+    return cached_archive()
+
+
+def another(archive: Path, output: Path, version: str, **changed: str) -> Path:
+    """Make a release with another version, and with other files in the package ``swarmctl``."""
+    files = {"swarmctl/__init__.py": f'"""Another one."""\n\n__version__ = "{version}"\n'}
+    files |= {f"swarmctl/{name}.py": text for name, text in changed.items()}
+    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(output, "w") as made:
+        for name in whole.namelist():
+            data = files[name].encode() if name in files else whole.read(name)
+            if name == "swarmctl_built.py":
+                digest = hashlib.sha256(repr(files).encode()).hexdigest()[:20]
+                data = re.sub(rb'CONTENT = "\w+"', f'CONTENT = "{digest}"'.encode(), data)
+            made.writestr(name, data)
+    return output
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, archive: Path) -> Iterator[Daemon]:
+    """A daemon that runs from a copy of the archive, with plain processes as tasks."""
+    installed = tmp_path / "swarmctl.pyz"
+    shutil.copy(archive, installed)
+    host = Host(tmp_path, installed)
+    made = Daemon(tmp_path, [sys.executable, str(installed)], host.environment)
+    yield made
+    made.command("leave", "--force")
+    made.end()
+
+
+def found(daemon: Daemon) -> str:
+    return daemon.command("version", "--format={{.Server.Version}}").stdout.strip()
+
+
+def pid_of_task(daemon: Daemon) -> str:
+    task = daemon.command("service", "ps", "-q", "--no-trunc", "web").stdout.split()[0]
+    form = "--format={{.Status.ContainerStatus.PID}}"
+    return daemon.command("task", "inspect", form, task).stdout.strip()
+
+
+def test_the_daemon_comes_back_newer_and_tasks_do_not_notice(
+    daemon: Daemon, archive: Path, tmp_path: Path
+) -> None:
+    """Checked, replaced in one step, restarted with its settings; the same process still runs."""
+    daemon.detach("process")
+    done = daemon.command("service", "create", "--name=web", "--detach", "host", "sleep", "600")
+    assert done.returncode == 0, done.stderr
+    daemon.until(lambda: daemon.runs("web"), "it does not run")
+    pid = pid_of_task(daemon)
+    new = another(archive, tmp_path / "new.pyz", "9.8.7")
+    done = daemon.command("upgrade", str(new))
+    assert (done.returncode, done.stderr) == (0, "")
+    installed = f"{tmp_path}/swarmctl.pyz"
+    assert done.stdout.splitlines() == [
+        f"{installed} is swarmctl 9.8.7 now; the one before is {installed}.previous",
+        "The daemon runs swarmctl 9.8.7",
+    ]
+    assert found(daemon) == "9.8.7"
+    assert (tmp_path / "swarmctl.pyz").read_bytes() == new.read_bytes()
+    assert (tmp_path / "swarmctl.pyz.previous").read_bytes() == archive.read_bytes()
+    daemon.until(lambda: daemon.runs("web"), "it is not seen to run")
+    assert pid_of_task(daemon) == pid
+    os.kill(int(pid), 0)
+
+
+def test_a_release_that_does_not_start_is_taken_back(
+    daemon: Daemon, archive: Path, tmp_path: Path
+) -> None:
+    """The command fails in words, with the release before in place and the daemon running it."""
+    daemon.detach("null")
+    before = found(daemon)
+    new = another(archive, tmp_path / "new.pyz", "9.8.7", daemon="raise RuntimeError('broken')\n")
+    done = daemon.command("upgrade", str(new))
+    assert done.returncode == 1
+    assert "did not start under swarmctl 9.8.7" in done.stderr
+    assert "the release before is back in place and runs again" in done.stderr
+    assert found(daemon) == before
+    assert (tmp_path / "swarmctl.pyz").read_bytes() == archive.read_bytes()
+
+
+def test_what_is_no_release_is_refused_before_anything_changes(
+    daemon: Daemon, archive: Path, tmp_path: Path
+) -> None:
+    """No archive, a damaged one, one that does not run, the same one, an older format."""
+    daemon.detach("null")
+    junk = tmp_path / "junk.pyz"
+    junk.write_bytes(b"junk")
+    cut = tmp_path / "cut.pyz"
+    cut.write_bytes(archive.read_bytes()[:-1000])
+    flipped = bytearray(archive.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    (tmp_path / "flipped.pyz").write_bytes(flipped)
+    crash = another(archive, tmp_path / "crash.pyz", "9.9.9", __main__="1 / 0\n")
+    change = Path(__file__).parents[1] / "swarmctl" / "core" / "model" / "change.py"
+    older = change.read_text().replace("FORMAT_LEVEL = 1\n", "FORMAT_LEVEL = 0\n")
+    old = another(archive, tmp_path / "old.pyz", "0.0.9", **{"core/model/change": older})
+    for path, text in (
+        (junk, "junk.pyz is no swarmctl archive"),
+        (cut, "cut.pyz is no swarmctl archive"),
+        (tmp_path / "flipped.pyz", "flipped.pyz is damaged: "),
+        (crash, "ZeroDivisionError"),
+        (tmp_path / "swarmctl.pyz", "is what is installed already"),
+        (old, "swarmctl 0.0.9 knows format level 0, and this one 1"),
+    ):
+        done = daemon.command("upgrade", str(path))
+        assert done.returncode == 1
+        assert text in done.stderr
+    assert (tmp_path / "swarmctl.pyz").read_bytes() == archive.read_bytes()
+    assert not (tmp_path / "swarmctl.pyz.previous").exists()
+
+
+def test_a_daemon_of_somebody_elses_making_is_left_to_them(
+    daemon: Daemon, archive: Path, tmp_path: Path
+) -> None:
+    """In the foreground, under another supervisor: the file is replaced, the daemon goes on."""
+    daemon.start()
+    daemon.until(lambda: found(daemon), "it does not answer")
+    done = daemon.command("upgrade", str(another(archive, tmp_path / "new.pyz", "9.8.7")))
+    assert done.returncode == 0
+    assert "restart it the way it was started" in done.stderr
+    assert daemon.process is not None
+    time.sleep(0.2)
+    assert daemon.process.poll() is None

@@ -76,7 +76,7 @@ swarmctl.core.api              proxy:T server:T backup:T forward:T frames merge:
 swarmctl.core.api              payloads:T versions network_use explain:T
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E calls members:T forward:T
-swarmctl.core.manager          lock:T backup:E passes handover:T output:T
+swarmctl.core.manager          lock:T backup:E passes handover:T output:T levels
 swarmctl_docker_exec           *:T
 swarmctl_podman_exec           *:T
 """

@@ -29,6 +29,7 @@ from .errors import FailedPrecondition, MemberRemoved, SwarmError, Unavailable
 from .manager import state as manager_state
 from .manager.calls import JOIN, RESIGN, Joined, JoinManagers
 from .manager.manager import Manager, ManagerEnded
+from .model.change import FORMAT_LEVEL
 from .model.codec import pack, unpack
 from .nodeport import close_port
 from .together import run_until_first
@@ -306,7 +307,9 @@ class Managership:
         Raises:
             SwarmError: as of :meth:`_come_in`.
         """
-        request = pack(JoinManagers(addr=place.advertise_addr, raft_id=raft_id))
+        request = pack(
+            JoinManagers(addr=place.advertise_addr, raft_id=raft_id, format_level=FORMAT_LEVEL)
+        )
         failure: SwarmError = Unavailable("no other manager is known to join")
         for address in place.managers:
             if address == place.advertise_addr:
@@ -321,18 +324,19 @@ class Managership:
         return await call_once(await self._credentials.dial(address), JOIN, request)
 
     async def _tell_address(self, manager: Manager) -> None:
-        """Tell the others when this manager is not where the tables say; its number stays."""
+        """Tell the others when this manager is not where, or what, the tables say."""
         place = self._place()
         row = manager.view.node(self._credentials.node_id)
-        if row is None or row.private.manager_addr == place.advertise_addr:
+        told = (place.advertise_addr, FORMAT_LEVEL)
+        if row is None or (row.private.manager_addr, row.private.format_level) == told:
             return
-        request = pack(JoinManagers(addr=place.advertise_addr, raft_id=place.raft_id))
+        request = pack(JoinManagers(addr=told[0], raft_id=place.raft_id, format_level=FORMAT_LEVEL))
         while True:
             try:
                 await manager.ask_leader(JOIN, request, self._credentials.material.pair.cert_pem)
                 return
             except SwarmError as error:
-                log.info("the managers do not know this one's new address yet: %s", error)
+                log.info("the managers do not know this one's address or release yet: %s", error)
             await trio.sleep(RETRY_MAX_S)
 
     async def _forget_place(self) -> None:

@@ -177,6 +177,7 @@ def _swarm_info(server: ApiServer) -> dict[str, object]:
         Nodes=len(rows),
         Managers=count,
         Cluster=present_cluster(cluster.api) if cluster is not None else None,
+        FormatLevel=cluster.private.format_level if cluster is not None else 0,
     )
     if warnings:
         shown["Warnings"] = warnings

@@ -20,10 +20,12 @@ class JoinManagers(PrivateStruct, frozen=True, kw_only=True):
         addr: where others reach it, ``host:port``; the leader dials it before it lets it in.
         raft_id: the number it has, 0 for none. With the number that the tables know, only the
             address is news.
+        format_level: of its release.
     """
 
     addr: str
     raft_id: int = 0
+    format_level: int = 1
 
 
 class ManagerPlace(PrivateStruct, frozen=True, kw_only=True):

@@ -38,6 +38,7 @@ from .door import Door
 from .forward import LEADER_WAIT_S, Forwarder, Leader
 from .handover import HandOver
 from .leader import Alarms, run_leader
+from .levels import format_level
 from .lock import LockKeeper
 from .members import Membership
 from .output import Outputs
@@ -127,7 +128,7 @@ class Manager:
         self._runner = Runner(state.raft, state.disk, tables, self._transport.send)
         self._transport.serve(self._runner)
         self._roster = Roster(self.view, state.raft.id, told or {})
-        self._proposer = Proposer(self._runner, clock)
+        self._proposer = Proposer(self._runner, clock, lambda: format_level(self.view))
         self.leader = Leader(self._runner, self._transport, self._addresses)
         self.membership = Membership(
             runner=self._runner,

@@ -25,7 +25,7 @@ from ..errors import (
     Unauthenticated,
     Unavailable,
 )
-from ..model.change import AtLeast, Conflict, Index, Transaction, Update
+from ..model.change import At, AtLeast, Conflict, Index, Kind, Ref, Transaction, Update
 from ..model.codec import pack, unpack
 from ..model.objects import ManagerStatus
 from ..raft.errors import ConfChangeRefused, ProposalDropped
@@ -192,8 +192,14 @@ class Membership:
             if not (known and known == request.raft_id and known in self.members().all):
                 await self._dial_back(request.addr, node_id)
                 known = secrets.randbits(62) + 1
-            if (row.private.raft_id, row.private.manager_addr) != (known, request.addr):
-                await self._note_place(node_id, known, request.addr)
+            told = replace(
+                row.private,
+                raft_id=known,
+                manager_addr=request.addr,
+                format_level=request.format_level,
+            )
+            if row.private != told:
+                await self._note_place(node_id, known, request)
             if known not in self.members().all:
                 log.info("node %s joins the managers as member %d", node_id, known)
                 await self._change(MemberChange(ChangeKind.ADD_LEARNER, known))
@@ -242,12 +248,31 @@ class Membership:
                 "--advertise-addr"
             )
 
-    async def _note_place(self, node_id: str, raft_id: int, address: str) -> None:
+    async def _note_place(self, node_id: str, raft_id: int, told: JoinManagers) -> None:
+        """Write what a manager says of itself, unless its release is too old for the cluster."""
         while True:
+            cluster = self._view.cluster()
+            if cluster is None:
+                raise Unavailable("this manager does not know the cluster yet")
+            level = cluster.private.format_level
+            if told.format_level < level:
+                raise FailedPrecondition(
+                    f"this node's release has format level {told.format_level}, and the managers "
+                    f"agree on {level} already: upgrade swarmctl on this host"
+                )
             row = self._row(node_id)
-            private = replace(row.private, raft_id=raft_id, manager_addr=address)
+            private = replace(
+                row.private,
+                raft_id=raft_id,
+                manager_addr=told.addr,
+                format_level=told.format_level,
+            )
+            cluster_ref = Ref(Kind.CLUSTER, cluster.api.ID)  # nobody raises the level meanwhile
             result = await self._write(
-                Transaction(changes=(Update(row=replace(row, private=private)),))
+                Transaction(
+                    changes=(Update(row=replace(row, private=private)),),
+                    requires=(At(ref=cluster_ref, version=cluster.api.Version.Index),),
+                )
             )
             if not isinstance(result, Conflict):
                 return

@@ -15,6 +15,7 @@ from ..scheduler import rebalance
 from ..scheduler.decide import Scheduling
 from ..scheduler.outside import Judge, Outsider
 from ..scheduler.rebalance import Rebalancing
+from . import levels
 from .passes import Run, Wake
 from .reconcile import Reconciler
 
@@ -81,6 +82,7 @@ def reconcilers(
             told_by=_told_by(*outside.move_judges),
         ),
         Reconciler(name=rotation.NAME, keys=rotation.keys, decide=rotation.decide),
+        Reconciler(name=levels.NAME, keys=levels.keys, decide=levels.decide),
     )
 
 

@@ -15,14 +15,14 @@ import trio
 from msgspec.structs import replace
 
 from ..errors import InvalidArgument, SwarmError, Undecodable
-from ..model.change import FORMAT_LEVEL, Entry, Result, Transaction
+from ..model.change import FORMAT_LEVEL, Entry, Result, Transaction, level_of
 from ..model.codec import decode_entry, pack
 from ..store.dump import Loading, dump
 from ..store.store import Outcome
 from ..wire.stream import again
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from ..clock import Clock
     from ..raft.runner import Runner
@@ -40,11 +40,15 @@ class Proposer:
     Args:
         runner: appends entries.
         clock: stamps transactions; the leader's wall time is the cluster's.
+        level: returns the format level that all managers know.
     """
 
-    def __init__(self, runner: Runner, clock: Clock) -> None:
+    def __init__(
+        self, runner: Runner, clock: Clock, level: Callable[[], int] = lambda: FORMAT_LEVEL
+    ) -> None:
         self._runner = runner
         self._clock = clock
+        self._level = level
         self._batch: _Batch | None = None
 
     async def propose(self, transactions: Sequence[Transaction]) -> tuple[Result, ...]:
@@ -56,10 +60,11 @@ class Proposer:
             NoLeader: this manager does not lead; nothing was done.
             LostLeadership: it stopped leading; the transactions may or may not take effect.
             ProposalDropped: too much is in flight; what did not fit was not done.
-            InvalidArgument: one transaction alone is larger than an entry may be.
+            InvalidArgument: one transaction alone is larger than an entry may be, or needs a
+                release that not all managers have.
         """
-        now = self._clock.now()
-        encoded = [_encode(transaction, now) for transaction in transactions]
+        now, level = self._clock.now(), self._level()
+        encoded = [_encode(transaction, now, level) for transaction in transactions]
         tickets = [self._join(each) for each in encoded]
         mine = list(dict.fromkeys(batch for batch, _ in tickets))
         try:
@@ -77,7 +82,7 @@ class Proposer:
         if batch is None or not batch.has_room(transaction):
             if batch is not None:
                 self._send(batch)
-            batch = self._batch = _Batch()
+            batch = self._batch = _Batch(self._level())
         return batch, batch.add(transaction)
 
     def _send(self, batch: _Batch) -> None:
@@ -106,7 +111,13 @@ class _Encoded(NamedTuple):
     changes: int
 
 
-def _encode(transaction: Transaction, now: int) -> _Encoded:
+def _encode(transaction: Transaction, now: int, level: int = FORMAT_LEVEL) -> _Encoded:
+    needed = level_of(transaction.changes)
+    if needed > level:
+        raise InvalidArgument(
+            f"this needs format level {needed}, and the managers agree on {level}: upgrade "
+            "swarmctl on all of them first"
+        )
     data = pack(replace(transaction, now=transaction.now or now))
     changes = len(transaction.changes)
     if len(data) > ENTRY_BYTES_MAX or changes > ENTRY_CHANGES_MAX:
@@ -124,7 +135,8 @@ class _Batch:
         results: in the order of :meth:`add`; there once :meth:`wait` has returned.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, level: int) -> None:
+        self._level = level
         self._data: list[bytes] = []
         self._bytes = 0
         self._changes = 0
@@ -148,7 +160,7 @@ class _Batch:
 
     def encode(self) -> bytes:
         raw = tuple(msgspec.Raw(data) for data in self._data)
-        return pack(_RawEntry(transactions=raw, level=FORMAT_LEVEL))
+        return pack(_RawEntry(transactions=raw, level=self._level))
 
     async def wait(self) -> None:
         """Sleep until the entry was applied; all who share it do.

@@ -6,6 +6,7 @@ same tables. Nothing here may depend on a clock, fresh randomness or local setti
 
 from __future__ import annotations
 
+from collections.abc import Iterable  # noqa: TC003 - msgspec looks its names up at run time
 from enum import Enum
 from typing import Union
 
@@ -16,7 +17,11 @@ from .objects import Row
 from .task import TaskState, TaskStatus
 
 FORMAT_LEVEL = 1
-"""The newest format of entries that this release writes and understands."""
+"""The newest format of entries that this release writes and understands.
+
+Who adds a change kind, or a field to what the tables hold, goes up by one here and says so in
+NEWER_KINDS or NEWER_FIELDS: until every manager has a release of that level, no entry holds it.
+"""
 
 
 class Kind(str, Enum):
@@ -104,6 +109,31 @@ class Advance(PrivateStruct, frozen=True, kw_only=True, tag="advance"):
 
 
 Change = Union[Create, Update, Delete, Advance]  # noqa: UP007 - read at run time
+
+
+NEWER_KINDS: dict[type[object], int] = {}
+"""The level that a kind of change came with; those that are not named came with the first."""
+
+NEWER_FIELDS: dict[type[object], dict[str, int]] = {}
+"""The same of fields, of the structs named: the halves of rows, or what lies at their top."""
+
+
+def level_of(changes: Iterable[Change]) -> int:
+    """Return the format level that managers need to know, to apply changes as they are meant."""
+    level = 1
+    for change in changes:
+        level = max(level, NEWER_KINDS.get(type(change), 1))
+        if NEWER_FIELDS and isinstance(change, (Create, Update)):
+            for half in (change.row.api, change.row.private):
+                level = max(level, _level_of_fields(half))
+    return level
+
+
+def _level_of_fields(half: msgspec.Struct) -> int:
+    plain = type(half)() if type(half) in NEWER_FIELDS else half
+    newer = NEWER_FIELDS.get(type(half), {})
+    used = (n for name, n in newer.items() if getattr(half, name) != getattr(plain, name))
+    return max(used, default=1)
 
 
 # --- requirements --------------------------------------------------------------------------------

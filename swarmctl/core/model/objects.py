@@ -108,6 +108,7 @@ class NodePrivate(PrivateStruct, frozen=True, kw_only=True):
         grace_until: until when silence is expected (a restart it announced), nanoseconds.
         can_run: False while its executor's engine does not answer.
         spec_index: log index at which the spec last changed.
+        format_level: of a manager's release (model/change.py), as it said when it came.
     """
 
     role: str = "worker"
@@ -121,6 +122,7 @@ class NodePrivate(PrivateStruct, frozen=True, kw_only=True):
     grace_until: int = 0
     can_run: bool = True
     spec_index: int = 0
+    format_level: int = 1
 
 
 # --- secret, config, network ---------------------------------------------------------------------

@@ -51,13 +51,15 @@ class DumpChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def dump(store: Store) -> Iterator[bytes]:
     """Return the store's contents as of this call, encoded chunk by chunk as it is iterated."""
     rows, answers = store.contents()
-    return _encoded(store.index, tuple(rows), tuple(answers))
+    cluster = store.view.cluster()
+    level = FORMAT_LEVEL if cluster is None else min(FORMAT_LEVEL, cluster.private.format_level)
+    return _encoded(store.index, level, tuple(rows), tuple(answers))
 
 
 def _encoded(
-    index: int, rows: tuple[Row, ...], answers: tuple[tuple[str, Applied], ...]
+    index: int, level: int, rows: tuple[Row, ...], answers: tuple[tuple[str, Applied], ...]
 ) -> Iterator[bytes]:
-    yield pack(DumpChunk(number=0, index=index, level=FORMAT_LEVEL))
+    yield pack(DumpChunk(number=0, index=index, level=level))
     number = 1
     at = 0
     take = ROWS_PER_CHUNK

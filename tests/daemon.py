@@ -45,6 +45,7 @@ class Daemon:
         self.plugins = folder / "plugins"
         self.plugins.mkdir()
         self.process: subprocess.Popen[bytes] | None = None
+        self.address = ""
 
     def start(self, **settings: str) -> None:
         rows = {"plugin_dir": str(self.plugins), "executor": "null", **settings}
@@ -57,13 +58,14 @@ class Daemon:
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(command, stderr=log, env=self._environment)
 
-    def detach(self, executor: str) -> None:
-        """Have ``init`` start it in the background, and a swarm with it."""
-        address = f"127.0.0.1:{free_port()}"
-        state = f"--state-dir={self.folder}/state"
+    def detach(self, executor: str, *words: str) -> None:
+        """Have ``init`` start it in the background, or the command that is given."""
+        self.address = f"127.0.0.1:{free_port()}"
         done = self.command(
-            *("init", state, f"--executor={executor}"),
-            *(f"--listen-addr={address}", f"--advertise-addr={address}"),
+            *(words[:1] or ("init",)),
+            *(f"--state-dir={self.folder}/state", f"--executor={executor}"),
+            *(f"--listen-addr={self.address}", f"--advertise-addr={self.address}"),
+            *words[1:],
         )
         assert done.returncode == 0, done.stderr
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import shutil
 import sys
 import time
-import zipfile
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - fixtures are read at run time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.archive import Host, cached_archive
 from tests.daemon import Daemon
+from tests.releases import another, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,20 +23,6 @@ if TYPE_CHECKING:
 def archive() -> Path:
     """An archive of the sources as they are."""
     return cached_archive()
-
-
-def another(archive: Path, output: Path, version: str, **changed: str) -> Path:
-    """Make a release with another version, and with other files in the package ``swarmctl``."""
-    files = {"swarmctl/__init__.py": f'"""Another one."""\n\n__version__ = "{version}"\n'}
-    files |= {f"swarmctl/{name}.py": text for name, text in changed.items()}
-    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(output, "w") as made:
-        for name in whole.namelist():
-            data = files[name].encode() if name in files else whole.read(name)
-            if name == "swarmctl_built.py":
-                digest = hashlib.sha256(repr(files).encode()).hexdigest()[:20]
-                data = re.sub(rb'CONTENT = "\w+"', f'CONTENT = "{digest}"'.encode(), data)
-            made.writestr(name, data)
-    return output
 
 
 @pytest.fixture
@@ -72,7 +56,7 @@ def test_the_daemon_comes_back_newer_and_tasks_do_not_notice(
     assert done.returncode == 0, done.stderr
     daemon.until(lambda: daemon.runs("web"), "it does not run")
     pid = pid_of_task(daemon)
-    new = another(archive, tmp_path / "new.pyz", "9.8.7")
+    new = another(archive, tmp_path / "new.pyz", "9.8.7", {})
     done = daemon.command("upgrade", str(new))
     assert (done.returncode, done.stderr) == (0, "")
     installed = f"{tmp_path}/swarmctl.pyz"
@@ -94,7 +78,9 @@ def test_a_release_that_does_not_start_is_taken_back(
     """The command fails in words, with the release before in place and the daemon running it."""
     daemon.detach("null")
     before = found(daemon)
-    new = another(archive, tmp_path / "new.pyz", "9.8.7", daemon="raise RuntimeError('broken')\n")
+    new = another(
+        archive, tmp_path / "new.pyz", "9.8.7", {"daemon": "raise RuntimeError('broken')\n"}
+    )
     done = daemon.command("upgrade", str(new))
     assert done.returncode == 1
     assert "did not start under swarmctl 9.8.7" in done.stderr
@@ -115,10 +101,9 @@ def test_what_is_no_release_is_refused_before_anything_changes(
     flipped = bytearray(archive.read_bytes())
     flipped[len(flipped) // 2] ^= 1
     (tmp_path / "flipped.pyz").write_bytes(flipped)
-    crash = another(archive, tmp_path / "crash.pyz", "9.9.9", __main__="1 / 0\n")
-    change = Path(__file__).parents[1] / "swarmctl" / "core" / "model" / "change.py"
-    older = change.read_text().replace("FORMAT_LEVEL = 1\n", "FORMAT_LEVEL = 0\n")
-    old = another(archive, tmp_path / "old.pyz", "0.0.9", **{"core/model/change": older})
+    crash = another(archive, tmp_path / "crash.pyz", "9.9.9", {"__main__": "1 / 0\n"})
+    older = replacing(("\nFORMAT_LEVEL = 1\n", "\nFORMAT_LEVEL = 0\n"))
+    old = another(archive, tmp_path / "old.pyz", "0.0.9", {"core/model/change": older})
     for path, text in (
         (junk, "junk.pyz is no swarmctl archive"),
         (cut, "cut.pyz is no swarmctl archive"),
@@ -140,7 +125,7 @@ def test_a_daemon_of_somebody_elses_making_is_left_to_them(
     """In the foreground, under another supervisor: the file is replaced, the daemon goes on."""
     daemon.start()
     daemon.until(lambda: found(daemon), "it does not answer")
-    done = daemon.command("upgrade", str(another(archive, tmp_path / "new.pyz", "9.8.7")))
+    done = daemon.command("upgrade", str(another(archive, tmp_path / "new.pyz", "9.8.7", {})))
     assert done.returncode == 0
     assert "restart it the way it was started" in done.stderr
     assert daemon.process is not None

@@ -16,9 +16,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
-from pathlib import Path  # noqa: TC003 - fixtures are read at run time
+from pathlib import Path
 
 import pytest
 
@@ -180,6 +181,52 @@ def test_a_user_with_a_read_only_home_gets_a_private_directory(host: Host) -> No
     private = host.cwd.parent / f"swarmctl-{os.geteuid()}"
     assert private.stat().st_mode & 0o777 == 0o700
     assert len(host.trees(private)) == 1
+
+
+@needs_root
+@pytest.mark.lab
+def test_a_second_user_gets_a_tree_of_their_own(tmp_path: Path, archive: Path) -> None:
+    """One file for all: whoever starts it unpacks into their own cache and never into another's."""
+    python = f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+    if not Path(python).exists():
+        pytest.skip(f"there is no {python}, which every user may run")
+    folder = Path(tempfile.mkdtemp(prefix="swarmctl-users-"))
+    folder.chmod(0o755)
+    try:
+        shared = folder / "swarmctl.pyz"
+        shutil.copyfile(archive, shared)
+        shared.chmod(0o644)
+        for uid in (os.geteuid(), 65534):
+            home = folder / f"home{uid}"
+            home.mkdir()
+            os.chown(home, uid, uid)
+            done = subprocess.run(
+                [python, str(shared), "--version"],
+                capture_output=True,
+                text=True,
+                user=uid,
+                cwd="/",
+                env={"HOME": str(home), "XDG_CACHE_HOME": str(home), "PATH": "/usr/bin:/bin"},
+                timeout=START_TIMEOUT_S,
+            )
+            assert worked(done)
+            (tree,) = [one for one in (home / "swarmctl").iterdir() if one.name != ".lock"]
+            assert (tree.stat().st_uid, tree.stat().st_mode & 0o077) == (uid, 0)
+        theirs = {"HOME": "/", "XDG_CACHE_HOME": str(folder / "home0"), "PATH": "/usr/bin:/bin"}
+        theirs["TMPDIR"] = str(folder / "home65534")
+        done = subprocess.run(
+            [python, str(shared), "--version"],
+            capture_output=True,
+            text=True,
+            user=65534,
+            cwd="/",
+            env=theirs,
+            timeout=START_TIMEOUT_S,
+        )
+        assert worked(done)
+        assert (folder / "home65534" / "swarmctl-65534").is_dir()
+    finally:
+        shutil.rmtree(folder)
 
 
 @needs_root

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
+
 from msgspec.structs import replace
 
 from swarmctl.core.manager import levels
@@ -13,6 +14,9 @@ from swarmctl.core.model.objects import NodePrivate
 from swarmctl.core.model.task import TaskStatus
 from swarmctl.core.store.dump import DumpChunk, dump
 from tests.core.pipeline.world import World
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def managers(world: World, **known: int) -> None:

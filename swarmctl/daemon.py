@@ -101,6 +101,7 @@ async def _main(config: DaemonConfig) -> None:
         clock,
         new_id,
         strategies=tuple(choice.strategies),
+        judges=choice.judges,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(_wait_for_signal, nursery.cancel_scope)

@@ -131,3 +131,25 @@ def test_a_daemon_of_somebody_elses_making_is_left_to_them(
     assert daemon.process is not None
     time.sleep(0.2)
     assert daemon.process.poll() is None
+
+
+def test_what_a_live_daemon_runs_from_is_not_pruned(
+    daemon: Daemon, archive: Path, tmp_path: Path
+) -> None:
+    """Another release tidies the cache: trees unused for a month go, but for those in use."""
+    daemon.detach("null")
+    (live,) = (tmp_path / "cache").glob("*-cpython-*")
+    unused = live.with_name("0" * 20 + live.name[20:])
+    unused.mkdir()
+    (unused / ".ok").touch()
+    month_ago = time.time() - 31 * 24 * 3600
+    for tree in (live, unused):
+        os.utime(tree / ".ok", (month_ago, month_ago))
+    new = another(archive, tmp_path / "new.pyz", "9.8.7", {})
+    (tmp_path / "other").mkdir()
+    host = Host(tmp_path / "other", new)
+    host.environment["SWARMCTL_CACHE"] = str(tmp_path / "cache")
+    assert "9.8.7" in host.start().stdout
+    assert live.is_dir()
+    assert not unused.exists()
+    assert daemon.command("node", "ls").returncode == 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec.structs import replace
 
-from ..model.explain import ServiceExplanation, TaskExplanation
+from ..model.explain import Refusal, ServiceExplanation, TaskExplanation
 from ..model.task import TaskState
 from ..orchestrator.slots import slots_of
 from ..orchestrator.waiting import (
@@ -30,7 +30,7 @@ from .call import json_reply
 from .present import service_status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from ..model.explain import NodeVerdict
     from ..model.objects import ServiceRow, TaskRow
@@ -52,7 +52,7 @@ async def task(server: ApiServer, call: Call) -> Reply:
     view = await server.manager().read()
     row = query.resolve_task(view, call.params["id"])
     explained = explain_task(view, row, server.clock.now())
-    return json_reply(replace(explained, Nodes=await _verdicts(view, row)))
+    return json_reply(replace(explained, Nodes=await _verdicts(server, view, row)))
 
 
 async def service(server: ApiServer, call: Call) -> Reply:
@@ -62,26 +62,39 @@ async def service(server: ApiServer, call: Call) -> Reply:
     explained = explain_service(view, row, server.clock.now())
     looking = _looks_for_node(view, row)
     if looking is not None:
-        explained = replace(explained, Nodes=await _verdicts(view, looking))
+        explained = replace(explained, Nodes=await _verdicts(server, view, looking))
     return json_reply(explained)
 
 
-async def _verdicts(view: View, row: TaskRow) -> tuple[NodeVerdict, ...]:
+async def _verdicts(server: ApiServer, view: View, row: TaskRow) -> tuple[NodeVerdict, ...]:
     """Return what every node says to a task that looks for one, those that refuse least first."""
     if row.api.Status.State is not TaskState.PENDING or row.api.DesiredState > TaskState.COMPLETE:
         return ()
     node_ids = [node.api.ID for node in view.nodes()]
     if row.api.NodeID:  # it has to run there
         node_ids = [row.api.NodeID]
+    told = {judge.name: judge.told(row) for judge in server.judges}
     found: list[NodeVerdict] = []
     for at, node_id in enumerate(node_ids, 1):
         node = view.node(node_id)
         if node is not None:
-            found.append(judge_node(view, row, node))
+            found.append(_with_plugins(judge_node(view, row, node), told))
         if at % NODES_AT_ONCE == 0:
             await trio.lowlevel.checkpoint()
     found.sort(key=lambda one: (len(one.Refusals), one.Name, one.ID))
     return tuple(found)
+
+
+def _with_plugins(verdict: NodeVerdict, told: Mapping[str, Mapping[str, str]]) -> NodeVerdict:
+    """Add what filters of plugins said of a node when the scheduler last asked them."""
+    more = tuple(
+        Refusal(Filter=name, Needs="what the plugin's filters ask for", Has=nodes[verdict.ID])
+        for name, nodes in told.items()
+        if verdict.ID in nodes
+    )
+    if not more:
+        return verdict
+    return replace(verdict, Fits=False, Refusals=(*verdict.Refusals, *more))
 
 
 def _looks_for_node(view: View, row: ServiceRow) -> TaskRow | None:

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from ..manager.manager import Manager
     from ..model.loaded import LoadedPlugin
     from ..node import LocalNode
+    from ..scheduler.outside import Judge
     from ..wire.http1 import Request
     from ..wire.http_server import Connection, Reply, SendChunk
     from ..wire.link import Link
@@ -96,6 +97,7 @@ class ApiServer:
         plugins: returns how each plugin stands here.
         product_version: this release's.
         strategies: names of the schedulers that a service may choose from.
+        judges: filters of plugins, as the scheduler asks them while this manager leads.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class ApiServer:
         new_id: Callable[[], str],
         *,
         strategies: Collection[str] = (),
+        judges: Collection[Judge] = (),
     ) -> None:
         self.node = node
         self.plugins = plugins
@@ -114,6 +117,7 @@ class ApiServer:
         self.clock = clock
         self.new_id = new_id
         self.strategies = strategies
+        self.judges = judges
         node.manager_streams[METHOD] = partial(serve_forwarded, self._answer_forwarded)
 
     async def run(

@@ -77,7 +77,13 @@ class Verdict(NamedTuple):
 
 
 class Judge(Outsider, Protocol):
-    """All filters of one plugin; they run after ours."""
+    """All filters of one plugin; they run after ours.
+
+    Attributes:
+        name: the plugin's.
+    """
+
+    name: str
 
     def judge(self, task: TaskRow, places: Sequence[Place]) -> Verdict:
         """Return what the filters say of a task and the nodes that ours let pass.
@@ -85,6 +91,10 @@ class Judge(Outsider, Protocol):
         Raises:
             AnswerAwaited: not known yet.
         """
+        ...
+
+    def told(self, task: TaskRow) -> Mapping[str, str]:
+        """Return why nodes were refused when this was last asked, by node id; for users."""
         ...
 
 

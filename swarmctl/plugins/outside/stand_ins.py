@@ -162,6 +162,7 @@ class OutsideFilters:
     """
 
     def __init__(self, plugin: Plugin, redactor: Redactor) -> None:
+        self.name = plugin.name
         self._mirror = plugin.mirror
         self._redactor = redactor
         self.is_static = False
@@ -199,6 +200,14 @@ class OutsideFilters:
         if len(rooms) == len(states) or any(rooms.values()):
             return Verdict(rooms, known.blamed if known is not None else ())
         raise self.desk.ask(key, self._asked(task, states, known))
+
+    def told(self, task: TaskRow) -> Mapping[str, str]:
+        """Return why nodes were refused when this was last asked; see :class:`Judge`."""
+        known = self.desk.find((*_group(task), task.api.NodeID))
+        if known is None:
+            return {}
+        why = "; ".join(blame.sentence for blame in known.blamed)
+        return {node_id: why for node_id, one in known.nodes.items() if one.room <= 0}
 
     def _asked(
         self, task: TaskRow, states: dict[str, tuple[int, Load | None]], known: _Judged | None

@@ -13,7 +13,7 @@ import pytest
 
 from tests.daemon import WITHIN_S, Daemon
 
-from .rig import SCHEDULER, write_plugin
+from .rig import REPO, SCHEDULER, write_plugin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,3 +79,30 @@ def test_a_chosen_plugin_that_is_broken_ends_the_start_in_words(daemon: Daemon) 
     last = daemon.log().splitlines()[-1]
     assert last.startswith('swarmctl daemon: no plugin has a scheduler called "green"')
     assert "green.py: RuntimeError('no meter')" in last
+
+
+def test_explain_tells_what_a_filter_of_a_plugin_refused(daemon: Daemon) -> None:
+    """The node is listed with the plugin's name and its sentence."""
+    licences = (REPO / "examples" / "licences.py").read_text()
+    write_plugin(daemon.plugins, licences, "licences")
+    daemon.start()
+    daemon.init()
+    label = "--label=swarmctl.x.licences.needs=oracle"
+    done = daemon.command("service", "create", "--name=db", "--detach", label, "nginx")
+    assert done.returncode == 0, done.stderr
+    explain = ("service", "explain", "--format=json", "db")
+    daemon.until(lambda: "no licence" in daemon.command(*explain).stdout, "nothing is refused")
+    (node,) = json.loads(daemon.command(*explain).stdout)["Nodes"]
+    assert (node["Fits"], node["Refusals"]) == (
+        False,
+        [
+            {
+                "Filter": "licences",
+                "Needs": "what the plugin's filters ask for",
+                "Has": "no licence left on 1 node",
+            }
+        ],
+    )
+    node_id = daemon.command("node", "ls", "-q").stdout.strip()
+    daemon.command("node", "update", "--label-add=licences=oracle", node_id)
+    daemon.until(lambda: daemon.runs("db"), "it does not run")

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from swarmctl.core.errors import InvalidArgument, LostLeadership
+from swarmctl.core.manager.leader import Alarms, run_leader
 from swarmctl.core.manager.passes import BUSY_PASSES_MAX, Unrest
 from swarmctl.core.manager.reconcile import Loop, Reconciler
 from swarmctl.core.model.change import Create, Decision, Entry, Kind, Transaction, Update
@@ -380,3 +381,49 @@ async def test_a_clock_that_is_set_holds_up_no_wake_up(
         await trio.sleep(20)
         nursery.cancel_scope.cancel()
     assert [at - started for at in asked] == pytest.approx([0, 10, 20, 30], abs=0.1)
+
+
+async def test_an_answer_from_outside_wakes_the_loop(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A key that waits for a plugin is decided when it has answered, and not only 2 s later."""
+    scene = Scene()
+    scene.create("a")
+    answered: list[str] = []
+    wake: list[Callable[[], None]] = []
+
+    def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:
+        return finish(view, key, now, new_id) if answered else Decision(wake_at=now + 2 * 10**9)
+
+    loop = Loop(
+        Reconciler(name="test", keys=keys, decide=decide, told_by=(wake.append,)),
+        view=scene.store.view,
+        watch=scene.watch,
+        proposer=scene,  # type: ignore[arg-type] # all that a loop asks of one
+        clock=scene.clock,
+        new_id=lambda: "id",
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(loop.run)
+        await trio.sleep(0.5)
+        assert scene.data() == {"a": b""}
+        answered.append("yes")
+        wake[0]()
+        await trio.sleep(0.01)
+        assert scene.data() == {"a": b"done"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_beside_a_reconciler_runs_while_this_manager_leads() -> None:
+    """A reconciler names what has to run for it; the leader supervises that like any component."""
+    begun = trio.Event()
+
+    async def beside() -> None:
+        begun.set()
+        await trio.sleep_forever()
+
+    one = Reconciler(name="test", keys=keys, decide=finish, beside={"plugin x": beside})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_leader, one.beside, Alarms())
+        await begun.wait()
+        nursery.cancel_scope.cancel()

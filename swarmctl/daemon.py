@@ -145,6 +145,7 @@ def _wanted(config: DaemonConfig) -> Wanted:
         options=config.settings,
         command=(*self_command(), "plugin-child"),
         memory_mib=config.plugin_memory_mib,
+        state_dir=config.state_dir,
     )
 
 

@@ -39,6 +39,7 @@ swarmctl.plugins               hookspecs model loader:E testing:T conformance sp
 swarmctl.plugins               null_exec:T null_behaviour binpack branches scheduler_check:E
 swarmctl.plugins               cancelling:T programs sources:E filter_check:E
 swarmctl.plugins.outside       messages redact desk stand_ins choice:T runner:T child:E
+swarmctl.plugins.outside       memory:E
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T

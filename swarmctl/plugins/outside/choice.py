@@ -6,12 +6,14 @@ plugin that is used there is one child process, with a stand-in here for each th
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from ..hookspecs import AllocatorSettings, SchedulerSettings
 from .desk import Plugin
+from .memory import OffList, fingerprint
 from .redact import Redactor
 from .runner import Runner
 from .stand_ins import OutsideAllocator, OutsideFilters, OutsideScheduler
@@ -37,6 +39,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         options: settings, by the name of what they are for.
         command: starts the program of a child process.
         memory_mib: address space of each.
+        state_dir: where it is kept which plugins are off; "" for nowhere.
     """
 
     scheduler: str = DEFAULT_SCHEDULER
@@ -44,6 +47,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
     command: tuple[str, ...] = ()
     memory_mib: int = 1024
+    state_dir: str = ""
 
 
 class Choice(NamedTuple):
@@ -81,6 +85,7 @@ class _Choosing:
         self._plugins = plugins
         self._wanted = wanted
         self._redactor = Redactor()
+        self._off = OffList(wanted.state_dir)
         self._outside: dict[str, Plugin] = {}
         self._sources: dict[str, Source] = {}
         self._filters: dict[str, list[OutsideFilters]] = {}
@@ -131,8 +136,14 @@ class _Choosing:
         return None if source is None or source.is_ours else source
 
     def _plugin(self, source: Source) -> Plugin:
-        self._sources[source.name] = source
-        return self._outside.setdefault(source.name, Plugin(source.name))
+        if source.name not in self._outside:
+            self._sources[source.name] = source
+            made = self._outside[source.name] = Plugin(source.name)
+            made.off = self._off.why(source.name, self._mark(source))
+        return self._outside[source.name]
+
+    def _mark(self, source: Source) -> str:
+        return fingerprint(source, self._wanted.options)
 
     def _runner(self, name: str) -> Runner:
         return Runner(
@@ -143,6 +154,7 @@ class _Choosing:
             command=self._wanted.command,
             memory_bytes=self._wanted.memory_mib * MIB,
             loaded=self._told_of(self._filters.get(name, [])),
+            went_off=partial(self._off.note, name, self._mark(self._sources[name])),
         )
 
     @staticmethod

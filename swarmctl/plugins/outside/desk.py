@@ -81,7 +81,7 @@ class Plugin:
         if len(self._failed_at) >= FAILURES_MAX:
             self.off = (
                 f"plugin {self.name} failed {FAILURES_MAX} times within an hour and is off until "
-                f"its settings change or this daemon restarts; the last time: {text}"
+                f"its settings or its code change; the last time: {text}"
             )
 
     def forget(self) -> None:

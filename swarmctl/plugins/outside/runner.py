@@ -135,6 +135,7 @@ class Runner:
         command: starts swarmctl again.
         memory_bytes: address space that the child may have.
         loaded: told what the child says of itself, each time one was started.
+        went_off: told why, once the plugin is off; called in a thread.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class Runner:
         command: Sequence[str],
         memory_bytes: int,
         loaded: Callable[[Ready], None] = lambda _: None,
+        went_off: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.plugin = plugin
         self._source = source
@@ -160,6 +162,7 @@ class Runner:
         )
         self._command = command
         self._loaded = loaded
+        self._went_off = went_off
         self._posted = trio.Event()
         self._child: _Child | None = None
         self._logging: trio.Nursery | None = None
@@ -220,6 +223,9 @@ class Runner:
             log.error("%s", plugin.off)
         if failure.is_gone or plugin.off:
             await self._end_child()
+        if plugin.off:
+            await trio.to_thread.run_sync(self._went_off, plugin.off)
+        if failure.is_gone or plugin.off:
             for desk in plugin.desks:  # their questions rest on rows that a new child lacks
                 if desk.open is not None:
                     desk.close()

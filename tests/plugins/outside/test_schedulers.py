@@ -237,3 +237,32 @@ async def test_the_example_works_as_it_is(tmp_path: Path, cluster: Cluster) -> N
         cluster.pending("web", 4)
         assert await rig.placed("web", 4) == ["b", "b", "c", "c"]
         assert rig.plugin.failures == 0
+
+
+async def test_it_stays_off_until_it_is_another_one(tmp_path: Path, cluster: Cluster) -> None:
+    """A restart does not bring back what was switched off; new code or new settings do."""
+    folder, state = tmp_path / "plugins", str(tmp_path)
+    folder.mkdir()
+    write_plugin(folder, SCHEDULER.format(body="raise ValueError('no data')"))
+    async with leading(folder, cluster, scheduler="mine", state_dir=state) as rig:
+        for number in range(3):
+            cluster.pending(f"s{number}")
+            await rig.placed(f"s{number}")
+        why = rig.plugin.off
+        await rig.until((tmp_path / "plugins-off.json").exists)
+    before = children()
+    async with leading(folder, cluster, scheduler="mine", state_dir=state) as rig:
+        assert rig.plugin.off == why
+        cluster.pending("again")
+        await rig.placed("again")
+        assert (rig.plugin.failures, children() - before) == (0, set())
+    options = {"mine": {"step": "2"}}
+    async with leading(folder, cluster, scheduler="mine", state_dir=state, options=options) as rig:
+        assert rig.plugin.off == ""
+    write_plugin(folder, SCHEDULER.format(body=LAST_NODE))
+    async with leading(folder, cluster, scheduler="mine", state_dir=state) as rig:
+        cluster.pending("good")
+        assert await rig.placed("good") == ["c"]
+    (tmp_path / "plugins-off.json").write_text("[]")
+    async with leading(folder, cluster, scheduler="mine", state_dir=state) as rig:
+        assert rig.plugin.off == ""

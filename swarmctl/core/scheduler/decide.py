@@ -351,6 +351,7 @@ class _Pass:
         """Take from the nodes' rooms what plugins outside this process refuse."""
         places = self._ledger.places()
         judged = [places[one.node.api.ID] for one in nodes if one.room]
+        self._judged += len(judged) * len(self._judges)
         blamed: list[Blame] = []
         for rooms, more in ask_all(self._judges, task, judged):
             nodes = [

@@ -183,6 +183,9 @@ class Runner:
                     for desk in self.plugin.desks:
                         if desk.open is not None:
                             await self._serve(desk)
+        except Exception as error:  # a bug here: whoever restarts us gives up after three, as this
+            self.plugin.failed(f"asking it failed: {error!r}", trio.current_time())
+            raise
         finally:
             self._logging = None
             self.plugin.forget()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
+from swarmctl.core.manager.leader import Alarms, run_leader
 from swarmctl.core.model.spec import ResourceRequirements, Resources, TaskSpec
 from swarmctl.core.model.task import TaskState
+from swarmctl.plugins.outside.runner import Runner
 from tests.core.pipeline.world import spec
 
 from .rig import REPO, SCHEDULER, Cluster, leading, write_plugin
@@ -266,3 +269,25 @@ async def test_it_stays_off_until_it_is_another_one(tmp_path: Path, cluster: Clu
     (tmp_path / "plugins-off.json").write_text("[]")
     async with leading(folder, cluster, scheduler="mine", state_dir=state) as rig:
         assert rig.plugin.off == ""
+
+
+async def test_a_bug_in_asking_keeps_no_task_waiting(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the manager's own side of it fails, the plugin is off when its runner is given up."""
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    async def supervised(runner: Runner) -> None:
+        await run_leader({"plugin mine": partial(run, runner)}, Alarms())
+
+    run = Runner.run
+    monkeypatch.setattr(Runner, "_send_rows", fail)
+    monkeypatch.setattr(Runner, "run", supervised)
+    write_plugin(tmp_path, SCHEDULER.format(body=LAST_NODE))
+    async with leading(tmp_path, cluster, scheduler="mine") as rig:
+        for number in range(4):
+            cluster.pending(f"s{number}")
+            await rig.placed(f"s{number}")
+        assert "RuntimeError('a bug')" in rig.plugin.off

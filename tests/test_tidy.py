@@ -48,7 +48,7 @@ swarmctl.core.model            base spec objects cluster task change request ses
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
 swarmctl.core.model            template validate_cluster crosscheck release payload suits network
 swarmctl.core.model            gotemplate gofunctions rolling revision specdiff startorder stopping
-swarmctl.core.model            explain spreading strategy service
+swarmctl.core.model            explain spreading strategy service endpoints
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
@@ -65,8 +65,8 @@ swarmctl.core.allocator        decide ports policy networks addresses
 swarmctl.core.scheduler        decide filters resources explain quantities rebalance
 swarmctl.core.autoscaler       policy expression decide
 swarmctl.core.dispatcher       assignments endpoints liveness server:T presence:T noderows:T
-swarmctl.core.agent            executor:P step expand runner:T worker:T session:T reporter:T
-swarmctl.core.agent            agent:T disk:T logs:T place
+swarmctl.core.agent            executor:P network:P step expand runner:T worker:T session:T
+swarmctl.core.agent            reporter:T agent:T disk:T logs:T place
 swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T
 swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
 swarmctl.core.api              proxy:T server:T backup:T forward:T frames merge:T
@@ -84,6 +84,7 @@ DECIDER = NOUNS | {"swarmctl.core.store.view"}
 PROTOCOLS = frozenset(
     {
         "swarmctl.core.agent.executor",
+        "swarmctl.core.agent.network",
         "swarmctl.core.allocator.policy",
         "swarmctl.core.scheduler.decide",
         "swarmctl.core.scheduler.filters",

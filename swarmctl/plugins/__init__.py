@@ -24,6 +24,15 @@ from ..core.agent.executor import (
     TaskObservation,
     TaskStats,
 )
+from ..core.agent.network import (
+    Finding,
+    NetworkDriver,
+    NetworkState,
+    NodeReport,
+    Probe,
+    Sandbox,
+    bridge_name,
+)
 from ..core.allocator.policy import AddressSpace, AddressUser, Allocator, SubnetWish
 from ..core.errors import InvalidArgument, SwarmError
 from .hookspecs import (
@@ -31,6 +40,7 @@ from .hookspecs import (
     AllocatorSettings,
     ExecutorLimits,
     ExecutorSettings,
+    NetworkDriverSettings,
     PluginInfo,
     SchedulerSettings,
     hookimpl,
@@ -49,16 +59,24 @@ __all__ = [
     "ExecutorLimits",
     "ExecutorSettings",
     "ExitStatus",
+    "Finding",
     "InvalidArgument",
     "LogLine",
     "LogOptions",
+    "NetworkDriver",
+    "NetworkDriverSettings",
+    "NetworkState",
     "NodeIdentity",
+    "NodeReport",
     "PluginInfo",
+    "Probe",
+    "Sandbox",
     "SchedulerSettings",
     "SubnetWish",
     "SwarmError",
     "TaskController",
     "TaskObservation",
     "TaskStats",
+    "bridge_name",
     "hookimpl",
 ]

@@ -30,9 +30,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..core.agent.executor import Executor
+    from ..core.agent.network import NetworkDriver
     from ..core.allocator.policy import Allocator
     from ..core.scheduler.decide import Scheduler
-    from .hookspecs import AllocatorSettings, ExecutorSettings, SchedulerSettings
+    from .hookspecs import (
+        AllocatorSettings,
+        ExecutorSettings,
+        NetworkDriverSettings,
+        SchedulerSettings,
+    )
 
 GROUP = "swarmctl"
 BUILT_INS = {
@@ -62,6 +68,10 @@ class NoSuchScheduler(InvalidArgument):
 
 class NoSuchAllocator(InvalidArgument):
     """No plugin makes an allocator of that name."""
+
+
+class NoSuchNetworkDriver(InvalidArgument):
+    """No plugin makes a network driver of that name."""
 
 
 class NoExecutor(SwarmError):
@@ -187,6 +197,23 @@ class Plugins:
         """
         made: Allocator = self._first(
             "allocator", name, self._pm.hook.swarmctl_allocator, settings, NoSuchAllocator
+        )
+        return made
+
+    def network_driver(self, name: str, settings: NetworkDriverSettings) -> NetworkDriver:
+        """Make the network driver called ``name``.
+
+        Raises:
+            NoSuchNetworkDriver: no plugin makes one.
+            PluginError: its plugin failed.
+            SwarmError: the settings do not suit it.
+        """
+        made: NetworkDriver = self._first(
+            "network driver",
+            name,
+            self._pm.hook.swarmctl_network_driver,
+            settings,
+            NoSuchNetworkDriver,
         )
         return made
 

@@ -15,6 +15,15 @@ from ..core.model.base import (
     Time,
 )
 from ..core.model.duration import format_time, parse_time
+from ..core.model.endpoints import (
+    EMPTY_TABLE,
+    EndpointTable,
+    Member,
+    NetworkTable,
+    Peer,
+    PublishedPort,
+    ServiceEndpoint,
+)
 from ..core.model.objects import EngineDescription, NodeDescription, PluginDescription
 from ..core.model.spec import (
     AppArmorOpts,
@@ -57,6 +66,7 @@ from ..core.model.task import (
 )
 
 __all__ = [
+    "EMPTY_TABLE",
     "NANOSECONDS_PER_SECOND",
     "NEVER",
     "SECOND",
@@ -71,27 +81,33 @@ __all__ = [
     "DiscreteResourceSpec",
     "Driver",
     "EndpointSpec",
+    "EndpointTable",
     "EngineDescription",
     "GenericResource",
     "HealthConfig",
     "HostNetwork",
     "ImageOptions",
     "Limit",
+    "Member",
     "Mount",
     "NamedResourceSpec",
     "NetworkAttachment",
     "NetworkAttachmentConfig",
+    "NetworkTable",
     "NodeDescription",
+    "Peer",
     "Platform",
     "PluginDescription",
     "PortConfig",
     "PortStatus",
     "Privileges",
+    "PublishedPort",
     "ResourceRequirements",
     "Resources",
     "SELinuxContext",
     "SeccompOpts",
     "SecretFile",
+    "ServiceEndpoint",
     "Task",
     "TaskAssignment",
     "TaskSpec",

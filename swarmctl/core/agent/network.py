@@ -7,7 +7,9 @@ enter. Laws, checked by ``swarmctl.plugins.testing.check_network_driver``:
 - What it made outlives the daemon, and the daemon after adopts it without a dropped packet.
 - It finds and repairs drift by comparing kernel and table, and touches nothing that is not its own.
 - It knows no engine: an engine's executor makes the bridge of a network (named by
-  :func:`bridge_name`) and puts the task on it; the driver does everything beyond.
+  :func:`bridge_name`, with the node's gateways as its addresses) and puts the task on it; the
+  driver does everything beyond. Where no executor made the bridge of a network in the table - the
+  ingress network on a node without tasks on it - the driver makes it.
 """
 
 from __future__ import annotations
@@ -17,11 +19,18 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import trio
 
+from ..model.base import PrivateStruct
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..model.endpoints import EndpointTable
     from .executor import NodeIdentity
+
+
+def bridge_name(network_id: str) -> str:
+    """Return the name of a network's bridge on every host; an interface has 15 characters."""
+    return f"sw-{network_id[:12]}"
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +62,60 @@ class NetworkState(msgspec.Struct, frozen=True, kw_only=True):
     repaired: dict[str, int] = msgspec.field(default_factory=dict)
 
 
+class Finding(PrivateStruct, frozen=True, kw_only=True):
+    """One thing that the table asks for, or that the kernel has, as ``network doctor`` shows it.
+
+    Attributes:
+        network: its name; "" for what belongs to none.
+        kind: ``bridge``, ``tunnel``, ``peer``, ``neighbour``, ``vip``, ``port``, ``name``...
+        subject: which one: an address, a port, a task.
+        table, kernel: what it shall be and what it is, in the same words, so that equal means well;
+            "" for "not there".
+    """
+
+    network: str = ""
+    kind: str
+    subject: str
+    table: str = ""
+    kernel: str = ""
+
+
+class Probe(PrivateStruct, frozen=True, kw_only=True):
+    """A path that was tried.
+
+    Attributes:
+        network: its name.
+        source, target: what it was tried from, and to: task ids, node ids or addresses.
+        took_ns: until the answer; 0 when there was none.
+        error: why there was none, or "".
+    """
+
+    network: str = ""
+    source: str
+    target: str
+    took_ns: int = 0
+    error: str = ""
+
+
+class NodeReport(PrivateStruct, frozen=True, kw_only=True):
+    """What a driver finds on its node, compared here and now.
+
+    Attributes:
+        version: of the table that was compared.
+        findings: everything, or with ``brief`` only what differs.
+        compared: how many things were compared.
+        problems: sentences, as in :class:`NetworkState`.
+        repaired: as in :class:`NetworkState`.
+    """
+
+    version: int = 0
+    findings: tuple[Finding, ...] = ()
+    compared: int = 0
+    probes: tuple[Probe, ...] = ()
+    problems: tuple[str, ...] = ()
+    repaired: dict[str, int] = msgspec.field(default_factory=dict)
+
+
 class NetworkDriver(Protocol):
     """Carries the traffic of this node's tasks."""
 
@@ -64,7 +127,13 @@ class NetworkDriver(Protocol):
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Reconcile and audit until cancelled, which takes nothing down."""
+        """Reconcile and audit until cancelled, which takes nothing down.
+
+        ``started()`` comes when :meth:`want` may be called, before anything is in the kernel.
+
+        Raises:
+            SwarmError: it cannot work on this host at all; the node goes on without and says so.
+        """
         ...
 
     def want(self, table: EndpointTable, sandboxes: Sequence[Sandbox]) -> None:
@@ -83,6 +152,18 @@ class NetworkDriver(Protocol):
         """Tell how kernel and table agree now."""
         ...
 
+    async def doctor(self, *, brief: bool, probe: bool) -> NodeReport:
+        """Compare kernel and table now, mending nothing.
+
+        Args:
+            brief: leave out what is as it should be.
+            probe: try paths from tasks here to tasks on other nodes, a few seconds at most.
+        """
+        ...
+
     async def remove_all(self) -> None:
-        """Remove every trace of this node's networks, as when it leaves the swarm."""
+        """Remove every trace of this node's networks, as when it leaves the swarm.
+
+        Called while :meth:`run` runs, after an empty table was wanted.
+        """
         ...

@@ -8,8 +8,6 @@ was told last.
 
 from __future__ import annotations
 
-import msgspec
-
 from .base import PrivateStruct
 from .task import HostNetwork
 
@@ -93,12 +91,18 @@ class EndpointTable(PrivateStruct, frozen=True, kw_only=True):
     """Everything one node has to know, whole.
 
     Attributes:
-        version: grows with every change; what a node says it has done.
+        version: log index of the tables that it is computed from, so it grows with every change
+            and means the same whoever leads; what a node says it has done. It may fall once the
+            swarm was founded anew out of a backup: a driver goes by what it was told last.
         own_addr: where the other nodes reach this one below the overlays.
+        data_path_port: the UDP port that the overlays' packets go to, on every node.
+        networks: those in which this node has an address. The ingress network is among them on
+            every node that carries traffic, whether tasks of it run here or not.
     """
 
     version: int = 0
     own_addr: str = ""
+    data_path_port: int = 4789
     networks: tuple[NetworkTable, ...] = ()
     published: tuple[PublishedPort, ...] = ()
 
@@ -106,24 +110,64 @@ class EndpointTable(PrivateStruct, frozen=True, kw_only=True):
 EMPTY_TABLE = EndpointTable()
 
 
+# --- on the wire ---------------------------------------------------------------------------------
+# Only the leader and the agent see these; a driver is given whole tables.
+
+
+class ServiceChange(PrivateStruct, frozen=True, kw_only=True):
+    """What is new of a service in one network.
+
+    Attributes:
+        names, vips: as they are now.
+        members: new ones, and ones that changed.
+        gone: task ids of members that left.
+    """
+
+    service_id: str
+    names: tuple[str, ...] = ()
+    vips: tuple[str, ...] = ()
+    members: tuple[Member, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+class NetworkChange(PrivateStruct, frozen=True, kw_only=True):
+    """What is new of one network.
+
+    Attributes:
+        network: what the node has in it, where that changed.
+        complete: whatever was known of the network goes first.
+        gone_peers: node ids.
+        gone_services: service ids.
+    """
+
+    id: str
+    network: HostNetwork | None = None
+    complete: bool = False
+    peers: tuple[Peer, ...] = ()
+    gone_peers: tuple[str, ...] = ()
+    services: tuple[ServiceChange, ...] = ()
+    gone_services: tuple[str, ...] = ()
+
+
 class EndpointChanges(PrivateStruct, frozen=True, kw_only=True, tag="endpoints"):
     """What turns the table that a node was sent last into the present one.
 
     Attributes:
         version: of the table that comes out.
-        complete: what is not listed is gone. Else only what is listed changes.
-        networks: new ones, and ones whose own part or peers changed, with *all* of their services
-            when new and with the changed ones else.
+        more: the next message goes on with this one; the table is whole with the last.
+        complete: whatever was known goes first.
+        networks: in order; a large one may come in several pieces.
         gone_networks: ids of networks that the node takes no part in any more.
-        gone_services: (network id, service id) of services that left a network.
-        published, gone_published: ports by (protocol, published port, ip).
+        published: without members, which are those of the service in the ingress network.
+        gone_published: by (protocol, published port, ip).
     """
 
     version: int
+    more: bool = False
     complete: bool = False
     own_addr: str = ""
-    networks: tuple[NetworkTable, ...] = ()
+    data_path_port: int = 4789
+    networks: tuple[NetworkChange, ...] = ()
     gone_networks: tuple[str, ...] = ()
-    gone_services: tuple[tuple[str, str], ...] = ()
     published: tuple[PublishedPort, ...] = ()
-    gone_published: tuple[tuple[str, int, str], ...] = msgspec.field(default=())
+    gone_published: tuple[tuple[str, int, str], ...] = ()

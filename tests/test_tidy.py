@@ -49,6 +49,7 @@ swarmctl.core.model            duration validate defaults reference labels const
 swarmctl.core.model            template validate_cluster crosscheck release payload suits network
 swarmctl.core.model            gotemplate gofunctions rolling revision specdiff startorder stopping
 swarmctl.core.model            explain spreading strategy service endpoints
+swarmctl.core.model            endpointbook
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
@@ -64,7 +65,8 @@ swarmctl.core.orchestrator     tend overlap relief waiting
 swarmctl.core.allocator        decide ports policy networks addresses
 swarmctl.core.scheduler        decide filters resources explain quantities rebalance
 swarmctl.core.autoscaler       policy expression decide
-swarmctl.core.dispatcher       assignments endpoints liveness server:T presence:T noderows:T
+swarmctl.core.dispatcher       assignments endpoints journal liveness server:T presence:T
+swarmctl.core.dispatcher       noderows:T traffic:T drain
 swarmctl.core.agent            executor:P network:P step expand runner:T worker:T session:T
 swarmctl.core.agent            reporter:T agent:T disk:T logs:T place
 swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T

@@ -8,8 +8,10 @@ is the allocator plugin's choice (:mod:`.policy`). Rules, from swarm-behaviour.m
 - A service has a virtual IP on each of those networks, unless it answers by ``dnsrr``; it keeps
   them over updates for as long as it stays on the network.
 - A node has an address on each network that a live task of its joins: the gateway of the bridge
-  that its containers are on. The first node has the one that the network calls its gateway, others
-  have one of the rest, of which some are kept for them: a task on a node without one cannot start.
+  that its containers are on. Every node that carries traffic has one on the ingress network, since
+  it offers every published port, and keeps it until it is removed. The first node has the one that
+  the network calls its gateway, others have one of the rest, of which some are kept for them: a
+  task on a node without one cannot start.
 - The networks that every engine has of its own get nothing of the kind.
 
 Laws: an address is written with the requirement that nobody else has it. The place to go on from
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ..model.change import Requirement
-    from ..model.objects import NetworkRow, ServiceRow, TaskRow
+    from ..model.objects import NetworkRow, NodeRow, ServiceRow, TaskRow
     from ..model.service import Endpoint
     from ..model.spec import NetworkAttachmentConfig
     from ..store.view import View
@@ -167,15 +169,24 @@ class AddressBook:
     # --- nodes ---
 
     def add_gateways(self) -> None:
-        """Give the nodes that wait for it an address on the networks of their new tasks."""
+        """Give nodes an address on the networks of their new tasks, and on the ingress network."""
         for row in self._view.networks():
             if problem_of(row) and is_allocated(row):
                 self._network(row.api.ID)  # it may be solved
+            if row.api.Ingress and is_allocated(row):
+                self._add_ingress_gateways(row)
         for task in self._view.tasks_at(TaskState.ASSIGNED):
             for attachment in task.api.NetworksAttachments:
                 network = self._network(attachment.Network.ID)
                 if isinstance(network, _Network):
                     network.add_gateway(task.api.NodeID)
+
+    def _add_ingress_gateways(self, row: NetworkRow) -> None:
+        for node in self._view.nodes():
+            if node.api.ID not in row.private.gateways and offers_ports(node):
+                network = self._network(row.api.ID)
+                if isinstance(network, _Network):
+                    network.add_gateway(node.api.ID)
 
     def written(self) -> Iterator[Transaction]:
         """Yield what keeps the networks' rows up with what was handed out."""
@@ -379,6 +390,11 @@ class _Network:
             row = with_problem(replace(self._row, private=changed), self._problem)
             needs = (need for given in self._gateways.values() for need in given.requires)
             yield Transaction(changes=(Update(row=row),), requires=tuple(needs))
+
+
+def offers_ports(node: NodeRow) -> bool:
+    """Return whether a node takes part in the ingress network, whatever runs on it."""
+    return bool(node.private.network_driver) and node.api.Status.State != "down"
 
 
 def joins_networks(service: ServiceRow, endpoint: Endpoint) -> bool:

@@ -21,7 +21,7 @@ from ..model.task import HostNetwork, TaskState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ..model.objects import TaskRow
+    from ..model.objects import NetworkRow, TaskRow
     from ..model.task import Task
     from ..store.view import View
 
@@ -76,19 +76,22 @@ def _networks(view: View, task: Task) -> list[HostNetwork]:
     for attachment in task.NetworksAttachments:
         row = view.network(attachment.Network.ID)
         if row is not None and not is_predefined(row.api):
-            found.append(
-                HostNetwork(
-                    id=row.api.ID,
-                    name=row.api.Name,
-                    vni=row.private.vni,
-                    subnets=subnets_of(row),
-                    gateways=row.private.gateways.get(task.NodeID, ()),
-                    internal=row.api.Internal,
-                    ingress=row.api.Ingress,
-                    options=row.api.Options,
-                )
-            )
+            found.append(host_network(row, task.NodeID))
     return found
+
+
+def host_network(row: NetworkRow, node_id: str) -> HostNetwork:
+    """Return what a node has in a network; no gateways while it takes no part."""
+    return HostNetwork(
+        id=row.api.ID,
+        name=row.api.Name,
+        vni=row.private.vni,
+        subnets=subnets_of(row),
+        gateways=row.private.gateways.get(node_id, ()),
+        internal=row.api.Internal,
+        ingress=row.api.Ingress,
+        options=row.api.Options,
+    )
 
 
 def diff(wanted: NodeSet, sent: NodeSet, number: int) -> Assignments | None:

@@ -29,8 +29,10 @@ from .validate_cluster import PREDEFINED_LABEL
 
 if TYPE_CHECKING:
     from .change import Requirement
+    from .objects import NodeRow
     from .service import Service
     from .spec import NetworkAttachmentConfig, PortConfig, ServiceSpec
+    from .task import Task
 
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -96,6 +98,16 @@ def _is_given(asked: PortConfig, have: PortConfig) -> bool:
 def is_predefined(network: Network) -> bool:
     """Return whether a network is one that every engine has of its own."""
     return network.Labels.get(PREDEFINED_LABEL) == "true"
+
+
+def is_on_host(task: Task, node: NodeRow | None) -> bool:
+    """Return whether a task has its node's own network, and so its node's addresses."""
+    if node is not None and node.private.host_network:
+        return True
+    specs = (attachment.Network.Spec for attachment in task.NetworksAttachments)
+    return any(
+        spec.Name == "host" and spec.Labels.get(PREDEFINED_LABEL) == "true" for spec in specs
+    )
 
 
 def problem_of(row: NetworkRow) -> str:

@@ -22,6 +22,7 @@ from tests.core.allocator.joined import (
     on_networks,
     vips,
 )
+from tests.core.dispatcher.networked import carrying, joined_up
 from tests.core.pipeline.world import World, spec
 
 PUBLISHED = (PortConfig(TargetPort=80, PublishedPort=8080),)
@@ -458,3 +459,55 @@ def test_a_service_off_all_networks_is_a_key_of_its_own(replicas: int) -> None:
     world.update("plain", spec("plain", replicas, image="other"))
     world.run()
     assert network_of(world) == before
+
+
+# --- the ingress network -------------------------------------------------------------------------
+
+
+def test_every_node_that_carries_traffic_is_on_the_ingress_network() -> None:
+    """From the start, without a task or a port; one that joins later or gets a driver is, too."""
+    world = joined_up(2)
+    assert set(network_of(world, "ingress").private.gateways) == {"n0", "n1"}
+    carrying(world, "n2")
+    world.node("n3")
+    world.settle()
+    assert set(network_of(world, "ingress").private.gateways) == {"n0", "n1", "n2"}
+    row = world.view.node("n3")
+    assert row is not None
+    world.write(Update(row=replace(row, private=replace(row.private, network_driver="null"))))
+    world.settle()
+    assert set(network_of(world, "ingress").private.gateways) == {"n0", "n1", "n2", "n3"}
+    assert world.wishes() == []
+
+
+def test_a_node_keeps_its_place_on_the_ingress_network_until_it_is_removed() -> None:
+    """Down and drained it keeps it, with or without tasks; without a driver it does not."""
+    world = joined_up(3)
+    before = network_of(world, "ingress").private.gateways
+    world.service("web", on_networks("web", ports=PUBLISHED))
+    world.run()
+    world.remove_service("web")
+    world.set_node("n0", availability="drain")
+    world.set_node("n1", state="down")
+    world.run()
+    assert network_of(world, "ingress").private.gateways == before
+    world.remove_node("n1")
+    row = world.view.node("n2")
+    assert row is not None
+    world.write(Update(row=replace(row, private=replace(row.private, network_driver=""))))
+    world.settle()
+    assert network_of(world, "ingress").private.gateways == {"n0": before["n0"]}
+
+
+def test_another_ingress_network_takes_the_place_of_the_first() -> None:
+    """All nodes get their places on it, and published ports go through it."""
+    world = joined_up(2)
+    drop_network(world, "ingress")
+    world.settle()
+    add_network(world, "mesh", "10.99.0.0/24", Ingress=True)
+    world.settle()
+    assert set(network_of(world, "mesh").private.gateways) == {"n0", "n1"}
+    world.service("web", on_networks("web", ports=PUBLISHED))
+    world.run()
+    assert vips(world) == {"mesh": "10.99.0.3/24"}
+    assert len(world.running("web")) == 1

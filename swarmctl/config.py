@@ -47,6 +47,8 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         hostname: told to the swarm instead of the system's.
         scheduler: which scheduler places tasks.
         allocator: which allocator chooses subnets and addresses.
+        network_driver: what carries traffic between tasks; ``none`` for nothing, "" for
+            ``overlay``, or ``null`` with the executor that pretends.
         plugins: distributions or files allowed as third-party plugins, by name.
         plugin_dir: where single-file plugins lie.
         settings: options for plugins, by plugin name.
@@ -64,6 +66,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     hostname: str = ""
     scheduler: str = "spread"
     allocator: str = "subnets"
+    network_driver: str = ""
     plugins: tuple[str, ...] = ()
     plugin_dir: str = "/etc/swarmctl/plugins"
     settings: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)

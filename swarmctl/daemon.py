@@ -31,8 +31,13 @@ from .core.errors import SwarmError
 from .core.manager.pipeline import reconcilers
 from .core.node import LocalNode, NodeSettings
 from .core.wire.unix_listener import open_unix_listener
-from .plugins.hookspecs import AllocatorSettings, ExecutorSettings, SchedulerSettings
-from .plugins.loader import load_plugins
+from .plugins.hookspecs import (
+    AllocatorSettings,
+    ExecutorSettings,
+    NetworkDriverSettings,
+    SchedulerSettings,
+)
+from .plugins.loader import NoSuchNetworkDriver, load_plugins
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -40,12 +45,17 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from .config import DaemonConfig
     from .core.agent.executor import Executor
+    from .core.agent.network import NetworkDriver
     from .core.allocator.policy import Allocator
     from .plugins.loader import Plugins
 
 LOG_BYTES = 10 * 1024 * 1024
 LOG_FILES = 3
 SHUTDOWN_S = 4.0
+OVERLAY = "overlay"
+NO_DRIVER = "none"
+USUAL_DRIVERS = {"null": "null"}
+"""By executor; the others' is the overlay."""
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +83,7 @@ def run_daemon(config: DaemonConfig, *, detached: bool = False) -> int:
 async def _main(config: DaemonConfig) -> None:
     plugins = load_plugins(named=config.plugins, directory=Path(config.plugin_dir))
     executor = await _choose_executor(config, plugins)
+    driver = _choose_network_driver(config, plugins, executor.name)
     settings_of = partial(_scheduler_settings, config)
     scheduler = plugins.scheduler(config.scheduler, settings_of(config.scheduler))
     strategies = plugins.strategies(settings_of)
@@ -89,6 +100,7 @@ async def _main(config: DaemonConfig) -> None:
         reconcilers(scheduler, _choose_allocator(config, plugins), strategies),
         clock,
         new_id,
+        driver=driver,
     )
     loaded = [PluginLine(each.name, each.version, each.api) for each in plugins.infos()]
     api = ApiServer(node, loaded, __version__, clock, new_id, strategies=tuple(strategies))
@@ -134,6 +146,25 @@ def _scheduler_settings(config: DaemonConfig, name: str) -> SchedulerSettings:
 def _choose_allocator(config: DaemonConfig, plugins: Plugins) -> Allocator:
     options = config.settings.get(config.allocator, {})
     return plugins.allocator(config.allocator, AllocatorSettings(options=options))
+
+
+def _choose_network_driver(
+    config: DaemonConfig, plugins: Plugins, executor: str
+) -> NetworkDriver | None:
+    """Return what carries traffic; the usual one only if it is there."""
+    if config.network_driver == NO_DRIVER:
+        return None
+    name = config.network_driver or USUAL_DRIVERS.get(executor, OVERLAY)
+    settings = NetworkDriverSettings(
+        state_dir=config.state_dir, executor=executor, options=config.settings.get(name, {})
+    )
+    try:
+        return plugins.network_driver(name, settings)
+    except NoSuchNetworkDriver as error:
+        if config.network_driver:
+            raise
+        log.warning("nothing carries traffic between tasks of different nodes: %s", error)
+        return None
 
 
 def _make_state_dir(path: Path) -> None:

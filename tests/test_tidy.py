@@ -37,7 +37,7 @@ swarmctl.cli                   *:E
 swarmctl.cli.service           *:E
 swarmctl.plugins               hookspecs model loader:E testing:T conformance spread subnets
 swarmctl.plugins               null_exec:T null_behaviour binpack branches scheduler_check:E
-swarmctl.plugins               cancelling:T programs
+swarmctl.plugins               cancelling:T programs null_driver:T network_check:T
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T
@@ -66,9 +66,9 @@ swarmctl.core.allocator        decide ports policy networks addresses
 swarmctl.core.scheduler        decide filters resources explain quantities rebalance
 swarmctl.core.autoscaler       policy expression decide
 swarmctl.core.dispatcher       assignments endpoints journal liveness server:T presence:T
-swarmctl.core.dispatcher       noderows:T traffic:T drain
+swarmctl.core.dispatcher       noderows:T traffic:T drain nodesession:T
 swarmctl.core.agent            executor:P network:P step expand runner:T worker:T session:T
-swarmctl.core.agent            reporter:T agent:T disk:T logs:T place
+swarmctl.core.agent            reporter:T agent:T disk:T logs:T place networking:T
 swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T
 swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
 swarmctl.core.api              proxy:T server:T backup:T forward:T frames merge:T
@@ -226,6 +226,7 @@ MAY_SWALLOW = frozenset(
         "swarmctl.core.wire.connect",  # per peer
         "swarmctl.core.agent.worker",
         "swarmctl.core.agent.runner",
+        "swarmctl.core.agent.networking",  # per driver: a plugin's bug may not end the tasks
         "swarmctl.plugins.loader",
         "swarmctl.plugins.process_exec.keeper.server",  # per request, and per turn: see there
     }

@@ -44,6 +44,7 @@ GROUP = "swarmctl"
 BUILT_INS = {
     "process": "swarmctl.plugins.process_exec",
     "null": "swarmctl.plugins.null_exec",
+    "null-network": "swarmctl.plugins.null_driver",
     "spread": "swarmctl.plugins.spread",
     "subnets": "swarmctl.plugins.subnets",
     "binpack": "swarmctl.plugins.binpack",

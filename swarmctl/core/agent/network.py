@@ -40,11 +40,16 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
         id: the task's id; for a container that a user put on an attachable network, its own.
         pid: a process in it.
         networks: ids of the networks that it is on.
+        addresses: its own in them, bare.
+        nameservers: whom its spec wants asked for names that are not the swarm's; empty for the
+            host's own servers.
     """
 
     id: str
     pid: int
     networks: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    nameservers: tuple[str, ...] = ()
 
 
 class NetworkState(msgspec.Struct, frozen=True, kw_only=True):

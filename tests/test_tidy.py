@@ -49,7 +49,7 @@ swarmctl.core.model            duration validate defaults reference labels const
 swarmctl.core.model            template validate_cluster crosscheck release payload suits network
 swarmctl.core.model            gotemplate gofunctions rolling revision specdiff startorder stopping
 swarmctl.core.model            explain spreading strategy service endpoints
-swarmctl.core.model            endpointbook
+swarmctl.core.model            endpointbook pinned
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders

@@ -24,6 +24,7 @@ from ..core.model.endpoints import (
     PublishedPort,
     ServiceEndpoint,
 )
+from ..core.model.labels import bound_to
 from ..core.model.objects import EngineDescription, NodeDescription, PluginDescription
 from ..core.model.spec import (
     AppArmorOpts,
@@ -117,6 +118,7 @@ __all__ = [
     "TmpfsOptions",
     "Ulimit",
     "VolumeOptions",
+    "bound_to",
     "format_time",
     "parse_time",
 ]

@@ -81,6 +81,15 @@ class RunningApi:
         assert reply.status == 200, reply
         return str(reply.json)
 
+    async def wait_ready(self) -> None:
+        """Sleep until every node has registered: what it has is known then."""
+        with trio.fail_after(WAIT_S):
+            while True:
+                nodes = await self.get("/nodes")
+                if all(node["Status"]["State"] == "ready" for node in nodes):
+                    return
+                await trio.sleep(0.02)
+
     async def create(self, name: str, **spec: object) -> str:
         """Create a service; return its id."""
         reply = await self.request("POST", "/services/create", service_body(name, **spec))

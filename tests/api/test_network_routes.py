@@ -17,7 +17,10 @@ INVALID = "rpc error: code = InvalidArgument desc = "
 PRECONDITION = "rpc error: code = FailedPrecondition desc = "
 EXISTS = "rpc error: code = AlreadyExists desc = "
 UNIMPLEMENTED = "rpc error: code = Unimplemented desc = "
-NOT_JOINED = "the network is not yet joined across nodes: tasks reach each other on the same node"
+NOT_JOINED = (
+    "tasks on here reach each other over the network only on the same node: no network driver "
+    "works there"
+)
 WAIT_S = 30.0
 
 
@@ -75,6 +78,7 @@ async def test_a_network_is_made_shown_and_removed(tmp_path: Path) -> None:
     """Its answer warns of what is not done yet; its use is shown; its name is free afterwards."""
     async with running_api(tmp_path) as api:
         await api.init()
+        await api.wait_ready()
         body = {"Name": "net", "Driver": "overlay", "Attachable": True, "Labels": {"a": "b"}}
         reply = await api.request("POST", "/networks/create", body)
         assert reply.status == 201
@@ -220,6 +224,7 @@ async def test_an_overlapping_network_is_made_and_warned_of(tmp_path: Path) -> N
     """As in Docker it gets nothing before the other one goes; the answer and inspect say so."""
     async with running_api(tmp_path) as api:
         await api.init()
+        await api.wait_ready()
         config = {"IPAM": {"Config": [{"Subnet": "10.5.0.0/24"}]}}
         await make(api, "first", **config)
         await seen(api, "/networks/first", lambda found: found["Status"]["IPAM"]["Subnets"])

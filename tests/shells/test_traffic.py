@@ -14,6 +14,7 @@ from swarmctl.core.model.change import Create, Delete, Kind, Ref
 from swarmctl.core.model.network import make_network
 from swarmctl.core.model.objects import NetworkSpec
 from swarmctl.core.model.spec import PortConfig, UpdateConfig
+from swarmctl.plugins import Sandbox
 from swarmctl.plugins.null_driver import AUDIT_S, NullKernel
 from tests.core.allocator.joined import on_networks
 from tests.core.pipeline.world import the_reconcilers
@@ -105,7 +106,13 @@ async def test_every_kernel_learns_who_is_where(
         for node_id, host in hosts.items():
             (own,) = (one for one in cluster.that_run("web") if one.api.NodeID == node_id)
             sandbox = kernel(host).sandboxes[own.api.ID]
-            assert (sandbox.pid, sandbox.networks) == (host.world.tasks[own.api.ID].pid, ("net",))
+            address = own.api.NetworksAttachments[0].Addresses[0].partition("/")[0]
+            assert sandbox == Sandbox(
+                id=own.api.ID,
+                pid=host.world.tasks[own.api.ID].pid,
+                networks=("net",),
+                addresses=(address,),
+            )
 
 
 async def test_every_node_offers_published_ports(

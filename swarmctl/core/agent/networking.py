@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
 from ..errors import SwarmError, Unavailable
 from ..model.endpointbook import EndpointBook
@@ -224,7 +225,18 @@ class Networking:
         of_host = self._host_network or len(networks) < len(task.NetworksAttachments)
         if self._driver is None or not networks or of_host:
             return None
-        return Place(self, task.ID, networks)
+        container = task.Spec.ContainerSpec
+        dns = container.DNSConfig if container is not None else None
+        sandbox = Sandbox(
+            id=task.ID,
+            pid=0,
+            networks=networks,
+            addresses=tuple(
+                text.partition("/")[0] for one in task.NetworksAttachments for text in one.Addresses
+            ),
+            nameservers=dns.Nameservers if dns is not None else (),
+        )
+        return Place(self, sandbox)
 
     def enter(self, sandbox: Sandbox) -> None:
         """Note that a task's sandbox is there."""
@@ -250,15 +262,14 @@ class Networking:
 class Place:
     """One task's place on the networks, for its runner."""
 
-    def __init__(self, networking: Networking, task_id: str, networks: tuple[str, ...]) -> None:
+    def __init__(self, networking: Networking, sandbox: Sandbox) -> None:
         self._networking = networking
-        self._task_id = task_id
-        self._networks = networks
+        self._sandbox = sandbox
 
     def enter(self, pid: int) -> None:
         """Note a process of the task; none enters nothing."""
         if pid:
-            self._networking.enter(Sandbox(id=self._task_id, pid=pid, networks=self._networks))
+            self._networking.enter(replace(self._sandbox, pid=pid))
 
     async def find(self, controller: TaskController) -> None:
         """Enter as soon as the task that is being started has a process.
@@ -277,8 +288,8 @@ class Place:
 
     async def wait_ready(self) -> None:
         """Sleep until the task can reach what it may reach, or for too long."""
-        await self._networking.wait_sandbox(self._task_id)
+        await self._networking.wait_sandbox(self._sandbox.id)
 
     def leave(self) -> None:
         """Note that the task has ended."""
-        self._networking.leave(self._task_id)
+        self._networking.leave(self._sandbox.id)

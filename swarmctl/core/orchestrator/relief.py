@@ -167,6 +167,8 @@ def is_to_move(slot: Slot, task: TaskRow, service: ServiceRow, view: View, now: 
     if task.api.Status.State is not TaskState.RUNNING:
         return False
     node = view.node(private.move_to)
+    if why_stop_first(service.api.Spec):
+        return False
     if node is None or node.api.Status.State != "ready" or node.api.Spec.Availability != "active":
         return False
     if any(

@@ -138,6 +138,20 @@ def test_one_full_network_does_not_hold_up_others() -> None:
     assert [len(each) for each in addresses(world, "b")] == [1]
 
 
+def test_a_service_that_gets_only_one_of_its_addresses_takes_none() -> None:
+    """What the first network would give goes back to it, so that nothing moves on for ever."""
+    world = joined_up(1)
+    add_network(world, "full", "10.5.0.0/30")
+    world.settle()
+    world.service("a", on_networks("a", "full", mode="dnsrr"))
+    world.settle()
+    before = network_of(world, "ingress").private
+    world.service("b", on_networks("b", "full", ports=PUBLISHED))
+    world.settle()
+    assert vips(world, "b") == {}
+    assert network_of(world, "ingress").private == before
+
+
 def test_tasks_wait_for_their_network() -> None:
     """One that has no subnet yet, or is not there any more, is told by name."""
     world = cluster()

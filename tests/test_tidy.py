@@ -49,7 +49,7 @@ swarmctl.core.model            duration validate defaults reference labels const
 swarmctl.core.model            template validate_cluster crosscheck release payload suits network
 swarmctl.core.model            gotemplate gofunctions rolling revision specdiff startorder stopping
 swarmctl.core.model            explain spreading strategy service endpoints
-swarmctl.core.model            endpointbook pinned
+swarmctl.core.model            endpointbook pinned doctor
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
@@ -68,11 +68,11 @@ swarmctl.core.autoscaler       policy expression decide
 swarmctl.core.dispatcher       assignments endpoints journal liveness server:T presence:T
 swarmctl.core.dispatcher       noderows:T traffic:T drain nodesession:T
 swarmctl.core.agent            executor:P network:P step expand runner:T worker:T session:T
-swarmctl.core.agent            reporter:T agent:T disk:T logs:T place networking:T
+swarmctl.core.agent            reporter:T agent:T disk:T logs:T place networking:T doctor:T
 swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T
 swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
 swarmctl.core.api              proxy:T server:T backup:T forward:T frames merge:T
-swarmctl.core.api              payloads:T versions network_use explain:T
+swarmctl.core.api              payloads:T versions network_use explain:T doctor:T
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E calls members:T forward:T
 swarmctl.core.manager          lock:T backup:E passes handover:T output:T

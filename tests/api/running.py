@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from swarmctl.core.agent.executor import Executor
+    from swarmctl.core.agent.network import NetworkDriver
     from swarmctl.core.manager.manager import Manager
     from swarmctl.core.manager.reconcile import Reconciler
     from swarmctl.core.model.change import Transaction
@@ -116,6 +117,7 @@ async def running_api(
     folder: Path,
     *,
     executor: Executor | None = None,
+    driver: NetworkDriver | None = None,
     work: Sequence[Reconciler] | None = None,
 ) -> AsyncIterator[RunningApi]:
     """Run a node in no swarm and its API.
@@ -123,6 +125,7 @@ async def running_api(
     Args:
         folder: for its state and its socket; a short path, as unix sockets want it.
         executor: runs its tasks; by default they are pretended.
+        driver: carries their traffic; by default nothing does.
         work: what it does while it leads; by default everything.
     """
     port = _free_port()
@@ -134,6 +137,7 @@ async def running_api(
         reconcilers(SpreadScheduler(), SubnetAllocator(), strategies) if work is None else work,
         clock,
         new_id,
+        driver=driver,
     )
     (folder / "state").mkdir(mode=0o700, exist_ok=True)
     api = ApiServer(

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from msgspec.structs import replace
+
+from swarmctl.plugins.null_driver import NullDriver, NullKernel
 
 from .running import RunningApi, running_api, service_body
 
@@ -319,4 +322,61 @@ async def test_prune_removes_what_nobody_uses(tmp_path: Path) -> None:
         assert (status, text) == (
             400,
             "until 'soon' is neither a time (RFC 3339, or seconds) nor a duration",
+        )
+
+
+async def test_the_doctor_asks_every_node(tmp_path: Path) -> None:
+    """Table and kernel side by side: what differs, or everything."""
+    kernel = NullKernel()
+    async with running_api(tmp_path, driver=NullDriver(kernel)) as api:
+        await api.init()
+        await api.wait_ready()
+        await make(api, "net")
+        await api.create("web", **joins("net"))
+        url = "/swarm/doctor/networks"
+
+        def settled(found: Any) -> bool:
+            (node,) = found["Nodes"]
+            return node["Compared"] == 3 and node["Sent"] == node["Known"] > 0
+
+        (node,) = (await seen(api, url, settled))["Nodes"]
+        assert (node["Name"], node["Driver"], node["Err"]) == ("here", "null", "")
+        assert (node["Findings"], node["Repaired"]) == ([], {})
+        (node,) = (await api.get(f"{url}?all=1"))["Nodes"]
+        assert [one["Kind"] for one in node["Findings"]] == ["bridge", "bridge", "vip"]
+        assert all(one["Table"] == one["Kernel"] for one in node["Findings"])
+        kernel.table = replace(kernel.table, networks=kernel.table.networks[:1])
+        (node,) = (await api.get(url))["Nodes"]
+        assert {one["Kernel"] for one in node["Findings"]} == {""}
+
+
+async def test_the_doctor_says_where_nothing_carries_traffic(tmp_path: Path) -> None:
+    """A node without a driver is listed, with the reason."""
+    async with running_api(tmp_path) as api:
+        await api.init()
+        await api.wait_ready()
+        (node,) = (await api.get("/swarm/doctor/networks"))["Nodes"]
+        assert node["Err"] == "it has no network driver that works"
+
+
+async def test_a_pinned_address_has_to_be_possible(tmp_path: Path) -> None:
+    """Labels that pin something are checked against spec and networks first."""
+    async with running_api(tmp_path) as api:
+        await api.init()
+        await make(api, "net", IPAM={"Config": [{"Subnet": "10.5.0.0/24"}]})
+        await seen(api, "/networks/net", lambda found: found["Status"]["IPAM"]["Subnets"])
+        for labels, why in (
+            ({"swarmctl.ip.net": "10.6.0.1"}, "10.6.0.1 is not in the network's subnet"),
+            ({"swarmctl.vip.other": "10.5.0.9"}, "the service does not join that network"),
+            ({"swarmctl.publish.80.ip": "10.0.0.1"}, "the service publishes no port 80"),
+        ):
+            body = service_body("web", Labels=labels, **joins("net"))
+            status, message = await api.refusal("POST", "/services/create", body)
+            assert status == 400
+            assert why in message
+        labels = {"swarmctl.ip.net": "10.5.0.7", "swarmctl.vip.net": "10.5.0.8"}
+        body = service_body("web", replicas=2, Labels=labels, **joins("net"))
+        reply = await api.request("POST", "/services/create", body)
+        assert reply.json["Warnings"][-1] == (
+            "label 'swarmctl.ip.net' has 1 addresses for 2 replicas: the rest get any"
         )

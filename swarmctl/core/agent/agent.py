@@ -26,6 +26,7 @@ from ..model.objects import NodeDescription
 from ..model.session import Carriage, NodeNews, Register
 from ..wire.link import Methods
 from . import disk
+from .doctor import DOCTOR_METHOD, serve_doctor
 from .logs import LOGS_METHOD, serve_logs
 from .networking import Networking
 from .reporter import Reporter
@@ -121,7 +122,9 @@ class Agent:
             managers=self._managers,
             describe=self._register,
             on_news=self._on_news,
-            methods=Methods(streams={LOGS_METHOD: self._serve_logs}),
+            methods=Methods(
+                streams={LOGS_METHOD: self._serve_logs}, calls={DOCTOR_METHOD: self._serve_doctor}
+            ),
             networking=networking,
         )
         self._worker, self._session, self._networking = worker, session, networking
@@ -199,3 +202,8 @@ class Agent:
         if self._worker is None:
             raise NotFound("this node runs no tasks yet")
         await serve_logs(self._worker, stream, self._clock)
+
+    async def _serve_doctor(self, _link: Link, body: bytes) -> bytes:
+        if self._networking is None:
+            raise NotFound("this node carries no traffic yet")
+        return await serve_doctor(self._networking, body)

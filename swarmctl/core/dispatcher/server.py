@@ -108,6 +108,15 @@ class Dispatcher:
         session = self._sessions.get(node_id)
         return session.link if session is not None else None
 
+    def versions_of(self, node_id: str) -> tuple[int, int] | None:
+        """Return the version of the table that a node was sent, and of the one its kernel knows.
+
+        None for a node that carries no traffic.
+        """
+        session = self._sessions.get(node_id)
+        carrier = session.carrier if session is not None else None
+        return (carrier.sent.version, carrier.known) if carrier is not None else None
+
     async def run(self) -> None:
         """Serve until cancelled (leadership lost); sessions are cut then.
 

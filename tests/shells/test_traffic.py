@@ -218,8 +218,10 @@ async def test_who_is_down_or_carries_nothing_is_not_waited_for(
         assert cluster.node("w3").private.network_driver == ""
         async with hosts["w2"].daemon() as second:
             await cluster.until(lambda: cluster.state_of("w2") == "ready", 10)
-            await second.leave()
-            await cluster.until(lambda: cluster.state_of("w2") == "down", 10)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(second.leave)
+                await cluster.until(lambda: cluster.state_of("w2") == "down", 10)
+                await cluster.elapse(1)
         await cluster.elapse(5)
         began = trio.current_time()
         await cluster.update("web", web(1))
@@ -359,6 +361,27 @@ async def test_a_node_that_leaves_removes_what_it_made(
         assert kernel(host).sandboxes == {}
 
 
+async def test_a_node_that_leaves_is_out_of_all_kernels_first(
+    cluster: LoneManager, hosts: dict[str, Host]
+) -> None:
+    """Its tasks run on until the others send them nothing new, however slow their kernels are."""
+    async with daemons(cluster, hosts["w2"], hosts["w3"]), hosts["w1"].daemon() as agent:
+        await cluster.until(lambda: cluster.state_of("w1") == "ready", 10)
+        await cluster.service("web", web())
+        await cluster.until(lambda: all(len(ready(host)) == 3 for host in hosts.values()), 10)
+        (own,) = (row.api.ID for row in cluster.that_run("web") if row.api.NodeID == "w1")
+        kernel(hosts["w2"]).delay_s = 0.7
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(agent.leave)
+
+            def is_over() -> bool:
+                others = ready(hosts["w2"]) | ready(hosts["w3"])
+                assert own not in others or hosts["w1"].world.tasks[own].runs
+                return own not in hosts["w1"].world.tasks
+
+            await cluster.until(is_over, 5)
+
+
 async def test_problems_are_shown_with_the_node(
     cluster: LoneManager, hosts: dict[str, Host]
 ) -> None:
@@ -370,5 +393,7 @@ async def test_problems_are_shown_with_the_node(
         await cluster.until(
             lambda: cluster.node("w1").api.Status.Message == "port 80/tcp is taken by nginx", 10
         )
+        assert (agent := host.agent) is not None
+        assert agent.warnings == ("port 80/tcp is taken by nginx",)
         kernel(host).problems = ()
         await cluster.until(lambda: cluster.node("w1").api.Status.Message == "", 10)

@@ -30,7 +30,7 @@ from .doctor import DOCTOR_METHOD, serve_doctor
 from .logs import LOGS_METHOD, serve_logs
 from .networking import Networking
 from .reporter import Reporter
-from .session import FAREWELL_S, Session
+from .session import Session
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from .network import NetworkDriver
 
 DESCRIBE_S = 5.0
+LEAVE_S = 4.0
+"""For the farewell of a node that goes, and for the others to know: ``dispatcher/drain.py``."""
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,7 @@ class Agent:
         self._worker: Worker | None = None
         self._session: Session | None = None
         self.warnings: tuple[str, ...] = ()
+        self._executor_warnings: tuple[str, ...] = ()
 
     @property
     def description(self) -> NodeDescription:
@@ -139,10 +142,11 @@ class Agent:
     async def leave(self) -> None:
         """Stop and remove all of this node's tasks; returns when they are gone.
 
-        The dispatcher is told first, so that nothing new is placed here meanwhile.
+        The dispatcher is told first, so that nothing new is placed here meanwhile; it answers once
+        nobody sends those tasks anything new.
         """
         if self._session is not None:
-            with trio.move_on_after(FAREWELL_S):
+            with trio.move_on_after(LEAVE_S):
                 await self._session.say_farewell(0)
         if self._worker is not None:
             await self._worker.leave()
@@ -163,14 +167,16 @@ class Agent:
             with trio.fail_after(DESCRIBE_S):
                 described = await self._executor.describe()
             self._description = self._with_trust(described.node)
-            self.warnings = described.warnings
+            self._executor_warnings = self.warnings = described.warnings
             self._tell_platform(described.node.Platform)
         except (SwarmError, trio.TooSlowError) as error:
             why = f"{error}" if isinstance(error, SwarmError) else f"no word in {DESCRIBE_S:g} s"
             can_run, warning = False, f"the {self._executor.name} engine does not answer: {why}"
         carriage = Carriage()
         if self._networking is not None:
-            warning = "; ".join(text for text in (warning, self._networking.warning) if text)
+            trouble = self._networking.warning
+            warning = "; ".join(text for text in (warning, trouble) if text)
+            self.warnings = (*self._executor_warnings, *([trouble] if trouble else []))
             carriage = Carriage(
                 driver=self._networking.driver_name,
                 host_network=self._networking.host_network,

@@ -248,6 +248,11 @@ class Endpoints:
         """Return the networks that a node takes part in."""
         return [one.id for one in self._networks.values() if node_id in one.nodes()]
 
+    def last_change(self, network_id: str) -> int:
+        """Return the log index at which anything in a network changed last."""
+        network = self._networks.get(network_id)
+        return network.journal.last if network is not None else 0
+
     def places_of(self, task_id: str) -> dict[str, int]:
         """Return the networks in which a task is a member, and when that changed last."""
         service_id, networks = self._places.get(task_id, ("", ()))

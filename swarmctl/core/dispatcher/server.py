@@ -289,6 +289,9 @@ class Dispatcher:
                 await self._take_description(session, message)
             else:
                 await self._presence.bid_farewell(session.node_id, message.back_within_ns / 1e9)
+                if not message.back_within_ns:  # it stops its tasks next
+                    await self._catch_up()
+                    await self._traffic.wait_left(session.node_id)
                 return
 
     async def _take_report(self, session: NodeSession, report: Report) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..model.change import Kind
-from .drain import Drains, is_leaving
+from .drain import DRAIN_S, Drains, is_leaving
 from .endpoints import NOTHING_SENT, Endpoints, Sent
 
 if TYPE_CHECKING:
@@ -147,6 +147,19 @@ class Traffic:
         if held:
             self._changed.set()
         return held
+
+    async def wait_left(self, node_id: str) -> None:
+        """Sleep until nobody sends a node anything new that is down, or for long enough."""
+        own = self._endpoints.networks_of(node_id)
+        networks = {one: self._endpoints.last_change(one) for one in own}
+
+        def is_over() -> bool:
+            found = ((self._known(one), version) for one, version in networks.items())
+            return all(known is None or known >= version for known, version in found)
+
+        with trio.move_on_after(DRAIN_S):
+            while not is_over():
+                await self._changed.wait()
 
     def _known(self, network_id: str) -> int | None:
         """Return the version of the tables that every node of a network knows; None: no node."""

@@ -356,6 +356,34 @@ def test_hundreds_of_tasks_at_once() -> None:
     assert len(found) == len(set(found)) == 1_500
 
 
+def test_ten_thousand_tasks_have_addresses_of_their_own() -> None:
+    """A few hundred with each decision, and a decision looks at few addresses."""
+    world = World()
+    world.node("n0", cpus=100_000, memory=1 << 50)
+    add_network(world, "net", "10.32.0.0/16")
+    world.settle()
+    world.service("web", on_networks("web", "net", replicas=10_000))
+    world.settle(200)
+    given = [text for each in addresses(world) for text in each]
+    assert (len(given), len(set(given))) == (10_000, 10_000)
+    assert world.wishes() == []
+
+
+def test_holes_are_found() -> None:
+    """A network of which every other address was given back is filled to the last one again."""
+    world = cluster()
+    add_network(world, "small", "10.5.0.0/27")
+    world.settle()
+    world.service("web", on_networks("web", "small", replicas=29, mode="dnsrr"))
+    world.run()
+    before = set(addresses(world))
+    for row in world.running("web")[::2]:
+        world.end(row, TaskState.COMPLETE)
+    world.sleep(10**11)
+    assert set(addresses(world)) == before
+    assert len(world.running("web")) == len(before) == 29
+
+
 def test_a_new_leader_gives_nothing_away_that_is_in_use() -> None:
     """Scenario 74: everything that was allocated counts before anything new is."""
     world = cluster(nodes=2)

@@ -348,6 +348,8 @@ async def test_the_doctor_asks_every_node(tmp_path: Path) -> None:
         kernel.table = replace(kernel.table, networks=kernel.table.networks[:1])
         (node,) = (await api.get(url))["Nodes"]
         assert {one["Kernel"] for one in node["Findings"]} == {""}
+        kernel.problems = ("port 80/tcp is taken by nginx",)
+        assert (await api.get("/info"))["Warnings"] == ["WARNING: port 80/tcp is taken by nginx"]
 
 
 async def test_the_doctor_says_where_nothing_carries_traffic(tmp_path: Path) -> None:

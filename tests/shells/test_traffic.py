@@ -394,6 +394,6 @@ async def test_problems_are_shown_with_the_node(
             lambda: cluster.node("w1").api.Status.Message == "port 80/tcp is taken by nginx", 10
         )
         assert (agent := host.agent) is not None
-        assert agent.warnings == ("port 80/tcp is taken by nginx",)
+        assert agent.network_warning == "port 80/tcp is taken by nginx"
         kernel(host).problems = ()
         await cluster.until(lambda: cluster.node("w1").api.Status.Message == "", 10)

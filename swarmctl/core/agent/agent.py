@@ -92,7 +92,6 @@ class Agent:
         self._worker: Worker | None = None
         self._session: Session | None = None
         self.warnings: tuple[str, ...] = ()
-        self._executor_warnings: tuple[str, ...] = ()
 
     @property
     def description(self) -> NodeDescription:
@@ -108,6 +107,11 @@ class Agent:
     def error(self) -> str:
         """Why there is no session, or empty."""
         return self._session.error if self._session is not None else ""
+
+    @property
+    def network_warning(self) -> str:
+        """What does not work of this node's networks, in a sentence; else empty."""
+        return self._networking.warning if self._networking is not None else ""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be this node's agent until cancelled. Tasks keep running then."""
@@ -167,16 +171,14 @@ class Agent:
             with trio.fail_after(DESCRIBE_S):
                 described = await self._executor.describe()
             self._description = self._with_trust(described.node)
-            self._executor_warnings = self.warnings = described.warnings
+            self.warnings = described.warnings
             self._tell_platform(described.node.Platform)
         except (SwarmError, trio.TooSlowError) as error:
             why = f"{error}" if isinstance(error, SwarmError) else f"no word in {DESCRIBE_S:g} s"
             can_run, warning = False, f"the {self._executor.name} engine does not answer: {why}"
         carriage = Carriage()
         if self._networking is not None:
-            trouble = self._networking.warning
-            warning = "; ".join(text for text in (warning, trouble) if text)
-            self.warnings = (*self._executor_warnings, *([trouble] if trouble else []))
+            warning = "; ".join(text for text in (warning, self.network_warning) if text)
             carriage = Carriage(
                 driver=self._networking.driver_name,
                 host_network=self._networking.host_network,

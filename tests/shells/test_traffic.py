@@ -9,11 +9,13 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+from swarmctl.core.agent.networking import REMEMBERED_S
 from swarmctl.core.dispatcher.drain import DRAIN_S
 from swarmctl.core.model.change import Create, Delete, Kind, Ref
 from swarmctl.core.model.network import make_network
 from swarmctl.core.model.objects import NetworkSpec
 from swarmctl.core.model.spec import PortConfig, UpdateConfig
+from swarmctl.core.model.task import TaskState
 from swarmctl.plugins import Sandbox
 from swarmctl.plugins.null_driver import AUDIT_S, NullKernel
 from tests.core.allocator.joined import on_networks
@@ -207,6 +209,27 @@ async def test_nobody_waits_for_ever(cluster: LoneManager, hosts: dict[str, Host
         assert DRAIN_S <= trio.current_time() - began <= DRAIN_S + 0.3
 
 
+async def test_a_daemon_that_restarts_is_waited_for(
+    cluster: LoneManager, hosts: dict[str, Host]
+) -> None:
+    """Its kernel sends as before until the next daemon has heard of it."""
+    async with daemons(cluster, hosts["w1"], hosts["w3"]):
+        async with hosts["w2"].daemon():
+            await cluster.until(lambda: cluster.state_of("w2") == "ready", 10)
+            await cluster.service("web", web())
+            await cluster.until(lambda: all(len(ready(host)) == 3 for host in hosts.values()), 10)
+        await cluster.update("web", web(1))
+        await cluster.elapse(DRAIN_S + 3)
+        assert len(alive(hosts)) == 3
+        async with hosts["w2"].daemon():
+
+            def is_over() -> bool:
+                assert all(ready(host) <= alive(hosts) for host in hosts.values())
+                return len(alive(hosts)) == 1
+
+            await cluster.until(is_over, 2)
+
+
 async def test_who_is_down_or_carries_nothing_is_not_waited_for(
     cluster: LoneManager, hosts: dict[str, Host]
 ) -> None:
@@ -316,22 +339,51 @@ async def test_a_removed_services_tasks_leave_first(
 async def test_a_restarted_daemon_carries_on_without_a_manager(
     cluster: LoneManager, hosts: dict[str, Host]
 ) -> None:
-    """It has the table of before and mends what was damaged, though no manager is in reach."""
+    """It leaves the kernel as it is at first, then goes by the table of before, and mends by it."""
     host = hosts["w1"]
     async with daemons(cluster, host):
         await cluster.service("web", web(2))
         await cluster.until(lambda: len(ready(host)) == 2, 10)
-        await cluster.elapse(2)
     before, sandboxes = kernel(host).table, kernel(host).sandboxes
     cluster.network.reachable = False
+    damaged = kernel(host).table = replace(before, networks=())
     async with host.daemon():
-        await cluster.elapse(AUDIT_S + 1)
+        await cluster.elapse(REMEMBERED_S - 1)
+        assert kernel(host).table == damaged
+        await cluster.elapse(2)
         assert (kernel(host).table, kernel(host).sandboxes) == (before, sandboxes)
-        kernel(host).table = replace(before, networks=())
+        kernel(host).table = damaged
         await cluster.elapse(AUDIT_S + 1)
         assert kernel(host).table == before
         cluster.network.reachable = True
         await cluster.until(lambda: cluster.state_of("w1") == "ready", 20)
+
+
+async def test_a_restarted_daemon_takes_the_kernel_no_step_back(
+    cluster: LoneManager, hosts: dict[str, Host]
+) -> None:
+    """What it remembers may be older than what the kernel has; a manager's word comes first."""
+    host = hosts["w1"]
+    async with daemons(cluster, host):
+        await cluster.service("web", web(1))
+        await cluster.until(lambda: len(ready(host)) == 1, 10)
+        row = cluster.that_run("web")[0]
+    remembered = kernel(host).table
+    newer = kernel(host).table = replace(remembered, version=10**6)
+    seen: list[int] = []
+
+    def is_told() -> bool:
+        seen.append(kernel(host).table.version)
+        return seen[-1] != newer.version
+
+    cluster.network.reachable = False
+    await cluster.want(row.api.ID, TaskState.SHUTDOWN)
+    async with host.daemon():
+        await cluster.elapse(2)
+        assert kernel(host).table == newer
+        cluster.network.reachable = True
+        await cluster.until(is_told, 5)
+    assert remembered.version < seen[-1] < newer.version
 
 
 async def test_a_task_that_ended_has_no_sandbox(

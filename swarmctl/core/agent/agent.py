@@ -135,13 +135,18 @@ class Agent:
             networking=networking,
         )
         self._worker, self._session, self._networking = worker, session, networking
+        remembers = trio.CancelScope(shield=True)  # it writes what the others put at their end
         async with trio.open_nursery() as nursery:
-            await nursery.start(table.run)
-            nursery.start_soon(networking.run, self._identity, name="network")
-            await networking.wait_settled()
-            await nursery.start(worker.run, remembered)
-            nursery.start_soon(session.run, name="session")
-            task_status.started()
+            await nursery.start(_run_within, remembers, table.run)
+            try:
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(networking.run, self._identity, name="network")
+                    await networking.wait_settled()
+                    await inner.start(worker.run, remembered)
+                    inner.start_soon(session.run, name="session")
+                    task_status.started()
+            finally:
+                remembers.cancel()
 
     async def leave(self) -> None:
         """Stop and remove all of this node's tasks; returns when they are gone.
@@ -215,3 +220,13 @@ class Agent:
         if self._networking is None:
             raise NotFound("this node carries no traffic yet")
         return await serve_doctor(self._networking, body)
+
+
+async def _run_within(
+    scope: trio.CancelScope,
+    run: Callable[..., Awaitable[None]],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with scope:
+        await run(task_status=task_status)

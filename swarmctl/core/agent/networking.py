@@ -5,7 +5,8 @@ and gives it to the network driver with the tasks' sandboxes. Laws:
 
 - The driver's trouble costs traffic and nothing else: it is started again, its words are shown.
 - A table is known to managers as known when the driver's kernel agreed with it, never before.
-- It goes on with the table it has while no manager is in reach, also after a restart.
+- It goes on with the table it has while no manager is in reach. After a restart the kernel is left
+  as it is until a manager tells, or none did for a while: what is remembered may be a moment older.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ START_S = 5.0
 """How long the agent waits for its driver before it says that it has none."""
 AGAIN_S = 10.0
 KNOWN_EVERY_S = 0.02
-KEEP_EVERY_S = 1.0
+KEEP_EVERY_S = 0.2
+REMEMBERED_S = 10.0
+"""How long a new daemon leaves the kernel as it is while it waits for a manager."""
 SANDBOX_S = 3.0
 """How long a task that runs is not reported as running because its network is not ready."""
 FIND_FIRST_S = 0.02
@@ -74,6 +77,7 @@ class Networking:
         self._sandboxes: dict[str, Sandbox] = {}
         self._failure = ""
         self._works = False
+        self._is_current = False
         self._changed = trio.Event()
         self._new = trio.Event()
         self.settled = trio.Event()
@@ -85,6 +89,7 @@ class Networking:
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep, name="network table")
+            nursery.start_soon(self._go_by_memory, name="remembered networks")
             while True:
                 await self._carry(self._driver, identity)
                 self.settled.set()
@@ -162,12 +167,20 @@ class Networking:
         table = self._book.apply(changes)
         if table is not None:
             self._table = table
+            self._is_current = True
             self._new.set()
             self._tell_driver()
             self._change()
 
+    async def _go_by_memory(self) -> None:
+        """Take the remembered table for the present one when no manager tells."""
+        await trio.sleep(REMEMBERED_S)
+        self._is_current = True
+        self._tell_driver()
+        self._change()
+
     def _tell_driver(self) -> None:
-        if self._driver is not None and self._works:
+        if self._driver is not None and self._works and self._is_current:
             self._driver.want(self._table, tuple(self._sandboxes.values()))
 
     async def _keep(self) -> None:
@@ -185,7 +198,8 @@ class Networking:
         told = 0
         while True:
             wanted = self._table.version
-            if self._driver is None or not self._works or wanted == told:
+            works = self._works and self._is_current
+            if self._driver is None or not works or wanted == told:
                 await self._changed.wait()
                 continue
             reached: list[NetworkState] = []
@@ -206,6 +220,7 @@ class Networking:
     async def remove_all(self) -> None:
         """Remove every trace of this node's networks; it leaves the swarm."""
         self._table = EMPTY_TABLE
+        self._is_current = True
         self._sandboxes.clear()
         self._book = EndpointBook()
         if self._driver is None or not self._works:

@@ -186,7 +186,9 @@ class Runner:
         if seen.container is not None and not seen.container.PID:
             await self._wait()  # it ended before it was ready: RUNNING means healthy, so not that
             return
-        await self._enter(seen)
+        self._enter(seen)
+        if self._place is not None:
+            await self._place.wait_ready()
         running = steps.reached(TaskState.RUNNING, self._clock.now(), self.status)
         self._set(steps.observed(running, seen))
 
@@ -198,16 +200,15 @@ class Runner:
         else:
             await run_until_first(self.controller.start, partial(place.find, self.controller))
 
-    async def _enter(self, seen: TaskObservation) -> None:
-        """Have a task's place on the networks made, and wait for it."""
+    def _enter(self, seen: TaskObservation) -> None:
+        """Have a task's place on the networks made."""
         if self._place is not None and seen.container is not None:
             self._place.enter(seen.container.PID)
             self._entered = True
-            await self._place.wait_ready()
 
     async def _wait(self) -> None:
         if self._place is not None and not self._entered and self.status.State is TaskState.RUNNING:
-            await self._enter(await self.controller.observe())  # of a daemon before this one
+            self._enter(await self.controller.observe())  # it is of a daemon before this one
         exit_status = await self.controller.wait()
         self._set(steps.ended(exit_status, self._clock.now(), self.status))
 

@@ -2,8 +2,8 @@
 
 Pure. A task that runs and is to stop is *leaving*: in the tables it is not ready any more. Its node
 is told to stop it once every node that could send to it says that its kernel knows, or after
-:data:`DRAIN_S`. That holds whatever the reason for stopping is, since it is decided where the order
-goes out.
+:data:`DRAIN_S`; for a node that is out of touch and not down yet, after :data:`ABSENT_S`. That
+holds whatever the reason for stopping is, since it is decided where the order goes out.
 
 Laws:
 
@@ -24,7 +24,21 @@ if TYPE_CHECKING:
     from ..model.objects import TaskRow
 
 DRAIN_S = 2.0
-"""How long a task that shall stop goes on at most, for nodes that do not say that they know."""
+"""How long a task that shall stop goes on at most for nodes that do not say that they know."""
+ABSENT_S = 10.0
+"""The same for nodes out of touch: a daemon that restarts leaves its kernel sending as before."""
+
+
+class Known(NamedTuple):
+    """The oldest version of the tables that nodes of a network know; None where there are none.
+
+    Attributes:
+        present: of nodes in session.
+        absent: of nodes that are out of touch and not down.
+    """
+
+    present: int | None = None
+    absent: int | None = None
 
 
 class _Leaving(NamedTuple):
@@ -32,12 +46,12 @@ class _Leaving(NamedTuple):
 
     Attributes:
         networks: where it was, and the version of the tables that tell that it leaves.
-        until: when it is not waited any longer.
+        since: when it was seen first that it shall stop.
     """
 
     node_id: str
     networks: Mapping[str, int]
-    until: float
+    since: float
 
 
 class Drains:
@@ -47,16 +61,16 @@ class Drains:
         self._leaving: dict[str, _Leaving] = {}
         self._told: set[str] = set()
 
-    @property
-    def next_deadline(self) -> float:
-        """When somebody is not waited for any longer."""
-        return min((one.until for one in self._leaving.values()), default=float("inf"))
+    def next_deadline(self, now: float) -> float:
+        """Return when somebody is not waited for any longer."""
+        ends = (one.since + wait for one in self._leaving.values() for wait in (DRAIN_S, ABSENT_S))
+        return min((end for end in ends if end > now), default=float("inf"))
 
     def holds(
         self,
         row: TaskRow,
         networks: Mapping[str, int],
-        known: Callable[[str], int | None],
+        known: Callable[[str], Known],
         now: float,
     ) -> bool:
         """Return whether a task's order to stop has to wait.
@@ -64,20 +78,20 @@ class Drains:
         Args:
             networks: where it is a member, and the version of the tables in which that changed
                 last.
-            known: returns the version that all nodes of a network know; None: nobody counts.
+            known: returns what the nodes of a network know.
         """
         task_id = row.api.ID
         if not is_leaving(row) or task_id in self._told:
             return False
         if task_id not in self._leaving:
-            leaving = _Leaving(row.api.NodeID, networks, now + DRAIN_S)
+            leaving = _Leaving(row.api.NodeID, networks, now)
             if _is_over(leaving, known, now):
                 self._told.add(task_id)
                 return False
             self._leaving[task_id] = leaving
         return True
 
-    def settle(self, known: Callable[[str], int | None], now: float) -> set[str]:
+    def settle(self, known: Callable[[str], Known], now: float) -> set[str]:
         """Let go what need not wait any longer; return the nodes that are to be told."""
         over = {
             task_id: one.node_id
@@ -105,11 +119,11 @@ def is_leaving(row: TaskRow) -> bool:
     return row.api.Status.State is TaskState.RUNNING and row.api.DesiredState >= TaskState.SHUTDOWN
 
 
-def _is_over(leaving: _Leaving, known: Callable[[str], int | None], now: float) -> bool:
-    if now >= leaving.until:
-        return True
+def _is_over(leaving: _Leaving, known: Callable[[str], Known], now: float) -> bool:
     for network_id, version in leaving.networks.items():
-        so_far = known(network_id)
-        if so_far is not None and so_far < version:
+        present, absent = known(network_id)
+        if present is not None and present < version and now < leaving.since + DRAIN_S:
+            return False
+        if absent is not None and absent < version and now < leaving.since + ABSENT_S:
             return False
     return True

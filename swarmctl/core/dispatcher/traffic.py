@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..model.change import Kind
-from .drain import DRAIN_S, Drains, is_leaving
+from .drain import DRAIN_S, Drains, Known, is_leaving
 from .endpoints import NOTHING_SENT, Endpoints, Sent
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Traffic:
         self._endpoints = Endpoints(view)
         self._drains = Drains()
         self._carriers: dict[str, Carrier] = {}
+        self._last_known: dict[str, int] = {}
         self._ready = trio.Event()
         self._changed = trio.Event()
 
@@ -66,14 +67,16 @@ class Traffic:
         """Let go of what nobody waits for any longer, until cancelled."""
         while True:
             self._changed = trio.Event()
-            for node_id in self._drains.settle(cache(self._known), trio.current_time()):
+            now = trio.current_time()
+            for node_id in self._drains.settle(cache(self._known), now):
                 self._release(node_id)
-            with trio.move_on_at(self._drains.next_deadline):
+            with trio.move_on_at(self._drains.next_deadline(now)):
                 await self._changed.wait()
 
     def forget(self) -> None:
         """Forget all that a leader knows: another one leads."""
         self._drains = Drains()
+        self._last_known.clear()
         self._ready = trio.Event()
 
     # --- keeping up with the tables ---
@@ -109,6 +112,9 @@ class Traffic:
         for node_id, carrier in self._carriers.items():
             if node_id in concerned or changed & carrier.sent.networks.keys() or gone:
                 self._nudge(node_id)
+        for ref in touched:
+            if ref.kind is Kind.NODE and self._view.node(ref.id) is None:
+                self._last_known.pop(ref.id, None)
         if any(ref.kind in (Kind.NODE, Kind.NETWORK) for ref in touched):
             self._changed.set()  # somebody may not count any more
 
@@ -123,6 +129,7 @@ class Traffic:
         """Note the end of a node's session."""
         if self._carriers.get(carrier.node_id) is carrier:
             del self._carriers[carrier.node_id]
+            self._last_known[carrier.node_id] = carrier.known
             self._changed.set()
 
     def changes(self, carrier: Carrier) -> list[EndpointChanges]:
@@ -154,24 +161,28 @@ class Traffic:
         networks = {one: self._endpoints.last_change(one) for one in own}
 
         def is_over() -> bool:
-            found = ((self._known(one), version) for one, version in networks.items())
+            found = ((self._known(one).present, version) for one, version in networks.items())
             return all(known is None or known >= version for known, version in found)
 
         with trio.move_on_after(DRAIN_S):
             while not is_over():
                 await self._changed.wait()
 
-    def _known(self, network_id: str) -> int | None:
-        """Return the version of the tables that every node of a network knows; None: no node."""
-        lowest: int | None = None
+    def _known(self, network_id: str) -> Known:
+        """Return the version of the tables that every node of a network knows."""
+        present: int | None = None
+        absent: int | None = None
         for node_id in self._endpoints.nodes_of(network_id):
             node = self._view.node(node_id)
             if node is None or node.api.Status.State == "down" or not node.private.network_driver:
                 continue
             carrier = self._carriers.get(node_id)
-            known = carrier.known if carrier is not None else 0
-            lowest = known if lowest is None else min(lowest, known)
-        return lowest
+            if carrier is not None:
+                present = carrier.known if present is None else min(present, carrier.known)
+            else:
+                known = self._last_known.get(node_id, 0)
+                absent = known if absent is None else min(absent, known)
+        return Known(present, absent)
 
     def _is_leaving(self, task_id: str) -> bool:
         row = self._view.task(task_id)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from swarmctl.core.dispatcher.assignments import assignments_for, diff
-from swarmctl.core.dispatcher.drain import DRAIN_S, Drains
+from swarmctl.core.dispatcher.drain import ABSENT_S, DRAIN_S, Drains, Known
 from swarmctl.core.dispatcher.traffic import Traffic
 from swarmctl.core.model.change import Update
 from swarmctl.core.model.objects import TaskRow
@@ -30,8 +30,12 @@ def row(task_id: str = "t", *, desired: TaskState = TaskState.SHUTDOWN) -> TaskR
     return TaskRow(api=Task(ID=task_id, NodeID="n1", Status=status, DesiredState=desired))
 
 
-def known(**versions: int | None) -> Callable[[str], int | None]:
-    return lambda network_id: versions.get(network_id)
+def known(**versions: int | None) -> Callable[[str], Known]:
+    return lambda network_id: Known(present=versions.get(network_id))
+
+
+def absent(**versions: int | None) -> Callable[[str], Known]:
+    return lambda network_id: Known(absent=versions.get(network_id))
 
 
 @pytest.mark.parametrize(
@@ -64,10 +68,22 @@ def test_it_waits_for_so_long_and_no_longer() -> None:
     for now in (0.0, 0.5, 1.9):
         assert drains.holds(row(), {"net": 7}, known(net=1), now)
         assert drains.settle(known(net=1), now) == set()
-    assert drains.next_deadline == DRAIN_S
+    assert drains.next_deadline(1.9) == DRAIN_S
     assert drains.settle(known(net=1), DRAIN_S) == {"n1"}
     assert not drains.holds(row(), {"net": 7}, known(net=1), DRAIN_S)
-    assert drains.next_deadline == float("inf")
+    assert drains.next_deadline(DRAIN_S) == float("inf")
+
+
+def test_nodes_out_of_touch_are_waited_for_longer() -> None:
+    """Their kernels go on sending; until they are back, down, or away for too long."""
+    drains = Drains()
+    for now in (0.0, DRAIN_S, ABSENT_S - 0.1):
+        assert drains.holds(row(), {"net": 7}, absent(net=3), now)
+        assert drains.settle(absent(net=3), now) == set()
+    assert drains.next_deadline(DRAIN_S) == ABSENT_S
+    assert drains.settle(absent(net=7), ABSENT_S - 0.1) == {"n1"}
+    assert drains.holds(row("u"), {"net": 7}, absent(net=3), 0.0)
+    assert drains.settle(absent(net=3), ABSENT_S) == {"n1"}
 
 
 def test_who_ended_is_forgotten() -> None:
@@ -123,7 +139,7 @@ def say_all(traffic: Traffic, *node_ids: str) -> None:
 
 
 async def test_another_leader_holds_it_anew(autojump_clock: trio.testing.MockClock) -> None:
-    """What the one before had told a node is not taken back; what it held is neither lost nor kept.
+    """What the one before had told a node is not taken back, and what it held is not lost.
 
     The assignment stays as it was sent until the nodes know, and then says stop.
     """

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from ..errors import InvalidArgument
 from .change import Free, Index, Kind, Ref
+from .labels import SERVICE_IP
 from .objects import (
     IPAM,
     ConfigFrom,
@@ -74,6 +75,8 @@ def has_what_it_asks(service: Service) -> bool:
         return False
     if not all(map(_is_given, asked.Ports, endpoint.Ports)):
         return False
+    if any(label.startswith(SERVICE_IP) for label in spec.Labels) and not _has_pinned(service):
+        return False
     have = list(dict.fromkeys(vip.NetworkID for vip in endpoint.VirtualIPs))
     if asked.Mode == "dnsrr":
         return not have
@@ -82,6 +85,13 @@ def has_what_it_asks(service: Service) -> bool:
             return False
         del have[0]  # that of the ingress network comes first
     return have == list(dict.fromkeys(network.Target for network in asked_networks(spec)))
+
+
+def _has_pinned(service: Service) -> bool:
+    """Return whether every address that a service asks for by name is one of its virtual IPs."""
+    have = {vip.Addr.partition("/")[0] for vip in service.Endpoint.VirtualIPs}
+    pinned = (text for name, text in service.Spec.Labels.items() if name.startswith(SERVICE_IP))
+    return all(str(ipaddress.ip_address(one)) in have for text in pinned for one in text.split(","))
 
 
 def _is_given(asked: PortConfig, have: PortConfig) -> bool:

@@ -55,10 +55,9 @@ def why_not_start_first(spec: ServiceSpec, config: UpdateConfig | None) -> str:
 def why_stop_first(spec: ServiceSpec) -> str:
     """Return why two tasks of one replica cannot run at a time, "" if they can.
 
-    A published host port is held by one task of a node, and an address that a label gives to a
-    slot by one task anywhere. A volume is a single writer's when no
-    other replica writes to it: it is named after the slot, or there is one replica only, or one on
-    each node.
+    A published host port is held by one task of a node, and an address that a label gives to a slot
+    by one task anywhere. A volume is a single writer's when no other replica writes to it: it is
+    named after the slot, or there is one replica only, or one on each node.
     """
     for port in spec.EndpointSpec.Ports if spec.EndpointSpec is not None else ():
         if port.PublishMode == "host":

@@ -154,6 +154,20 @@ def test_an_update_waits_for_the_address() -> None:
     assert service.api.UpdateStatus.State == "completed"
 
 
+def test_a_task_with_a_pinned_address_is_not_moved() -> None:
+    """A move starts the second task first, which would wait for the address of the first."""
+    world = cluster()
+    made = pinned(replicas=2, ip="10.5.0.8,10.5.0.9")
+    world.service("web", replace(made, Labels={**made.Labels, "swarmctl.rebalance": "on-join"}))
+    free = on_networks("free", "net", replicas=2)
+    world.service("free", replace(free, Labels={"swarmctl.rebalance": "on-join"}))
+    world.run()
+    world.node("n1")
+    world.sleep(60 * 10**9)
+    assert {row.api.NodeID for row in world.running("free")} == {"n0", "n1"}
+    assert [row.api.NodeID for row in world.tasks("web")] == ["n0", "n0"]
+
+
 # --- whatever happens ----------------------------------------------------------------------------
 
 STEPS = st.lists(

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from swarmctl.core.errors import InvalidArgument
-from swarmctl.core.model.labels import check_labels
+from swarmctl.core.model.labels import SERVICES, check_labels
 from swarmctl.core.model.network import make_network
 from swarmctl.core.model.objects import IPAM, IPAMConfig, Network, NetworkSpec
 from swarmctl.core.model.pinned import (
@@ -67,7 +67,7 @@ HOST = on_networks(ports=(PortConfig(TargetPort=80, PublishedPort=8080, PublishM
 )
 def test_what_cannot_be_is_refused(spec: ServiceSpec, label: str, text: str, why: str) -> None:
     """With the label and the reason."""
-    check_labels({f"swarmctl.{label}": text})
+    check_labels({f"swarmctl.{label}": text}, on=SERVICES)
     with pytest.raises(InvalidArgument, match=why) as caught:
         check_pinned(labelled(spec, **{label: text}))
     assert f"swarmctl.{label}" in str(caught.value)
@@ -86,7 +86,7 @@ def test_what_cannot_be_is_refused(spec: ServiceSpec, label: str, text: str, why
 )
 def test_what_can_be_is_not(spec: ServiceSpec, label: str, text: str) -> None:
     """And the registry of labels knows it."""
-    check_labels({f"swarmctl.{label}": text})
+    check_labels({f"swarmctl.{label}": text}, on=SERVICES)
     check_pinned(labelled(spec, **{label: text}))
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from swarmctl.core.errors import InvalidArgument
 from swarmctl.core.model.base import Version
 from swarmctl.core.model.change import Create, Update
-from swarmctl.core.model.labels import DEPENDS_ON, check_labels
+from swarmctl.core.model.labels import DEPENDS_ON, SERVICES, check_labels
 from swarmctl.core.model.objects import ServiceRow, TaskRow
 from swarmctl.core.model.service import JobStatus, Service
 from swarmctl.core.model.spec import (
@@ -48,7 +48,7 @@ def test_a_label_is_read_as_it_is_written() -> None:
 def test_a_value_that_cannot_be_read_is_refused(value: str) -> None:
     """The grammar is checked with all other labels."""
     with pytest.raises(InvalidArgument, match="invalid value"):
-        check_labels({DEPENDS_ON: value})
+        check_labels({DEPENDS_ON: value}, on=SERVICES)
 
 
 # --- what may be asked ---------------------------------------------------------------------------

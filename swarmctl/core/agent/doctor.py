@@ -22,6 +22,13 @@ class DoctorRequest(PrivateStruct, frozen=True, kw_only=True):
     probe: bool = False
 
 
+class DoctorAnswer(PrivateStruct, frozen=True, kw_only=True):
+    """What a node says, and the name of the driver that says it."""
+
+    driver: str
+    report: NodeReport
+
+
 async def serve_doctor(networking: Networking, body: bytes) -> bytes:
     """Answer on the node.
 
@@ -29,14 +36,15 @@ async def serve_doctor(networking: Networking, body: bytes) -> bytes:
         Unavailable: nothing carries traffic there.
     """
     request = unpack(body, DoctorRequest)
-    return pack(await networking.doctor(brief=request.brief, probe=request.probe))
+    report = await networking.doctor(brief=request.brief, probe=request.probe)
+    return pack(DoctorAnswer(driver=networking.driver_name, report=report))
 
 
-async def ask_doctor(link: Link, request: DoctorRequest) -> NodeReport:
+async def ask_doctor(link: Link, request: DoctorRequest) -> DoctorAnswer:
     """Ask the node behind a link.
 
     Raises:
         Unavailable: nothing carries traffic there.
         LinkClosed: the node went away.
     """
-    return unpack(await link.call(DOCTOR_METHOD, pack(request)), NodeReport)
+    return unpack(await link.call(DOCTOR_METHOD, pack(request)), DoctorAnswer)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ANSWER_S = 15.0
 AT_ONCE = 32
+UNKNOWN = "unknown"
 
 
 async def networks(server: ApiServer, call: Call) -> Reply:
@@ -52,22 +53,21 @@ async def _look(dispatcher: Dispatcher, row: NodeRow, request: DoctorRequest) ->
     node = NodeNetworks(
         ID=row.api.ID,
         Name=row.api.Description.Hostname or row.api.ID,
-        Driver=row.private.network_driver,
     )
     link, versions = dispatcher.connected(row.api.ID), dispatcher.versions_of(row.api.ID)
     if link is None:
-        return replace(node, Err=f"it is {row.api.Status.State}")
+        return replace(node, Err=f"it is {row.api.Status.State or UNKNOWN}")
     if versions is None:
         return replace(node, Err="it has no network driver that works")
     try:
         with trio.fail_after(ANSWER_S):
-            report = await ask_doctor(link, request)
+            answer = await ask_doctor(link, request)
     except trio.TooSlowError:
         return replace(node, Err=f"it did not answer within {ANSWER_S:g} s")
     except SwarmError as error:
         return replace(node, Err=str(error))
     sent, known = versions
-    return _shown(replace(node, Sent=sent, Known=known), report)
+    return _shown(replace(node, Driver=answer.driver, Sent=sent, Known=known), answer.report)
 
 
 def _shown(node: NodeNetworks, report: NodeReport) -> NodeNetworks:

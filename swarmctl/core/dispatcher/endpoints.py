@@ -104,10 +104,15 @@ class Endpoints:
         What is touched meanwhile has to be told to :meth:`refresh` afterwards.
         """
         view = self._view
+        known = (
+            (Kind.NETWORK, self._networks, view.networks()),
+            (Kind.SERVICE, self._shown, view.services()),
+            (Kind.TASK, self._places, view.tasks()),
+        )
         refs = [
-            *(Ref(Kind.NETWORK, one) for one in {*self._networks, *_ids(view.networks())}),
-            *(Ref(Kind.SERVICE, one) for one in {*self._shown, *_ids(view.services())}),
-            *(Ref(Kind.TASK, one) for one in {*self._places, *_ids(view.tasks())}),
+            Ref(kind, one)
+            for kind, before, rows in known
+            for one in dict.fromkeys((*before, *(row.api.ID for row in rows)))
         ]
         for start in range(0, len(refs), REBUILD_STEP):
             self.refresh(refs[start : start + REBUILD_STEP])
@@ -145,7 +150,7 @@ class Endpoints:
             changed.add(network_id)
             return
         network.row = row
-        for node_id in {*network.peers, *row.private.gateways}:
+        for node_id in dict.fromkeys((*network.peers, *row.private.gateways)):
             if network.set_peer(node_id, self._peer(row, node_id), self.version):
                 changed.add(network_id)
         if before is None or before.private.gateways != row.private.gateways:
@@ -168,7 +173,7 @@ class Endpoints:
     def _look_at_service(self, service_id: str, changed: set[str]) -> None:
         row = self._view.service(service_id)
         wanted = dict(_in_networks(row)) if row is not None else {}
-        for network_id in {*self._shown.get(service_id, ()), *wanted}:
+        for network_id in dict.fromkeys((*self._shown.get(service_id, ()), *wanted)):
             names, vips = wanted.get(network_id, ((), ()))
             if self._view.network(network_id) is None:
                 continue
@@ -185,7 +190,7 @@ class Endpoints:
         now = {port_key(port): port for port in _published(row)} if row is not None else {}
         if before == now:
             return
-        for key in {*before, *now}:
+        for key in dict.fromkeys((*before, *now)):
             if before.get(key) != now.get(key):
                 self._port_journal.note(tuple(map(str, key)), self.version)
         if now:
@@ -201,7 +206,7 @@ class Endpoints:
         if row is not None and _is_there(row):
             service_id = row.api.ServiceID
             members = self._members(row)
-        for network_id in {*places, *members}:
+        for network_id in dict.fromkeys((*places, *members)):
             network = self._networks.get(network_id)
             if network is None and network_id not in members:
                 continue
@@ -379,10 +384,6 @@ def _is_there(row: TaskRow) -> bool:
 
 def _is_ingress(network: Network) -> bool:
     return network.row is not None and network.row.api.Ingress
-
-
-def _ids(rows: Iterable[NetworkRow] | Iterable[ServiceRow] | Iterable[TaskRow]) -> Iterator[str]:
-    return (row.api.ID for row in rows)
 
 
 def _in_networks(row: ServiceRow) -> Iterator[tuple[str, tuple[tuple[str, ...], tuple[str, ...]]]]:

@@ -34,7 +34,7 @@ class NodeNetworks(ApiStruct, frozen=True, kw_only=True):
     """One node.
 
     Attributes:
-        Driver: what carries traffic there, "" for nothing.
+        Driver: what carries traffic there, by its own word; "" for nothing.
         Sent: version of the newest table that it was sent; 0 out of session.
         Known: version that its kernel agrees with, by its own word.
         Compared: how many things were compared; ``Findings`` may be only those that differ.

@@ -9,6 +9,7 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+from swarmctl.core.agent.executor import ExitStatus
 from swarmctl.core.agent.networking import REMEMBERED_S
 from swarmctl.core.dispatcher.drain import DRAIN_S
 from swarmctl.core.model.change import Create, Delete, Kind, Ref
@@ -25,7 +26,7 @@ from .lone_manager import Host, LoneManager
 from .memory_network import MemoryNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from swarmctl.core.model.endpoints import EndpointTable, Member
@@ -384,6 +385,40 @@ async def test_a_restarted_daemon_takes_the_kernel_no_step_back(
         cluster.network.reachable = True
         await cluster.until(is_told, 5)
     assert remembered.version < seen[-1] < newer.version
+
+
+class Recording(NullKernel):
+    """Remembers whom it ever was told to connect."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[set[str]] = []
+
+    async def change(self, table: EndpointTable, sandboxes: Sequence[Sandbox]) -> None:
+        self.told.append({one.id for one in sandboxes})
+        await super().change(table, sandboxes)
+
+
+async def test_adopted_tasks_are_never_without_their_place(
+    cluster: LoneManager, hosts: dict[str, Host]
+) -> None:
+    """The next daemon finds them before it tells its driver anything; what ended is left out."""
+    host = hosts["w1"]
+    host.kernel = recording = Recording()
+    async with daemons(cluster, host):
+        await cluster.service("web", web(3))
+        await cluster.until(lambda: len(cluster.that_run("web")) == 3, 10)
+        before = set(recording.sandboxes)
+    gone = before.pop()
+    host.world.tasks[gone].end_at(trio.current_time(), ExitStatus(code=1))
+    recording.told.clear()
+    host.world.available = False  # the manager is faster than the engine
+    async with daemons(cluster, host):
+        await cluster.elapse(1)
+        host.world.available = True
+        await cluster.until(lambda: recording.told, 10)
+        await cluster.elapse(1)
+    assert all(before <= each and gone not in each for each in recording.told)
 
 
 async def test_a_task_that_ended_has_no_sandbox(

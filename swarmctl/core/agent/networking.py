@@ -7,6 +7,7 @@ and gives it to the network driver with the tasks' sandboxes. Laws:
 - A table is known to managers as known when the driver's kernel agreed with it, never before.
 - It goes on with the table it has while no manager is in reach. After a restart the kernel is left
   as it is until a manager tells, or none did for a while: what is remembered may be a moment older.
+  The tasks that are adopted are found first, so that none of them is without its place meanwhile.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ REMEMBERED_S = 10.0
 """How long a new daemon leaves the kernel as it is while it waits for a manager."""
 SANDBOX_S = 3.0
 """How long a task that runs is not reported as running because its network is not ready."""
+ADOPTED_S = 5.0
+"""How long the tasks of the daemon before may take to be found."""
 FIND_FIRST_S = 0.02
 FIND_MAX_S = 0.5
 REMOVE_S = 20.0
@@ -78,6 +81,7 @@ class Networking:
         self._failure = ""
         self._works = False
         self._is_current = False
+        self._awaited: set[str] = set()
         self._changed = trio.Event()
         self._new = trio.Event()
         self.settled = trio.Event()
@@ -90,6 +94,7 @@ class Networking:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep, name="network table")
             nursery.start_soon(self._go_by_memory, name="remembered networks")
+            nursery.start_soon(self._stop_waiting, name="adopted sandboxes")
             while True:
                 await self._carry(self._driver, identity)
                 self.settled.set()
@@ -179,8 +184,14 @@ class Networking:
         self._tell_driver()
         self._change()
 
+    async def _stop_waiting(self) -> None:
+        """Go on without the adopted tasks that were not found."""
+        await trio.sleep(ADOPTED_S)
+        self._awaited.clear()
+        self._tell_driver()
+
     def _tell_driver(self) -> None:
-        if self._driver is not None and self._works and self._is_current:
+        if self._driver is not None and self._works and self._is_current and not self._awaited:
             self._driver.want(self._table, tuple(self._sandboxes.values()))
 
     async def _keep(self) -> None:
@@ -222,6 +233,7 @@ class Networking:
         self._table = EMPTY_TABLE
         self._is_current = True
         self._sandboxes.clear()
+        self._awaited.clear()
         self._book = EndpointBook()
         if self._driver is None or not self._works:
             return
@@ -253,15 +265,22 @@ class Networking:
         )
         return Place(self, sandbox)
 
+    def expect(self, task_id: str) -> None:
+        """Note that a task that ran before this daemon began is about to enter, or to leave."""
+        self._awaited.add(task_id)
+
     def enter(self, sandbox: Sandbox) -> None:
         """Note that a task's sandbox is there."""
+        self._awaited.discard(sandbox.id)
         if self._sandboxes.get(sandbox.id) != sandbox:
             self._sandboxes[sandbox.id] = sandbox
             self._tell_driver()
 
     def leave(self, task_id: str) -> None:
         """Note that a task has ended."""
-        if self._sandboxes.pop(task_id, None) is not None:
+        was_awaited = task_id in self._awaited
+        self._awaited.discard(task_id)
+        if self._sandboxes.pop(task_id, None) is not None or was_awaited:
             self._tell_driver()
 
     async def wait_sandbox(self, task_id: str) -> None:
@@ -281,10 +300,16 @@ class Place:
         self._networking = networking
         self._sandbox = sandbox
 
+    def expect(self) -> None:
+        """Note that the task ran before this daemon began."""
+        self._networking.expect(self._sandbox.id)
+
     def enter(self, pid: int) -> None:
-        """Note a process of the task; none enters nothing."""
+        """Note a process of the task; without one it has ended."""
         if pid:
             self._networking.enter(replace(self._sandbox, pid=pid))
+        else:
+            self.leave()
 
     async def find(self, controller: TaskController) -> None:
         """Enter as soon as the task that is being started has a process.

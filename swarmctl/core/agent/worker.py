@@ -143,6 +143,10 @@ class Worker:
 
     def _resume(self, task: Remembered) -> None:
         """Take up a task where the daemon before this one left it."""
+        if task.status.State is TaskState.RUNNING:
+            place = self._networking.place_of(task.assigned.task)
+            if place is not None:
+                place.expect()
         task_id = task.assigned.task.ID
         self._reporter.put(task_id, task.status)
         if task.status.State >= TaskState.RUNNING:

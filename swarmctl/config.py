@@ -47,6 +47,8 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         hostname: told to the swarm instead of the system's.
         scheduler: which scheduler places tasks.
         allocator: which allocator chooses subnets and addresses.
+        network_driver: what carries traffic between tasks; ``none`` for nothing, "" for
+            ``overlay``, or ``null`` with the executor that pretends.
         plugins: entry points of installed distributions that are allowed as plugins, by name.
         plugin_dir: where plugins lie that are single files or wheels.
         plugin_memory_mib: address space of a plugin's own process, in MiB.
@@ -65,6 +67,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     hostname: str = ""
     scheduler: str = "spread"
     allocator: str = "subnets"
+    network_driver: str = ""
     plugins: tuple[str, ...] = ()
     plugin_dir: str = "/etc/swarmctl/plugins"
     plugin_memory_mib: int = 1024

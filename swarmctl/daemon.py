@@ -34,8 +34,8 @@ from .core.manager.pipeline import Outside, reconcilers
 from .core.model.loaded import LoadedPlugin
 from .core.node import LocalNode, NodeSettings
 from .core.wire.unix_listener import open_unix_listener
-from .plugins.hookspecs import ExecutorSettings
-from .plugins.loader import load_plugins
+from .plugins.hookspecs import ExecutorSettings, NetworkDriverSettings
+from .plugins.loader import NoSuchNetworkDriver, load_plugins
 from .plugins.outside.choice import Wanted, choose
 
 if sys.version_info < (3, 11):
@@ -44,12 +44,17 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from .config import DaemonConfig
     from .core.agent.executor import Executor
+    from .core.agent.network import NetworkDriver
     from .plugins.loader import Plugins
     from .plugins.outside.choice import Choice
 
 LOG_BYTES = 10 * 1024 * 1024
 LOG_FILES = 3
 SHUTDOWN_S = 4.0
+OVERLAY = "overlay"
+NO_DRIVER = "none"
+USUAL_DRIVERS = {"null": "null"}
+"""By executor; the others' is the overlay."""
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +85,7 @@ async def _main(config: DaemonConfig) -> None:
     for failure in plugins.failures:
         log.warning("not loaded: %s", failure.text)
     choice = choose(plugins, _wanted(config))
+    driver = _choose_network_driver(config, plugins, executor.name)
     clock = SystemClock()
     node = LocalNode(
         NodeSettings(
@@ -93,6 +99,7 @@ async def _main(config: DaemonConfig) -> None:
         reconcilers(choice.scheduler, choice.allocator, choice.strategies, _outside(choice)),
         clock,
         new_id,
+        driver=driver,
     )
     api = ApiServer(
         node,
@@ -180,6 +187,25 @@ def _plugin_lines(plugins: Plugins, choice: Choice) -> list[LoadedPlugin]:
         lines.append(line)
     failed = (LoadedPlugin(Name=one.name, State="failed", Why=one.text) for one in plugins.failures)
     return [*lines, *failed]
+
+
+def _choose_network_driver(
+    config: DaemonConfig, plugins: Plugins, executor: str
+) -> NetworkDriver | None:
+    """Return what carries traffic; the usual one only if it is there."""
+    if config.network_driver == NO_DRIVER:
+        return None
+    name = config.network_driver or USUAL_DRIVERS.get(executor, OVERLAY)
+    settings = NetworkDriverSettings(
+        state_dir=config.state_dir, executor=executor, options=config.settings.get(name, {})
+    )
+    try:
+        return plugins.network_driver(name, settings)
+    except NoSuchNetworkDriver as error:
+        if config.network_driver:
+            raise
+        log.warning("nothing carries traffic between tasks of different nodes: %s", error)
+        return None
 
 
 def _make_state_dir(path: Path) -> None:

@@ -37,7 +37,8 @@ swarmctl.cli                   *:E
 swarmctl.cli.service           *:E
 swarmctl.plugins               hookspecs model loader:E testing:T conformance spread subnets
 swarmctl.plugins               null_exec:T null_behaviour binpack branches scheduler_check:E
-swarmctl.plugins               cancelling:T programs sources:E filter_check:E
+swarmctl.plugins               cancelling:T programs null_driver:T network_check:T
+swarmctl.plugins               sources:E filter_check:E
 swarmctl.plugins.outside       messages redact desk stand_ins choice:T runner:T child:E
 swarmctl.plugins.outside       memory:E
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
@@ -51,7 +52,8 @@ swarmctl.core.model            duration validate defaults reference labels const
 swarmctl.core.model            template validate_cluster crosscheck release payload suits network
 swarmctl.core.model            gotemplate gofunctions rolling revision specdiff startorder stopping
 swarmctl.core.model            loaded
-swarmctl.core.model            explain spreading strategy service
+swarmctl.core.model            explain spreading strategy service endpoints
+swarmctl.core.model            endpointbook pinned doctor
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
@@ -68,13 +70,14 @@ swarmctl.core.allocator        decide ports policy networks addresses
 swarmctl.core.scheduler        decide filters resources explain quantities rebalance
 swarmctl.core.scheduler        outside
 swarmctl.core.autoscaler       policy expression decide
-swarmctl.core.dispatcher       assignments endpoints liveness server:T presence:T noderows:T
-swarmctl.core.agent            executor:P step expand runner:T worker:T session:T reporter:T
-swarmctl.core.agent            agent:T disk:T logs:T place
+swarmctl.core.dispatcher       assignments endpoints journal liveness server:T presence:T
+swarmctl.core.dispatcher       noderows:T traffic:T drain nodesession:T
+swarmctl.core.agent            executor:P network:P step expand runner:T worker:T session:T
+swarmctl.core.agent            reporter:T agent:T disk:T logs:T place networking:T doctor:T
 swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T
 swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
 swarmctl.core.api              proxy:T server:T backup:T forward:T frames merge:T
-swarmctl.core.api              payloads:T versions network_use explain:T
+swarmctl.core.api              payloads:T versions network_use explain:T doctor:T
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E calls members:T forward:T
 swarmctl.core.manager          lock:T backup:E passes handover:T output:T levels
@@ -88,6 +91,7 @@ DECIDER = NOUNS | {"swarmctl.core.store.view"}
 PROTOCOLS = frozenset(
     {
         "swarmctl.core.agent.executor",
+        "swarmctl.core.agent.network",
         "swarmctl.core.allocator.policy",
         "swarmctl.core.scheduler.decide",
         "swarmctl.core.scheduler.filters",
@@ -238,6 +242,7 @@ MAY_SWALLOW = frozenset(
         "swarmctl.core.agent.worker",
         "swarmctl.core.agent.runner",
         "swarmctl.cli.plugin_check",  # per check: its failure is the answer
+        "swarmctl.core.agent.networking",  # per driver: a plugin's bug may not end the tasks
         "swarmctl.plugins.loader",
         "swarmctl.plugins.sources",
         "swarmctl.plugins.outside.child",  # per question: what a plugin raises is its answer

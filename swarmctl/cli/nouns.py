@@ -9,6 +9,10 @@ network = Group(
     "Manage networks",
     {
         "create": Lazy("swarmctl.cli.network:create", "Create a network"),
+        "doctor": Lazy(
+            "swarmctl.cli.doctor:doctor",
+            "Compare what every node's kernel has with what it shall have",
+        ),
         "inspect": Lazy(
             "swarmctl.cli.network:inspect", "Display detailed information on one or more networks"
         ),

@@ -1,4 +1,4 @@
-"""The tasks of a stay that is over, or never began: no agent minds them, but they run on."""
+"""What is left of a stay that is over, or never began: no agent minds it, but it is there."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING
 import trio
 
 from .errors import SwarmError
+from .model.endpoints import EMPTY_TABLE
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
     from .agent.executor import Executor, NodeIdentity
+    from .agent.network import NetworkDriver
 
 log = logging.getLogger(__name__)
 
 
-async def remove_tasks(executor: Executor, node: NodeIdentity | None) -> None:
-    """Remove what runs for a node, as far as the engine lets us; a warning tells of the rest.
+async def remove_leftovers(
+    executor: Executor, driver: NetworkDriver | None, node: NodeIdentity | None
+) -> None:
+    """Remove what runs for a node and its networks, as far as we may; a warning tells of the rest.
 
     Args:
         node: whose; None when nobody knows, and then nothing is done.
@@ -35,8 +39,18 @@ async def remove_tasks(executor: Executor, node: NodeIdentity | None) -> None:
                 for task_id in known:
                     removals.start_soon(executor.remove_leftover, task_id)
             nursery.cancel_scope.cancel()
+        if driver is not None:
+            await _remove_networks(driver, node)
     except BaseExceptionGroup as group:
         failures, others = group.split(SwarmError)
         if others is not None:
             raise
-        log.warning("tasks of the swarm that this node leaves may run on: %s", failures)
+        log.warning("tasks or networks of the swarm that this node leaves may stay: %s", failures)
+
+
+async def _remove_networks(driver: NetworkDriver, node: NodeIdentity) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(driver.run, node)
+        driver.want(EMPTY_TABLE, ())
+        await driver.remove_all()
+        nursery.cancel_scope.cancel()

@@ -28,12 +28,14 @@ from .errors import CertificateRefused, SwarmError
 from .managership import Managership
 from .refusals import CannotResign, LastManager
 from .together import run_until_first
+from .wire.address import parse_data_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from .agent.executor import Executor
+    from .agent.network import NetworkDriver
     from .clock import Clock
     from .manager.manager import Manager
     from .manager.reconcile import Reconciler
@@ -150,7 +152,7 @@ class Member:
             state_dir=str(self._settings.state_dir),
         )
 
-    async def run(self, executor: Executor) -> None:
+    async def run(self, executor: Executor, driver: NetworkDriver | None) -> None:
         """Be a member until cancelled: the agent says farewell, then a leader hands over.
 
         Raises:
@@ -162,7 +164,7 @@ class Member:
             nursery.start_soon(self._manage, manages, name="managership")
             try:
                 async with trio.open_nursery() as inner:
-                    await self._run_agent(executor, inner)
+                    await self._run_agent(executor, driver, inner)
                     inner.start_soon(self._renew, name="ca renewal")
                     inner.start_soon(
                         self.credentials.run_links, self._settings.clock, name="ca links"
@@ -176,7 +178,9 @@ class Member:
         with scope:
             await self.managership.run()
 
-    async def _run_agent(self, executor: Executor, nursery: trio.Nursery) -> None:
+    async def _run_agent(
+        self, executor: Executor, driver: NetworkDriver | None, nursery: trio.Nursery
+    ) -> None:
         """Add the agent to ``nursery``; returns when it runs."""
         if self.is_manager:
             with trio.move_on_after(SETTLE_S):
@@ -184,8 +188,10 @@ class Member:
         self.agent = Agent(
             credentials=self.credentials,
             executor=executor,
+            driver=driver,
             identity=self.node,
             advertise_addr=self.membership.advertise_addr,
+            data_path_addr=_data_path_addr(self.membership),
             managers=self.dial_order,
             on_news=self._take_news,
             clock=self._settings.clock,
@@ -276,3 +282,12 @@ class Member:
 def owner_of(cluster_id: str, node_id: str) -> str:
     """Return what a manager's database records are bound to."""
     return f"{cluster_id}/{node_id}"
+
+
+def _data_path_addr(membership: Membership) -> str:
+    """Return where other nodes reach this one below the overlays; "" for where they see it."""
+    try:
+        return parse_data_path(membership.data_path_addr)
+    except SwarmError as error:
+        log.warning("traffic between containers takes the usual way: %s", error)
+        return ""

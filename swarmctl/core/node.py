@@ -26,7 +26,7 @@ from .errors import (
     NotLocked,
     SwarmError,
 )
-from .leftovers import remove_tasks
+from .leftovers import remove_leftovers
 from .manager import state as manager_state
 from .member import Member, MemberSettings
 from .nodeport import NodePort, close_port, open_port, with_addresses
@@ -40,7 +40,7 @@ from .refusals import (
 )
 from .statedir import StateDirectory, Stay
 from .together import leaves
-from .wire.address import parse_remote
+from .wire.address import parse_data_path, parse_remote
 from .wire.stream import again
 
 if sys.version_info < (3, 11):
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from .agent.agent import Agent
     from .agent.executor import Executor
+    from .agent.network import NetworkDriver
     from .clock import Clock
     from .manager.backup import Head
     from .manager.manager import Manager
@@ -75,6 +76,7 @@ class LocalNode:
     Args:
         executor: runs this node's tasks; driven from here.
         reconcilers: what this node runs while it leads.
+        driver: carries traffic of its tasks; None for nothing that does.
 
     Attributes:
         manager_streams: what this node offers to other managers while it is one, by method name;
@@ -88,8 +90,11 @@ class LocalNode:
         reconcilers: Sequence[Reconciler],
         clock: Clock,
         new_id: Callable[[], str],
+        *,
+        driver: NetworkDriver | None = None,
     ) -> None:
         self._settings = settings
+        self._driver = driver
         self._state_dir = StateDirectory(
             Path(settings.state_dir),
             accept_moved_state=settings.accept_moved_state,
@@ -208,6 +213,7 @@ class LocalNode:
         self, request: InitRequest, found: Callable[[Membership], Stay], data_path_port: int
     ) -> str:
         self.require_inactive()
+        parse_data_path(request.DataPathAddr)
         place = self._port.place(request.ListenAddr, request.AdvertiseAddr)
         listeners = await open_port(place.listen_addr)
         membership = msgspec.structs.replace(
@@ -280,6 +286,7 @@ class LocalNode:
             self.require_inactive()
             if not request.RemoteAddrs:
                 raise BadRequest("at least 1 RemoteAddr is required to join")
+            parse_data_path(request.DataPathAddr)
             managers = tuple(parse_remote(address) for address in request.RemoteAddrs)
             place = self._port.worker_place(request.ListenAddr, request.AdvertiseAddr)
             material = await identity.join(
@@ -358,10 +365,8 @@ class LocalNode:
                     raise NotInSwarm
                 if not force:
                     raise BrokenStay(self._error)
-                await remove_tasks(
-                    self.executor,
-                    await trio.to_thread.run_sync(self._state_dir.whose, self.hostname),
-                )
+                whose = await trio.to_thread.run_sync(self._state_dir.whose, self.hostname)
+                await remove_leftovers(self.executor, self._driver, whose)
                 await self._forget()
                 return
             if member.is_manager and not member.failure:
@@ -371,7 +376,7 @@ class LocalNode:
                 if member.agent is not None:
                     await member.agent.leave()
                 else:
-                    await remove_tasks(self.executor, member.node)
+                    await remove_leftovers(self.executor, self._driver, member.node)
             if member.ended.is_set():
                 await self._forget()
                 return
@@ -450,7 +455,7 @@ class LocalNode:
         """Live one stay to its end. A failure ends it with a sentence, not the daemon."""
         try:
             with member.scope:
-                await member.run(self.executor)
+                await member.run(self.executor, self._driver)
             if member.leaving:
                 await self._forget()
         except BaseExceptionGroup as group:

@@ -24,6 +24,15 @@ from ..core.agent.executor import (
     TaskObservation,
     TaskStats,
 )
+from ..core.agent.network import (
+    Finding,
+    NetworkDriver,
+    NetworkState,
+    NodeReport,
+    Probe,
+    Sandbox,
+    bridge_name,
+)
 from ..core.allocator.policy import AddressSpace, AddressUser, Allocator, SubnetWish
 from ..core.errors import InvalidArgument, SwarmError
 from ..core.scheduler.decide import Candidate, Scheduler
@@ -35,6 +44,7 @@ from .hookspecs import (
     AllocatorSettings,
     ExecutorLimits,
     ExecutorSettings,
+    NetworkDriverSettings,
     PluginInfo,
     SchedulerSettings,
     hookimpl,
@@ -57,14 +67,21 @@ __all__ = [
     "ExecutorSettings",
     "ExitStatus",
     "Filter",
+    "Finding",
     "InvalidArgument",
     "LogLine",
     "LogOptions",
     "Needed",
+    "NetworkDriver",
+    "NetworkDriverSettings",
+    "NetworkState",
     "NodeIdentity",
     "NodeLoad",
+    "NodeReport",
     "Place",
     "PluginInfo",
+    "Probe",
+    "Sandbox",
     "Scheduler",
     "SchedulerSettings",
     "SubnetWish",
@@ -73,5 +90,6 @@ __all__ = [
     "TaskObservation",
     "TaskStats",
     "View",
+    "bridge_name",
     "hookimpl",
 ]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..core.agent.executor import Executor
+    from ..core.agent.network import NetworkDriver
     from ..core.allocator.policy import Allocator
     from ..core.scheduler.decide import Scheduler
     from ..core.scheduler.filters import Filter
@@ -180,6 +181,41 @@ def swarmctl_allocator(name: str, settings: AllocatorSettings) -> Allocator | No
 
     Args:
         name: as configured, ``subnets`` by default.
+        settings: of this node.
+
+    Raises:
+        SwarmError: the settings cannot be used; its text says which and what would be right.
+
+    .. versionadded:: 0.1
+    """
+    raise NotImplementedError
+
+
+class NetworkDriverSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's configuration says to its network driver.
+
+    Attributes:
+        state_dir: absolute path of this node's state directory; what a driver keeps goes into a
+            directory of its own in there.
+        executor: name of the executor that runs this node's tasks.
+        options: the driver's own section of the configuration, not interpreted by swarmctl.
+    """
+
+    state_dir: str
+    executor: str = ""
+    options: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+@hookspec(firstresult=True)
+def swarmctl_network_driver(name: str, settings: NetworkDriverSettings) -> NetworkDriver | None:
+    """Make the network driver called ``name``, or return None when ``name`` is not yours.
+
+    Called by the node process, worker or manager, once when it starts; never for ``none``. The
+    first plugin that does not return None wins. Whether it can work on this host is found out when
+    it is run.
+
+    Args:
+        name: as configured, ``overlay`` by default.
         settings: of this node.
 
     Raises:

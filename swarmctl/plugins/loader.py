@@ -26,14 +26,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..core.agent.executor import Executor
+    from ..core.agent.network import NetworkDriver
     from ..core.allocator.policy import Allocator
     from ..core.scheduler.decide import Scheduler
     from ..core.scheduler.filters import Filter
-    from .hookspecs import AllocatorSettings, ExecutorSettings, SchedulerSettings
+    from .hookspecs import (
+        AllocatorSettings,
+        ExecutorSettings,
+        NetworkDriverSettings,
+        SchedulerSettings,
+    )
 
 BUILT_INS = {
     "process": "swarmctl.plugins.process_exec",
     "null": "swarmctl.plugins.null_exec",
+    "null-network": "swarmctl.plugins.null_driver",
     "spread": "swarmctl.plugins.spread",
     "subnets": "swarmctl.plugins.subnets",
     "binpack": "swarmctl.plugins.binpack",
@@ -55,6 +62,10 @@ class NoSuchScheduler(InvalidArgument):
 
 class NoSuchAllocator(InvalidArgument):
     """No plugin makes an allocator of that name."""
+
+
+class NoSuchNetworkDriver(InvalidArgument):
+    """No plugin makes a network driver of that name."""
 
 
 class NoExecutor(SwarmError):
@@ -226,6 +237,23 @@ class Plugins:
         """
         made: Allocator = self._first(
             "allocator", name, self._pm.hook.swarmctl_allocator, settings, NoSuchAllocator
+        )
+        return made
+
+    def network_driver(self, name: str, settings: NetworkDriverSettings) -> NetworkDriver:
+        """Make the network driver called ``name``.
+
+        Raises:
+            NoSuchNetworkDriver: no plugin makes one.
+            PluginError: its plugin failed.
+            SwarmError: the settings do not suit it.
+        """
+        made: NetworkDriver = self._first(
+            "network driver",
+            name,
+            self._pm.hook.swarmctl_network_driver,
+            settings,
+            NoSuchNetworkDriver,
         )
         return made
 

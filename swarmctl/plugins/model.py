@@ -15,6 +15,16 @@ from ..core.model.base import (
     Time,
 )
 from ..core.model.duration import format_time, parse_time
+from ..core.model.endpoints import (
+    EMPTY_TABLE,
+    EndpointTable,
+    Member,
+    NetworkTable,
+    Peer,
+    PublishedPort,
+    ServiceEndpoint,
+)
+from ..core.model.labels import bound_to
 from ..core.model.network import Subnet
 from ..core.model.objects import (
     EngineDescription,
@@ -72,6 +82,7 @@ from ..core.model.task import (
 )
 
 __all__ = [
+    "EMPTY_TABLE",
     "NANOSECONDS_PER_SECOND",
     "NEVER",
     "SECOND",
@@ -86,34 +97,40 @@ __all__ = [
     "DiscreteResourceSpec",
     "Driver",
     "EndpointSpec",
+    "EndpointTable",
     "EngineDescription",
     "GenericResource",
     "HealthConfig",
     "HostNetwork",
     "ImageOptions",
     "Limit",
+    "Member",
     "Mount",
     "NamedResourceSpec",
     "Network",
     "NetworkAttachment",
     "NetworkAttachmentConfig",
+    "NetworkTable",
     "Node",
     "NodeDescription",
     "NodeRow",
     "NodeSpec",
     "NodeStatus",
+    "Peer",
     "Placement",
     "Platform",
     "PluginDescription",
     "PortConfig",
     "PortStatus",
     "Privileges",
+    "PublishedPort",
     "ResourceRequirements",
     "Resources",
     "SELinuxContext",
     "SeccompOpts",
     "SecretFile",
     "Service",
+    "ServiceEndpoint",
     "ServiceRow",
     "ServiceSpec",
     "Subnet",
@@ -127,6 +144,7 @@ __all__ = [
     "TmpfsOptions",
     "Ulimit",
     "VolumeOptions",
+    "bound_to",
     "format_time",
     "parse_time",
 ]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from swarmctl.core.agent.executor import Executor
+    from swarmctl.core.agent.network import NetworkDriver
     from swarmctl.core.manager.manager import Manager
     from swarmctl.core.manager.reconcile import Reconciler
     from swarmctl.core.model.change import Transaction
@@ -82,6 +83,15 @@ class RunningApi:
         assert reply.status == 200, reply
         return str(reply.json)
 
+    async def wait_ready(self) -> None:
+        """Sleep until every node has registered: what it has is known then."""
+        with trio.fail_after(WAIT_S):
+            while True:
+                nodes = await self.get("/nodes")
+                if all(node["Status"]["State"] == "ready" for node in nodes):
+                    return
+                await trio.sleep(0.02)
+
     async def create(self, name: str, **spec: object) -> str:
         """Create a service; return its id."""
         reply = await self.request("POST", "/services/create", service_body(name, **spec))
@@ -108,6 +118,7 @@ async def running_api(
     folder: Path,
     *,
     executor: Executor | None = None,
+    driver: NetworkDriver | None = None,
     work: Sequence[Reconciler] | None = None,
 ) -> AsyncIterator[RunningApi]:
     """Run a node in no swarm and its API.
@@ -115,6 +126,7 @@ async def running_api(
     Args:
         folder: for its state and its socket; a short path, as unix sockets want it.
         executor: runs its tasks; by default they are pretended.
+        driver: carries their traffic; by default nothing does.
         work: what it does while it leads; by default everything.
     """
     port = _free_port()
@@ -126,6 +138,7 @@ async def running_api(
         reconcilers(SpreadScheduler(), SubnetAllocator(), strategies) if work is None else work,
         clock,
         new_id,
+        driver=driver,
     )
     (folder / "state").mkdir(mode=0o700, exist_ok=True)
     api = ApiServer(

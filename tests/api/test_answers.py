@@ -441,10 +441,11 @@ async def test_what_is_accepted_and_not_done_is_said_each_time(tmp_path: Path) -
     """Create and update answer with warnings, and the service keeps saying so until it changes."""
     async with running_api(tmp_path) as api:
         await api.init()
+        await api.wait_ready()
         body = service_body("web", EndpointSpec={"Ports": [{"TargetPort": 80}]})
         created = await api.request("POST", "/services/create", body)
         (warning,) = created.json["Warnings"]
-        assert warning.startswith("a port is reserved but not yet routed to the service")
+        assert warning.startswith("a port is reserved but not routed to the service")
         shown = await api.get(f"/services/{created.json['ID']}")
         assert shown["Warnings"] == created.json["Warnings"]
         path = f"/services/web/update?version={shown['Version']['Index']}"

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from msgspec.structs import replace
+
+from swarmctl.plugins.null_driver import NullDriver, NullKernel
 
 from .running import RunningApi, running_api, service_body
 
@@ -17,7 +20,10 @@ INVALID = "rpc error: code = InvalidArgument desc = "
 PRECONDITION = "rpc error: code = FailedPrecondition desc = "
 EXISTS = "rpc error: code = AlreadyExists desc = "
 UNIMPLEMENTED = "rpc error: code = Unimplemented desc = "
-NOT_JOINED = "the network is not yet joined across nodes: tasks reach each other on the same node"
+NOT_JOINED = (
+    "tasks on here reach each other over the network only on the same node: no network driver "
+    "works there"
+)
 WAIT_S = 30.0
 
 
@@ -75,6 +81,7 @@ async def test_a_network_is_made_shown_and_removed(tmp_path: Path) -> None:
     """Its answer warns of what is not done yet; its use is shown; its name is free afterwards."""
     async with running_api(tmp_path) as api:
         await api.init()
+        await api.wait_ready()
         body = {"Name": "net", "Driver": "overlay", "Attachable": True, "Labels": {"a": "b"}}
         reply = await api.request("POST", "/networks/create", body)
         assert reply.status == 201
@@ -220,6 +227,7 @@ async def test_an_overlapping_network_is_made_and_warned_of(tmp_path: Path) -> N
     """As in Docker it gets nothing before the other one goes; the answer and inspect say so."""
     async with running_api(tmp_path) as api:
         await api.init()
+        await api.wait_ready()
         config = {"IPAM": {"Config": [{"Subnet": "10.5.0.0/24"}]}}
         await make(api, "first", **config)
         await seen(api, "/networks/first", lambda found: found["Status"]["IPAM"]["Subnets"])
@@ -314,4 +322,67 @@ async def test_prune_removes_what_nobody_uses(tmp_path: Path) -> None:
         assert (status, text) == (
             400,
             "until 'soon' is neither a time (RFC 3339, or seconds) nor a duration",
+        )
+
+
+async def test_the_doctor_asks_every_node(tmp_path: Path) -> None:
+    """Table and kernel side by side: what differs, or everything."""
+    kernel = NullKernel()
+    async with running_api(tmp_path, driver=NullDriver(kernel)) as api:
+        await api.init()
+        await api.wait_ready()
+        await make(api, "net")
+        await api.create("web", **joins("net"))
+        url = "/swarm/doctor/networks"
+
+        def settled(found: Any) -> bool:
+            (node,) = found["Nodes"]
+            runs = any(
+                one["Kind"] == "vip" and one["Kernel"] != "no task" for one in node["Findings"]
+            )
+            return runs and node["Compared"] == 3 and node["Sent"] == node["Known"]
+
+        await seen(api, f"{url}?all=1", settled)
+        (node,) = (await api.get(url))["Nodes"]
+        assert (node["Name"], node["Driver"], node["Err"]) == ("here", "null", "")
+        assert (node["Findings"], node["Repaired"]) == ([], {})
+        (node,) = (await api.get(f"{url}?all=1"))["Nodes"]
+        assert sorted(one["Kind"] for one in node["Findings"]) == ["bridge", "bridge", "vip"]
+        assert all(one["Table"] == one["Kernel"] for one in node["Findings"])
+        kernel.table = replace(kernel.table, networks=kernel.table.networks[:1])
+        (node,) = (await api.get(url))["Nodes"]
+        assert {one["Kernel"] for one in node["Findings"]} == {""}
+        kernel.problems = ("port 80/tcp is taken by nginx",)
+        assert (await api.get("/info"))["Warnings"] == ["WARNING: port 80/tcp is taken by nginx"]
+
+
+async def test_the_doctor_says_where_nothing_carries_traffic(tmp_path: Path) -> None:
+    """A node without a driver is listed, with the reason."""
+    async with running_api(tmp_path) as api:
+        await api.init()
+        await api.wait_ready()
+        (node,) = (await api.get("/swarm/doctor/networks"))["Nodes"]
+        assert node["Err"] == "it has no network driver that works"
+
+
+async def test_a_pinned_address_has_to_be_possible(tmp_path: Path) -> None:
+    """Labels that pin something are checked against spec and networks first."""
+    async with running_api(tmp_path) as api:
+        await api.init()
+        await make(api, "net", IPAM={"Config": [{"Subnet": "10.5.0.0/24"}]})
+        await seen(api, "/networks/net", lambda found: found["Status"]["IPAM"]["Subnets"])
+        for labels, why in (
+            ({"swarmctl.ip.net": "10.6.0.1"}, "10.6.0.1 is not in the network's subnet"),
+            ({"swarmctl.vip.other": "10.5.0.9"}, "the service does not join that network"),
+            ({"swarmctl.publish.80.ip": "10.0.0.1"}, "the service publishes no port 80"),
+        ):
+            body = service_body("web", Labels=labels, **joins("net"))
+            status, message = await api.refusal("POST", "/services/create", body)
+            assert status == 400
+            assert why in message
+        labels = {"swarmctl.ip.net": "10.5.0.7", "swarmctl.vip.net": "10.5.0.8"}
+        body = service_body("web", replicas=2, Labels=labels, **joins("net"))
+        reply = await api.request("POST", "/services/create", body)
+        assert reply.json["Warnings"][-1] == (
+            "label 'swarmctl.ip.net' has 1 addresses for 2 replicas: the rest get any"
         )

@@ -264,12 +264,13 @@ async def test_the_cli_lists_what_there_is_none_of(tmp_path: Path, cli: str) -> 
     async with running_api(tmp_path) as api:
         run = Docker(cli, api, tmp_path)
         await api.init()
+        await api.wait_ready()
         assert (await run("network", "ls", "--format", "{{.Name}}")).out == "ingress\n"
         for noun in ("secret", "config"):
             assert (await run(noun, "ls", "-q")).out == ""
         assert (await run("stack", "ls", "--format", "{{.Name}}")).out == ""
         said = await run("service", "create", "-d", "-p", "80:80", "host")
-        assert said.err.startswith("published port 80 is reserved but not yet routed")
+        assert said.err.startswith("published port 80 is reserved but not routed")
 
 
 async def test_the_cli_keeps_secrets_and_configs(tmp_path: Path, cli: str) -> None:

@@ -442,6 +442,23 @@ def test_warnings_of_the_answer_are_shown(stub: Stub, run: Callable[..., Ran]) -
     assert run(*CREATE, "nginx") == (0, "x\n", "WARNING: ports are not yet routed\n")
 
 
+def test_a_service_asks_for_an_address_of_its_own(stub: Stub, run: Callable[..., Ran]) -> None:
+    """A label carries it: of the only network unless told of which; two are one of each family."""
+    stub.answers["GET /networks/net"] = stub.answers["GET /networks/b"] = {"Id": "n1"}
+    assert run(*CREATE, "--network", "net", "--ip", "10.0.1.5", "nginx").code == 0
+    assert stub.posted()["Labels"] == {"swarmctl.vip.net": "10.0.1.5"}
+    stub.asked.clear()
+    addresses = ("--ip", "net=10.0.1.5", "--ip", "net=fd00::5", "--ip", "b=10.0.2.5")
+    assert run(*CREATE, "--network", "net", "--network", "b", *addresses, "nginx").code == 0
+    assert stub.posted()["Labels"] == {
+        "swarmctl.vip.net": "10.0.1.5,fd00::5",
+        "swarmctl.vip.b": "10.0.2.5",
+    }
+    ran = run(*CREATE, "--network", "net", "--network", "b", "--ip", "10.0.1.5", "nginx")
+    assert ran.code != 0
+    assert ran.err.endswith("--ip 10.0.1.5: say of which network: NETWORK=10.0.1.5\n")
+
+
 def test_registry_logins_travel_only_when_asked(
     stub: Stub, run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from swarmctl.core.model.cluster import SwarmSpec
 from swarmctl.core.model.defaults import merge_init_spec
 from swarmctl.core.model.request import InitRequest, JoinRequest
 from swarmctl.core.node import LocalNode, NodeSettings
+from swarmctl.plugins.null_driver import NullDriver, NullKernel
 from swarmctl.plugins.null_exec import NullExecutor, NullWorld
 
 if TYPE_CHECKING:
@@ -42,9 +43,11 @@ class Machine:
     Attributes:
         work: what its node does while it leads.
         flags: the listen and the advertise address that its daemon is started with.
+        kernel: of its network driver; None for none.
     """
 
     work: Sequence[Reconciler] = ()
+    kernel: NullKernel | None = None
 
     def __init__(self, state_dir: Path, port: int | None = None) -> None:
         self.state_dir = state_dir
@@ -67,7 +70,10 @@ class Machine:
             advertise_addr=self.flags[1],
         )
         executor = NullExecutor(self.world)
-        node = LocalNode(settings, executor, self.work, clock or SystemClock(), new_id)
+        driver = NullDriver(self.kernel) if self.kernel is not None else None
+        node = LocalNode(
+            settings, executor, self.work, clock or SystemClock(), new_id, driver=driver
+        )
         async with trio.open_nursery() as nursery:
             await nursery.start(node.run)
             yield node

@@ -38,6 +38,7 @@ from swarmctl.core.model.change import Advance, Applied, Change, Create, Entry, 
 from swarmctl.core.model.cluster import SwarmSpec
 from swarmctl.core.model.objects import ServiceRow, TaskRow
 from swarmctl.core.model.request import InitRequest
+from swarmctl.core.model.revision import updated
 from swarmctl.core.model.service import Service, ServicePrivate
 from swarmctl.core.model.spec import ContainerSpec, ServiceSpec, TaskSpec
 from swarmctl.core.model.task import Task, TaskPrivate, TaskState, TaskStatus
@@ -46,6 +47,7 @@ from swarmctl.core.raft.message import ConfState, Snapshot
 from swarmctl.core.raft.raft import Raft
 from swarmctl.core.store.store import Store
 from swarmctl.core.wire.connect import serve_links
+from swarmctl.plugins.null_driver import NullDriver, NullKernel
 from swarmctl.plugins.null_exec import NullExecutor, NullWorld
 
 from .memory_disk import MemoryDisk
@@ -170,6 +172,25 @@ class LoneManager:
 
     # --- tables ---
 
+    async def service(self, service_id: str, spec: ServiceSpec) -> None:
+        """Create a service."""
+        await self.write(Create(row=ServiceRow(api=Service(ID=service_id, Spec=spec))))
+
+    async def update(self, service_id: str, spec: ServiceSpec) -> None:
+        """Give a service another spec."""
+        row = self.view.service(service_id)
+        assert row is not None
+        await self.write(Update(row=updated(row, spec, self.clock.now(), registry_auth="")))
+
+    def that_run(self, service_id: str) -> list[TaskRow]:
+        """Return a service's tasks that run and shall."""
+        return [
+            row
+            for row in self.view.tasks_of(service_id)
+            if row.api.Status.State is TaskState.RUNNING
+            and row.api.DesiredState is TaskState.RUNNING
+        ]
+
     async def write(self, *changes: Change) -> None:
         """Have changes applied."""
         (result,) = await self.manager.propose([Transaction(changes=changes)])
@@ -275,6 +296,7 @@ class Host:
         self.credentials = credentials
         self.state_dir = state_dir
         self.world = NullWorld(cluster.clock)
+        self.kernel: NullKernel | None = None  # of its network driver, if it is to have one
         self.news: list[NodeNews] = []
         self.agent: Agent | None = None
 
@@ -291,6 +313,7 @@ class Host:
         agent = Agent(
             credentials=self.credentials,
             executor=executor,
+            driver=NullDriver(self.kernel) if self.kernel is not None else None,
             identity=identity,
             advertise_addr="",
             managers=lambda: (ADDRESS,),

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from swarmctl.plugins import ExecutorError
+from swarmctl.plugins.model import bound_to
 
 from .endpoints import endpoints, joined, predefined
 from .labels import CLUSTER_LABEL, NODE_LABEL, TASK_LABEL
@@ -239,7 +240,9 @@ def _port_bindings(assignment: TaskAssignment) -> Body:
     bindings: dict[str, list[dict[str, str]]] = {}
     for port in host_ports(assignment):
         held = bindings.setdefault(_port_key(port), [])
-        held.append({"HostPort": str(port.PublishedPort) if port.PublishedPort else ""})
+        bound = bound_to(assignment.service_labels, port.PublishedPort, port.Protocol or "tcp")
+        where = {"HostIp": bound} if bound else {}
+        held.append({**where, "HostPort": str(port.PublishedPort) if port.PublishedPort else ""})
     return dict(bindings)
 
 

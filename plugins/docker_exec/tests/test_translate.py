@@ -318,6 +318,20 @@ def test_host_mode_ports_are_bound_and_others_are_not() -> None:
     }
 
 
+def test_a_label_binds_a_host_mode_port_to_one_address() -> None:
+    """Only the port that it names."""
+    ports = (
+        PortConfig(TargetPort=80, PublishedPort=8080, Protocol="tcp", PublishMode="host"),
+        PortConfig(TargetPort=81, PublishedPort=8081, Protocol="tcp", PublishMode="host"),
+    )
+    labels = {"swarmctl.publish.8080/tcp.ip": "192.168.1.5"}
+    made = difference(body(assignment={"ports": ports, "service_labels": labels}))
+    assert made["host.PortBindings"] == {
+        "80/tcp": [{"HostIp": "192.168.1.5", "HostPort": "8080"}],
+        "81/tcp": [{"HostPort": "8081"}],
+    }
+
+
 def test_the_log_driver_is_the_specs_before_the_clusters() -> None:
     """A task's own log driver wins over the cluster's default; neither leaves the engine's."""
     cluster, own = Driver(Name="syslog"), Driver(Name="json-file", Options={"max-size": "1m"})

@@ -29,6 +29,7 @@ from .values import (
     LABEL,
     NETWORK,
     PAIR,
+    PINNED,
     PREFERENCE,
     RESOURCE,
     SEARCH_DOMAIN,
@@ -144,10 +145,11 @@ ROLLING = (
 )
 
 EXTENSIONS = (
+    Flag("ip", PINNED, "The service's own (virtual) address on a network ([network=]address)"),
     Flag("rebalance", TEXT, 'Move tasks to a node that joins or returns ("on-join", "never")'),
     Flag("strategy", TEXT, 'How tasks are laid out ("spread", "binpack", or a plugin\'s)'),
 )
-"""What Swarm does not have and labels carry: flag and label have the same name (labels.py)."""
+"""What Swarm does not have and labels carry (labels.py)."""
 
 CREATE = (
     *SHARED,

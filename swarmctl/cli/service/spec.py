@@ -70,7 +70,20 @@ def new_spec(given: Given, image: str, arguments: Sequence[str]) -> Json:
 
 def extensions(given: Given) -> dict[str, str]:
     """Return the labels that our own flags stand for; an empty value asks for no label."""
-    return {f"swarmctl.{name}": given.text(name) for name in EXTENDED if name in given}
+    labels = {f"swarmctl.{name}": given.text(name) for name in EXTENDED if name in given}
+    return {**labels, **_pinned(given)}
+
+
+def _pinned(given: Given) -> dict[str, str]:
+    """Return the labels of ``--ip``; two addresses of one network are of two families."""
+    networks = [network["Target"] for network in given.each("network")]
+    labels: dict[str, str] = {}
+    for network, address in given.each("ip"):
+        if not network and len(networks) != 1:
+            raise ValueError(f"--ip {address}: say of which network: NETWORK={address}")
+        label = f"swarmctl.vip.{network or networks[0]}"
+        labels[label] = ",".join(filter(None, (labels.get(label), address)))
+    return labels
 
 
 def _given_extensions(given: Given) -> dict[str, str]:

@@ -84,6 +84,14 @@ def parse_pair(text: str) -> tuple[str, str]:
 # --- references ----------------------------------------------------------------------------------
 
 
+def parse_pinned(text: str) -> tuple[str, str]:
+    """Return network ("" for the only one) and address of ``[network=]address``."""
+    network, equals, address = text.rpartition("=")
+    if equals and not network:
+        raise ValueError(f"invalid address {text!r}: expected [NETWORK=]ADDRESS")
+    return network, address
+
+
 def parse_network(text: str) -> Json:
     """Return a network attachment from ``NAME`` or ``name=N,alias=A,driver-opt=key=value``.
 
@@ -310,6 +318,7 @@ ENVIRONMENT = Kind("list", parse_environment, many=True)
 LABEL = Kind("list", parse_label, many=True)
 PAIR = Kind("list", parse_pair, many=True)
 NETWORK = Kind("network", parse_network, many=True)
+PINNED = Kind("address", parse_pinned, many=True)
 SECRET = Kind("secret", parse_secret, many=True)
 CONFIG = Kind("config", parse_config, many=True)
 HOST = Kind("list", parse_host, many=True)

@@ -2,6 +2,7 @@
 
     run
     ├ task table           what survives this daemon
+    ├ network              the network driver, and what it was told
     ├ worker               a runner for each task
     └ session              one connection to a dispatcher
 
@@ -22,12 +23,14 @@ from ..clock import new_id
 from ..errors import NotFound, SwarmError
 from ..model.cluster import TLSInfo
 from ..model.objects import NodeDescription
-from ..model.session import NodeNews, Register
+from ..model.session import Carriage, NodeNews, Register
 from ..wire.link import Methods
 from . import disk
+from .doctor import DOCTOR_METHOD, serve_doctor
 from .logs import LOGS_METHOD, serve_logs
+from .networking import Networking
 from .reporter import Reporter
-from .session import FAREWELL_S, Session
+from .session import Session
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -39,8 +42,11 @@ if TYPE_CHECKING:
     from ..wire.link import Link
     from ..wire.stream import LinkStream
     from .executor import Executor, NodeIdentity
+    from .network import NetworkDriver
 
 DESCRIBE_S = 5.0
+LEAVE_S = 4.0
+"""For the farewell of a node that goes, and for the others to know: ``dispatcher/drain.py``."""
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +55,9 @@ class Agent:
     """This node's agent.
 
     Args:
+        driver: carries the tasks' traffic; None for nothing that does.
         advertise_addr: where the node says it is, ``host:port``.
+        data_path_addr: where other nodes reach it below the overlays; "" for where it is seen.
         managers: addresses to dial, the best first.
         on_news: told what a manager says beyond tasks.
     """
@@ -59,14 +67,19 @@ class Agent:
         *,
         credentials: Credentials,
         executor: Executor,
+        driver: NetworkDriver | None = None,
         identity: NodeIdentity,
         advertise_addr: str,
+        data_path_addr: str = "",
         managers: Callable[[], Sequence[str]],
         on_news: Callable[[NodeNews], Awaitable[None]],
         clock: Clock,
     ) -> None:
         self._credentials = credentials
         self._executor = executor
+        self._driver = driver
+        self._data_path_addr = data_path_addr
+        self._networking: Networking | None = None
         self._identity = identity
         self._advertise_addr = advertise_addr
         self._instance = new_id()
@@ -95,10 +108,20 @@ class Agent:
         """Why there is no session, or empty."""
         return self._session.error if self._session is not None else ""
 
+    @property
+    def network_warning(self) -> str:
+        """What does not work of this node's networks, in a sentence; else empty."""
+        return self._networking.warning if self._networking is not None else ""
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be this node's agent until cancelled. Tasks keep running then."""
         table, remembered = await trio.to_thread.run_sync(disk.open_task_table, self._state_dir)
-        worker = Worker(self._executor, self._identity, table, self._reporter, self._clock)
+        networking = Networking(
+            self._driver, table, host_network=getattr(self._executor, "host_network", False)
+        )
+        worker = Worker(
+            self._executor, self._identity, table, self._reporter, self._clock, networking
+        )
         session = Session(
             credentials=self._credentials,
             worker=worker,
@@ -106,25 +129,38 @@ class Agent:
             managers=self._managers,
             describe=self._register,
             on_news=self._on_news,
-            methods=Methods(streams={LOGS_METHOD: self._serve_logs}),
+            methods=Methods(
+                streams={LOGS_METHOD: self._serve_logs}, calls={DOCTOR_METHOD: self._serve_doctor}
+            ),
+            networking=networking,
         )
-        self._worker, self._session = worker, session
+        self._worker, self._session, self._networking = worker, session, networking
+        remembers = trio.CancelScope(shield=True)  # it writes what the others put at their end
         async with trio.open_nursery() as nursery:
-            await nursery.start(table.run)
-            await nursery.start(worker.run, remembered)
-            nursery.start_soon(session.run, name="session")
-            task_status.started()
+            await nursery.start(_run_within, remembers, table.run)
+            try:
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(networking.run, self._identity, name="network")
+                    await networking.wait_settled()
+                    await inner.start(worker.run, remembered)
+                    inner.start_soon(session.run, name="session")
+                    task_status.started()
+            finally:
+                remembers.cancel()
 
     async def leave(self) -> None:
         """Stop and remove all of this node's tasks; returns when they are gone.
 
-        The dispatcher is told first, so that nothing new is placed here meanwhile.
+        The dispatcher is told first, so that nothing new is placed here meanwhile; it answers once
+        nobody sends those tasks anything new.
         """
         if self._session is not None:
-            with trio.move_on_after(FAREWELL_S):
+            with trio.move_on_after(LEAVE_S):
                 await self._session.say_farewell(0)
         if self._worker is not None:
             await self._worker.leave()
+        if self._networking is not None:
+            await self._networking.remove_all()
 
     @staticmethod
     def forget(state_dir: Path) -> None:
@@ -145,12 +181,21 @@ class Agent:
         except (SwarmError, trio.TooSlowError) as error:
             why = f"{error}" if isinstance(error, SwarmError) else f"no word in {DESCRIBE_S:g} s"
             can_run, warning = False, f"the {self._executor.name} engine does not answer: {why}"
+        carriage = Carriage()
+        if self._networking is not None:
+            warning = "; ".join(text for text in (warning, self.network_warning) if text)
+            carriage = Carriage(
+                driver=self._networking.driver_name,
+                host_network=self._networking.host_network,
+                data_path_addr=self._data_path_addr,
+            )
         return Register(
             description=self._description,
             can_run=can_run,
             instance=self._instance,
             advertise_addr=self._advertise_addr,
             warning=warning,
+            carriage=carriage,
         )
 
     def _tell_platform(self, platform: Platform) -> None:
@@ -170,3 +215,18 @@ class Agent:
         if self._worker is None:
             raise NotFound("this node runs no tasks yet")
         await serve_logs(self._worker, stream, self._clock)
+
+    async def _serve_doctor(self, _link: Link, body: bytes) -> bytes:
+        if self._networking is None:
+            raise NotFound("this node carries no traffic yet")
+        return await serve_doctor(self._networking, body)
+
+
+async def _run_within(
+    scope: trio.CancelScope,
+    run: Callable[..., Awaitable[None]],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with scope:
+        await run(task_status=task_status)

@@ -1,8 +1,9 @@
-"""The tasks assigned to this node, kept so that a restarted daemon goes on where it was.
+"""What was assigned to this node, kept so that a restarted daemon goes on where it was.
 
-One SQLite file, private to the daemon's user, written by one thread in groups. It holds ids, specs
-and statuses; never secret data, config data or registry credentials. Power loss may cost the last
-moments (synchronous=NORMAL): the tasks they speak of did not survive it either.
+One SQLite file, private to the daemon's user, written by one thread in groups. It holds ids, specs,
+statuses, and who is where in the node's networks; never secret data, config data or registry
+credentials. Power loss may cost the last moments (synchronous=NORMAL): the tasks they speak of did
+not survive it either.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from msgspec.structs import replace
 
 from ..errors import StorageFailed, Undecodable
 from ..model.codec import pack, unpack
+from ..model.endpoints import EMPTY_TABLE, EndpointTable
 from ..model.session import AssignedTask
 from ..model.task import TaskStatus
 
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS task (
   id TEXT PRIMARY KEY, assigned BLOB NOT NULL, status BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS endpoints (id INTEGER PRIMARY KEY CHECK (id = 1), content BLOB NOT NULL);
 """
 
 
@@ -56,6 +59,12 @@ class _Job(NamedTuple):
     status: bytes | None = None
 
 
+class _Endpoints(NamedTuple):
+    """The table of endpoints as it is now."""
+
+    content: bytes
+
+
 class _Word(Enum):
     END = 1
 
@@ -65,11 +74,17 @@ class TaskTable:
 
     What is put waits in memory for the thread, which takes all of it at once: a status is a few
     hundred bytes, and a task has about eight in its life.
+
+    Attributes:
+        endpoints: the table of endpoints as it was when the daemon before this one ended.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, endpoints: EndpointTable = EMPTY_TABLE
+    ) -> None:
         self._connection = connection
-        self._jobs: queue.SimpleQueue[_Job | _Word] = queue.SimpleQueue()
+        self.endpoints = endpoints
+        self._jobs: queue.SimpleQueue[_Job | _Endpoints | _Word] = queue.SimpleQueue()
         self._ending = threading.Event()
 
     def put(self, assigned: AssignedTask, status: TaskStatus) -> None:
@@ -84,6 +99,10 @@ class TaskTable:
     def drop(self, task_id: str) -> None:
         """Forget a task."""
         self._jobs.put(_Job(task_id))
+
+    def put_endpoints(self, table: EndpointTable) -> None:
+        """Remember the table of endpoints."""
+        self._jobs.put(_Endpoints(pack(table)))
 
     def close(self) -> None:
         """Close a table that is not being run."""
@@ -122,7 +141,7 @@ class TaskTable:
     def _write_until_told(self) -> None:
         while True:
             job = self._jobs.get()
-            group: list[_Job] = []
+            group: list[_Job | _Endpoints] = []
             while not isinstance(job, _Word):
                 group.append(job)
                 if len(group) >= GROUP_MAX or self._jobs.empty():
@@ -133,7 +152,7 @@ class TaskTable:
             if isinstance(job, _Word):
                 return
 
-    def _write_when_there_is_room(self, group: list[_Job]) -> None:
+    def _write_when_there_is_room(self, group: list[_Job | _Endpoints]) -> None:
         """Write a group; on a full disk again and again, for the tasks run on without it.
 
         At the end it is given up: the manager gives the tasks again, the executor knows them.
@@ -152,10 +171,14 @@ class TaskTable:
             else:
                 return
 
-    def _write(self, group: list[_Job]) -> None:
+    def _write(self, group: list[_Job | _Endpoints]) -> None:
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
-        for task_id, assigned, status in group:
+        for job in group:
+            if isinstance(job, _Endpoints):
+                execute("INSERT OR REPLACE INTO endpoints VALUES (1, ?)", (job.content,))
+                continue
+            task_id, assigned, status = job
             if status is None:
                 execute("DELETE FROM task WHERE id = ?", (task_id,))
             elif assigned is None:
@@ -201,7 +224,7 @@ def _open(path: Path) -> tuple[TaskTable, list[Remembered]]:
         connection.execute("PRAGMA journal_mode=WAL").fetchall()
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.executescript(_SCHEMA)
-        return TaskTable(connection), _load(connection)
+        return TaskTable(connection, _load_endpoints(connection)), _load(connection)
     except BaseException:
         connection.close()
         raise
@@ -217,3 +240,13 @@ def _load(connection: sqlite3.Connection) -> list[Remembered]:
             log.warning("task %s cannot be remembered: %s", task_id, error)
             connection.execute("DELETE FROM task WHERE id = ?", (task_id,))
     return found
+
+
+def _load_endpoints(connection: sqlite3.Connection) -> EndpointTable:
+    """Read the table of endpoints; the next manager in session tells it anyway."""
+    for (content,) in connection.execute("SELECT content FROM endpoints").fetchall():
+        try:
+            return unpack(content, EndpointTable)
+        except Undecodable as error:
+            log.warning("the table of endpoints cannot be remembered: %s", error)
+    return EMPTY_TABLE

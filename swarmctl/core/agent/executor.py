@@ -175,7 +175,11 @@ class TaskController(Protocol):
 
 
 class Executor(Protocol):
-    """Runs tasks on this node."""
+    """Runs tasks on this node.
+
+    One whose tasks have their host's network, and no place of their own on the swarm's, says so by
+    an attribute ``host_network`` that is True.
+    """
 
     name: str
 

@@ -12,11 +12,13 @@ pull. Laws:
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from ..model.task import TaskState
+from ..together import run_until_first
 from . import step as steps
 from .executor import EngineUnavailable, ExecutorError
 from .step import Step, next_step
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
     from ..clock import Clock
     from ..model.task import TaskStatus
-    from .executor import TaskController
+    from .executor import TaskController, TaskObservation
+    from .networking import Place
 
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 5.0
@@ -43,6 +46,7 @@ class Runner:
         controller: the executor's handle.
         status: as last known; the life goes on from there.
         on_status: told of every new status; must not block.
+        place: where it is on the networks; None when it is on none.
     """
 
     def __init__(
@@ -53,7 +57,10 @@ class Runner:
         desired: TaskState,
         on_status: Callable[[str, TaskStatus], None],
         clock: Clock,
+        place: Place | None = None,
     ) -> None:
+        self._place = place
+        self._entered = False
         self.task_id = task_id
         self.controller = controller
         self.status = status
@@ -153,6 +160,8 @@ class Runner:
 
     def _set(self, status: TaskStatus) -> None:
         self.status = status
+        if self._place is not None and status.State > TaskState.RUNNING:
+            self._place.leave()
         self._on_status(self.task_id, status)
 
     def _reach(self, state: TaskState) -> None:
@@ -172,15 +181,34 @@ class Runner:
 
     async def _start(self) -> None:
         self._reach(TaskState.STARTING)
-        await self.controller.start()
+        await self._start_in_place()
         seen = await self.controller.observe()
         if seen.container is not None and not seen.container.PID:
             await self._wait()  # it ended before it was ready: RUNNING means healthy, so not that
             return
+        self._enter(seen)
+        if self._place is not None:
+            await self._place.wait_ready()
         running = steps.reached(TaskState.RUNNING, self._clock.now(), self.status)
         self._set(steps.observed(running, seen))
 
+    async def _start_in_place(self) -> None:
+        """Start the task, and have its place on the networks made as soon as there is a process."""
+        place = self._place
+        if place is None:
+            await self.controller.start()
+        else:
+            await run_until_first(self.controller.start, partial(place.find, self.controller))
+
+    def _enter(self, seen: TaskObservation) -> None:
+        """Have a task's place on the networks made."""
+        if self._place is not None and seen.container is not None:
+            self._place.enter(seen.container.PID)
+            self._entered = True
+
     async def _wait(self) -> None:
+        if self._place is not None and not self._entered and self.status.State is TaskState.RUNNING:
+            self._enter(await self.controller.observe())  # it is of a daemon before this one
         exit_status = await self.controller.wait()
         self._set(steps.ended(exit_status, self._clock.now(), self.status))
 

@@ -20,6 +20,7 @@ import trio
 
 from ..errors import LeaderElsewhere, RemoteProtocolError, SwarmError, Unavailable
 from ..model.codec import pack
+from ..model.endpoints import EndpointChanges
 from ..model.session import (
     SESSION_METHOD,
     Assignments,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ..ca.credentials import Credentials
     from ..wire.link import Link, Methods
     from ..wire.stream import LinkStream
+    from .networking import Networking
     from .reporter import Reporter
     from .worker import Worker
 
@@ -67,6 +69,7 @@ class Session:
         describe: makes the registration; asked at each connection and every five seconds.
         on_news: told what a manager says beyond tasks.
         methods: what managers may ask of this node over the same link.
+        networking: told who is where; says what its kernel knows.
 
     Attributes:
         manager: address of the manager in session, or empty.
@@ -83,7 +86,9 @@ class Session:
         describe: Callable[[], Awaitable[Register]],
         on_news: Callable[[NodeNews], Awaitable[None]],
         methods: Methods,
+        networking: Networking,
     ) -> None:
+        self._networking = networking
         self._credentials = credentials
         self._worker = worker
         self._reporter = reporter
@@ -200,6 +205,7 @@ class Session:
                 partial(self._beat, stream),
                 partial(self._describe_changes, stream, register, changed),
                 partial(self._reporter.run, partial(_send, stream)),
+                partial(self._networking.tell, partial(_send, stream)),
             )
 
     async def _register(self, stream: LinkStream, register: Register) -> Welcome:
@@ -226,6 +232,8 @@ class Session:
                 if not message.more:
                     self._worker.apply(_joined(parts))
                     parts = []
+            elif isinstance(message, EndpointChanges):
+                self._networking.apply(message)
             elif isinstance(message, ReportTaken):
                 self._reporter.taken(message.number)
             elif isinstance(message, News):
@@ -254,7 +262,10 @@ class Session:
             if now != told:
                 told = now
                 message = Describe(
-                    description=now.description, can_run=now.can_run, warning=now.warning
+                    description=now.description,
+                    can_run=now.can_run,
+                    warning=now.warning,
+                    carriage=now.carriage,
                 )
                 await _send(stream, message)
 

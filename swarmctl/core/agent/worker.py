@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..model.task import HostNetwork, TaskAssignment, TaskStatus
     from .disk import Remembered, TaskTable
     from .executor import Executor, LogLine, LogOptions, NodeIdentity
+    from .networking import Networking
     from .reporter import Reporter
 
 LEFTOVER_RETRY_S = 5.0
@@ -44,6 +45,7 @@ class Worker:
     Args:
         table: remembers the tasks for the next start.
         reporter: takes every new status.
+        networking: makes the tasks' places on the networks.
 
     Attributes:
         platform: operating system and architecture as the executor names them, for templates;
@@ -57,8 +59,10 @@ class Worker:
         table: TaskTable,
         reporter: Reporter,
         clock: Clock,
+        networking: Networking,
     ) -> None:
         self._executor = executor
+        self._networking = networking
         self._identity = identity
         self._table = table
         self._reporter = reporter
@@ -139,6 +143,10 @@ class Worker:
 
     def _resume(self, task: Remembered) -> None:
         """Take up a task where the daemon before this one left it."""
+        if task.status.State is TaskState.RUNNING:
+            place = self._networking.place_of(task.assigned.task)
+            if place is not None:
+                place.expect()
         task_id = task.assigned.task.ID
         self._reporter.put(task_id, task.status)
         if task.status.State >= TaskState.RUNNING:
@@ -192,7 +200,10 @@ class Worker:
             self._failed(task.ID, status, f"the executor does not take it: {error}")
             return
         self._table.put(assigned, status)
-        runner = Runner(task.ID, controller, status, task.DesiredState, self._note, self._clock)
+        place = self._networking.place_of(task)
+        runner = Runner(
+            task.ID, controller, status, task.DesiredState, self._note, self._clock, place
+        )
         self._runners[task.ID] = runner
         self._nursery.start_soon(self._live, runner, name=f"task {task.ID}")
 

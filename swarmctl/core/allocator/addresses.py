@@ -8,8 +8,12 @@ is the allocator plugin's choice (:mod:`.policy`). Rules, from swarm-behaviour.m
 - A service has a virtual IP on each of those networks, unless it answers by ``dnsrr``; it keeps
   them over updates for as long as it stays on the network.
 - A node has an address on each network that a live task of its joins: the gateway of the bridge
-  that its containers are on. The first node has the one that the network calls its gateway, others
-  have one of the rest, of which some are kept for them: a task on a node without one cannot start.
+  that its containers are on. Every node that carries traffic has one on the ingress network, since
+  it offers every published port, and keeps it until it is removed. The first node has the one that
+  the network calls its gateway, others have one of the rest, of which some are kept for them: a
+  task on a node without one cannot start.
+- An address that a service's label pins down (``model/pinned.py``) is its user's and nobody
+  else's; the user waits until it is free.
 - The networks that every engine has of its own get nothing of the kind.
 
 Laws: an address is written with the requirement that nobody else has it. The place to go on from
@@ -19,38 +23,33 @@ that is all.
 
 from __future__ import annotations
 
+import ipaddress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
 from ..errors import AnswerAwaited
-from ..model.base import Driver, Time, Version
 from ..model.change import Exists, Free, Index, Kind, Ref, Transaction, Update
 from ..model.network import (
     INGRESS_USERS,
-    VNI_OPTION,
     asked_networks,
+    attached_copy,
     is_predefined,
     problem_of,
     with_problem,
 )
+from ..model.pinned import all_addresses, network_labels, service_addresses, task_addresses
 from ..model.service import EndpointVirtualIP
-from ..model.task import (
-    AttachedNetwork,
-    AttachedNetworkSpec,
-    IPAMOptions,
-    NetworkAttachment,
-    SubnetOptions,
-    TaskState,
-)
+from ..model.task import NetworkAttachment, TaskState
 from .networks import is_allocated
 from .policy import AddressSpace, AddressUser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ..model.change import Requirement
-    from ..model.objects import NetworkRow, ServiceRow, TaskRow
+    from ..model.objects import NetworkRow, NodeRow, ServiceRow, TaskRow
     from ..model.service import Endpoint
     from ..model.spec import NetworkAttachmentConfig
     from ..store.view import View
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
 
 
 GATEWAY = "gateway"
+NO_PINS: Mapping[bool, str] = MappingProxyType({})
 
 
 class Refused(NamedTuple):
@@ -70,11 +70,16 @@ AWAITED = Refused("")
 
 
 class Given(NamedTuple):
-    """Addresses in CIDR form, one of each family, and what must hold when they are written."""
+    """Addresses in CIDR form, one of each family, and what must hold when they are written.
+
+    Attributes:
+        counted: the families in which it counts against what is left for tasks and services.
+    """
 
     addresses: tuple[str, ...]
     requires: tuple[Requirement, ...]
     held: tuple[tuple[AddressSpace, int], ...] = ()
+    counted: tuple[bool, ...] = ()
 
 
 class Attached(NamedTuple):
@@ -118,16 +123,24 @@ class AddressBook:
         kept = {(vip.NetworkID, ":" in vip.Addr): vip for vip in endpoint.VirtualIPs}
         vips: list[EndpointVirtualIP] = []
         requires: list[Requirement] = []
+        taken: list[tuple[_Network, Given]] = []
         user = AddressUser("service", service.api.ID, service.api.Spec.Name)
         for network in networks:
-            families = network.families()
-            present = [kept[network.id, v6] for v6 in families if (network.id, v6) in kept]
-            if len(present) == len(families):
+            pins = dict(service_addresses(service.api.Spec.Labels, network.row.api))
+            present = [
+                vip
+                for is_ipv6 in network.families()
+                if (vip := kept.get((network.id, is_ipv6))) is not None
+                and pins.get(is_ipv6) in (None, vip.Addr.partition("/")[0])
+            ]
+            if len(present) == len(network.families()):
                 vips += present
                 continue
-            given = network.give(user)
+            given = network.give(user, pins)
             if isinstance(given, Refused):
+                _take_back(taken)
                 return given
+            taken.append((network, given))
             requires += given.requires
             vips += (EndpointVirtualIP(NetworkID=network.id, Addr=text) for text in given.addresses)
         if tuple(vips) == endpoint.VirtualIPs:
@@ -157,11 +170,12 @@ class AddressBook:
         name = service.api.Spec.Name if service is not None else ""
         user = AddressUser("task", task.api.ID, name, task.api.Slot)
         taken: list[tuple[_Network, Given]] = []
+        labels = service.api.Spec.Labels if service is not None else {}
         for network in networks:
-            given = network.give(user)
+            pins = task_addresses(labels, network.row.api, task.api.Slot)
+            given = network.give(user, dict(pins))
             if isinstance(given, Refused):
-                for other, held in taken:
-                    other.take_back(held)
+                _take_back(taken)
                 return given
             taken.append((network, given))
             requires += given.requires
@@ -171,15 +185,24 @@ class AddressBook:
     # --- nodes ---
 
     def add_gateways(self) -> None:
-        """Give the nodes that wait for it an address on the networks of their new tasks."""
+        """Give nodes an address on the networks of their new tasks, and on the ingress network."""
         for row in self._view.networks():
             if problem_of(row) and is_allocated(row):
                 self._network(row.api.ID)  # it may be solved
+            if row.api.Ingress and is_allocated(row):
+                self._add_ingress_gateways(row)
         for task in self._view.tasks_at(TaskState.ASSIGNED):
             for attachment in task.api.NetworksAttachments:
                 network = self._network(attachment.Network.ID)
                 if isinstance(network, _Network):
                     network.add_gateway(task.api.NodeID)
+
+    def _add_ingress_gateways(self, row: NetworkRow) -> None:
+        for node in self._view.nodes():
+            if node.api.ID not in row.private.gateways and offers_ports(node):
+                network = self._network(row.api.ID)
+                if isinstance(network, _Network):
+                    network.add_gateway(node.api.ID)
 
     def written(self) -> Iterator[Transaction]:
         """Yield what keeps the networks' rows up with what was handed out."""
@@ -242,7 +265,7 @@ class _Network:
         self.id = row.api.ID
         self.is_predefined = is_predefined(row.api)
         self.copy = attached_copy(row)
-        self._row = row
+        self.row = row
         self._allocator = allocator
         self._exists = Exists(ref=Ref(Kind.NETWORK, self.id))
         self._gateways: dict[str, Given] = {}
@@ -251,46 +274,57 @@ class _Network:
         self._left: dict[bool, int] = {}
         configs = () if self.is_predefined else row.api.IPAM.Config or ()
         self._spaces: dict[bool, list[AddressSpace]] = {}
+        pinned = () if self.is_predefined else set(_pinned(view, row))
         for config in configs:
             cursor = row.private.cursors.get(config.Subnet, "")
-            space = AddressSpace(view, row.api, config, cursor)
+            space = AddressSpace(view, row.api, config, cursor, pinned)
             self._spaces.setdefault(space.is_ipv6, []).append(space)
 
     def families(self) -> tuple[bool, ...]:
         """Return for each family of the network whether it is IPv6; IPv4 comes first."""
         return tuple(self._spaces)
 
-    def give(self, user: AddressUser) -> Given | Refused:
-        """Hand out an address of each family."""
+    def give(self, user: AddressUser, pins: Mapping[bool, str] = NO_PINS) -> Given | Refused:
+        """Hand out an address of each family.
+
+        Args:
+            pins: those that it has to be, each with "is it IPv6".
+        """
         if self.is_predefined:
             return Given((), (self._exists,))
         is_gateway = user.kind == GATEWAY
-        if not is_gateway and not self._has_room():
-            return self._full()
+        counted = [is_ipv6 for is_ipv6 in self._spaces if is_ipv6 not in pins and not is_gateway]
+        full = [is_ipv6 for is_ipv6 in counted if not self._has_room(is_ipv6=is_ipv6)]
+        if full:
+            return self._full(*full)
         found: list[tuple[AddressSpace, int]] = []
         for is_ipv6 in self._spaces:
             one = self._choose_gateway(is_ipv6=is_ipv6) if is_gateway else None
-            chosen = one or self._choose(is_ipv6=is_ipv6, user=user)
+            if is_ipv6 in pins:
+                chosen = self._take(pins[is_ipv6], is_ipv6=is_ipv6, user=user)
+            else:
+                chosen = one or self._choose(is_ipv6=is_ipv6, user=user)
             if isinstance(chosen, Refused):
                 for space, number in found:
                     space.give_back(number)
                 return chosen
             found.append(chosen)
-        for space, _ in found if not is_gateway else ():  # those were kept back
-            self._left[space.is_ipv6] -= 1
+        for is_ipv6 in counted:  # the others were kept back
+            self._left[is_ipv6] -= 1
         holder = self.id if is_gateway else user.id
         needs = (
             Free(index=Index.ADDRESS, key=space.key(number), holder=holder)
             for space, number in found
         )
         texts = tuple(space.text(number) for space, number in found)
-        return Given(texts, (self._exists, *needs), tuple(found))
+        return Given(texts, (self._exists, *needs), tuple(found), tuple(counted))
 
     def take_back(self, given: Given) -> None:
         """Have addresses back that were given to a task or service and not used after all."""
         for space, number in given.held:
             space.give_back(number)
-            self._left[space.is_ipv6] += 1
+        for is_ipv6 in given.counted:
+            self._left[is_ipv6] += 1
 
     def _choose_gateway(self, *, is_ipv6: bool) -> tuple[AddressSpace, int] | None:
         """Take the address that the network calls its gateway, if no node has it."""
@@ -300,6 +334,20 @@ class _Network:
                 space.take(number)
                 return space, number
         return None
+
+    def _take(
+        self, text: str, *, is_ipv6: bool, user: AddressUser
+    ) -> tuple[AddressSpace, int] | Refused:
+        """Take the one address that a user may have."""
+        address = ipaddress.ip_address(text)
+        for space in self._spaces[is_ipv6]:
+            if address in space.subnet:
+                why = space.why_not(int(address), user.id)
+                if why:
+                    return Refused(f"address {text} on network {self.row.api.Name}: {why}")
+                space.pin(int(address), user.id)
+                return space, int(address)
+        return Refused(f"network {self.row.api.Name} has no address {text}")
 
     def _choose(self, *, is_ipv6: bool, user: AddressUser) -> tuple[AddressSpace, int] | Refused:
         """Take an address that the allocator plugin chooses."""
@@ -312,7 +360,7 @@ class _Network:
                 continue
             if not space.is_free(number):
                 return Refused(
-                    f"the allocator chose {space.bare(number)} on network {self._row.api.Name}, "
+                    f"the allocator chose {space.bare(number)} on network {self.row.api.Name}, "
                     "which is not free"
                 )
             space.take(number)
@@ -321,24 +369,22 @@ class _Network:
 
     def _full(self, *families: bool) -> Refused:
         """Say that no address is left, and do not look for one again."""
-        full = families or [is_ipv6 for is_ipv6, left in self._left.items() if left <= 0]
-        subnets = (str(space.subnet) for is_ipv6 in full for space in self._spaces[is_ipv6])
-        self._left.update(dict.fromkeys(full, 0))
+        subnets = (str(space.subnet) for is_ipv6 in families for space in self._spaces[is_ipv6])
+        self._left.update(dict.fromkeys(families, 0))
         return Refused(
-            f"network {self._row.api.Name} has no free address left in {', '.join(subnets)}"
+            f"network {self.row.api.Name} has no free address left in {', '.join(subnets)}"
         )
 
-    def _has_room(self) -> bool:
-        """Return whether tasks and services may have addresses of every family."""
-        for is_ipv6 in self._spaces:
-            if is_ipv6 not in self._left:
-                self._left[is_ipv6] = self._count_left(is_ipv6=is_ipv6)
-        return all(left > 0 for left in self._left.values())
+    def _has_room(self, *, is_ipv6: bool) -> bool:
+        """Return whether tasks and services may have addresses of a family."""
+        if is_ipv6 not in self._left:
+            self._left[is_ipv6] = self._count_left(is_ipv6=is_ipv6)
+        return self._left[is_ipv6] > 0
 
     def _count_left(self, *, is_ipv6: bool) -> int:
         """Return how many addresses there are for tasks and services, those for nodes kept back."""
-        view, gateways = self._view, self._row.private.gateways
-        total = sum(space.size() for space in self._spaces[is_ipv6])
+        view, gateways = self._view, self.row.private.gateways
+        total = sum(space.size() - space.withheld() for space in self._spaces[is_ipv6])
         waiting = sum(
             row.api.ID not in gateways
             and row.api.Spec.Availability == "active"
@@ -346,7 +392,7 @@ class _Network:
             for row in view.nodes()
         )
         kept = min(waiting - (not gateways), total // 2)
-        users = [Ref(Kind.NETWORK, self.id), *([INGRESS_USERS] if self._row.api.Ingress else [])]
+        users = [Ref(Kind.NETWORK, self.id), *([INGRESS_USERS] if self.row.api.Ingress else [])]
         services = {one for ref in users for one in view.referrers(ref)}
         vips = sum(self._has_vip(one) for one in services)
         tasks = sum(1 for _ in view.ids(("network.task", self.id)))
@@ -359,7 +405,7 @@ class _Network:
 
     def add_gateway(self, node_id: str) -> None:
         """Give a node its address, if it has none."""
-        if self.is_predefined or node_id in self._gateways or node_id in self._row.private.gateways:
+        if self.is_predefined or node_id in self._gateways or node_id in self.row.private.gateways:
             return
         given = self.give(AddressUser(GATEWAY, node_id))
         if isinstance(given, Refused):
@@ -370,7 +416,7 @@ class _Network:
 
     def written(self) -> Iterator[Transaction]:
         """Yield what keeps the row up with what was handed out."""
-        private = self._row.private
+        private = self.row.private
         cursors = {
             str(space.subnet): space.bare(space.cursor)
             for spaces in self._spaces.values()
@@ -383,10 +429,30 @@ class _Network:
             cursors={**private.cursors, **cursors},
             gateways={**private.gateways, **addresses} if addresses else private.gateways,
         )
-        if changed != private or self._problem != problem_of(self._row):
-            row = with_problem(replace(self._row, private=changed), self._problem)
+        if changed != private or self._problem != problem_of(self.row):
+            row = with_problem(replace(self.row, private=changed), self._problem)
             needs = (need for given in self._gateways.values() for need in given.requires)
             yield Transaction(changes=(Update(row=row),), requires=tuple(needs))
+
+
+def _take_back(taken: Iterable[tuple[_Network, Given]]) -> None:
+    """Have back what was given before one network had nothing left; no cursor moves for it."""
+    for network, given in taken:
+        network.take_back(given)
+
+
+def offers_ports(node: NodeRow) -> bool:
+    """Return whether a node takes part in the ingress network, whatever runs on it."""
+    return bool(node.private.network_driver) and node.api.Status.State != "down"
+
+
+def _pinned(view: View, row: NetworkRow) -> Iterator[str]:
+    """Yield the addresses on a network that services ask for by name."""
+    ids = {one for label in network_labels(row.api) for one in view.labelled(label)}
+    for service_id in ids:
+        service = view.service(service_id)
+        if service is not None:
+            yield from all_addresses(service.api.Spec.Labels, row.api)
 
 
 def joins_networks(service: ServiceRow, endpoint: Endpoint) -> bool:
@@ -398,33 +464,3 @@ def _has_ingress(endpoint: Endpoint | None) -> bool:
     if endpoint is None or not endpoint.Ports:
         return False
     return any(port.PublishMode in ("", "ingress") for port in endpoint.Ports)
-
-
-def attached_copy(row: NetworkRow) -> AttachedNetwork:
-    """Return the copy of a network that tasks carry; the same for all, whenever they got it."""
-    network = row.api
-    configs = tuple(
-        SubnetOptions(Subnet=config.Subnet, Range=config.IPRange, Gateway=config.Gateway)
-        for config in network.IPAM.Config or ()
-    )
-    driver = Driver(Name=network.Driver)
-    vni = network.Options.get(VNI_OPTION)
-    return AttachedNetwork(
-        ID=network.ID,
-        Version=Version(Index=row.private.spec_index),
-        CreatedAt=network.Created,
-        UpdatedAt=Time(network.Created),
-        Spec=AttachedNetworkSpec(
-            Name=network.Name,
-            Labels=network.Labels,
-            DriverConfiguration=driver,
-            IPv6Enabled=network.EnableIPv6,
-            Internal=network.Internal,
-            Attachable=network.Attachable,
-            Ingress=network.Ingress,
-            IPAMOptions=IPAMOptions(Driver=Driver(Name="default"), Configs=configs),
-            Scope="swarm",
-        ),
-        DriverState=replace(driver, Options={VNI_OPTION: vni}) if vni else None,
-        IPAMOptions=IPAMOptions(Driver=Driver(Name="default"), Configs=configs),
-    )

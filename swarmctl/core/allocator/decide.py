@@ -39,10 +39,11 @@ from ..model.change import (
     Update,
 )
 from ..model.labels import DEPENDS_ON
+from ..model.network import INGRESS_KEY
 from ..model.objects import ServiceRow
 from ..model.startorder import unmet
 from ..model.task import TaskState
-from .addresses import AddressBook, Refused, joins_networks
+from .addresses import AddressBook, Refused, joins_networks, offers_ports
 from .networks import allocate_networks, is_allocated
 from .policy import AWAIT_NS, Outsider
 from .ports import PortBook
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
     from ..ids import NewId
     from ..model.change import Requirement
-    from ..model.objects import NetworkRow, TaskRow
+    from ..model.objects import NetworkRow, NodeRow, TaskRow
     from ..model.service import Endpoint
     from ..model.task import NetworkAttachment, Task
     from ..store.view import View
@@ -100,6 +101,11 @@ def _keys_of(view: View, ref: Ref) -> Iterator[str]:
         row = view.network(ref.id)
         if row is None or not is_allocated(row) or _is_anybody_waiting(view):
             yield EVERYTHING
+        elif row.api.Ingress:
+            for node in view.nodes():
+                yield from _keys_of_node(view, node)
+    elif ref.kind is Kind.NODE:
+        yield from _keys_of_node(view, view.node(ref.id))
     elif ref.kind is Kind.TASK:
         task = view.task(ref.id)
         if task is None:
@@ -132,6 +138,22 @@ def _key(service: ServiceRow | None) -> str:
     return EVERYTHING if has_ports or has_networks else service.api.ID
 
 
+def _keys_of_node(view: View, node: NodeRow | None) -> Iterator[str]:
+    """Return what a node asks for that came, changed or went: its place on the ingress network."""
+    if node is None:
+        yield GATEWAYS
+        return
+    for network_id in view.holders(Index.INGRESS, INGRESS_KEY):
+        row = view.network(network_id)
+        if row is None or not row.private.vni:
+            continue
+        has_gateway = node.api.ID in row.private.gateways
+        if has_gateway and not _keeps_gateway(view, row, node.api.ID):
+            yield GATEWAYS
+        elif not has_gateway and offers_ports(node):
+            yield EVERYTHING
+
+
 def _keys_of_gone(view: View) -> Iterator[str]:
     """Return what a task may have left behind, of which nothing is known any more."""
     if any(row.private.gateways for row in view.networks()):
@@ -153,7 +175,7 @@ def _keys_of_attached(view: View, task: Task) -> Iterator[str]:
         has_gateway = task.NodeID in row.private.gateways
         if task.Status.State is TaskState.ASSIGNED and not has_gateway:
             yield EVERYTHING
-        elif has_gateway and not view.is_held(Index.ON_NODE, f"{row.api.ID}/{task.NodeID}"):
+        elif has_gateway and not _keeps_gateway(view, row, task.NodeID):
             yield GATEWAYS
 
 
@@ -227,13 +249,19 @@ def _decide_gateways(view: View) -> Decision:
     transactions = []
     for row in view.networks():
         unused = [
-            node_id
-            for node_id in row.private.gateways
-            if not view.is_held(Index.ON_NODE, f"{row.api.ID}/{node_id}")
+            node_id for node_id in row.private.gateways if not _keeps_gateway(view, row, node_id)
         ]
         if unused:
             transactions.append(_without_gateways(row, unused))
     return Decision(transactions=tuple(transactions))
+
+
+def _keeps_gateway(view: View, row: NetworkRow, node_id: str) -> bool:
+    """Return whether a node still needs its address in a network."""
+    if view.is_held(Index.ON_NODE, f"{row.api.ID}/{node_id}"):
+        return True
+    node = view.node(node_id) if row.api.Ingress else None
+    return node is not None and bool(node.private.network_driver)
 
 
 def _without_gateways(row: NetworkRow, unused: list[str]) -> Transaction:

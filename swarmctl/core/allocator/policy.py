@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 from ..model.base import SECOND
 from ..model.change import Index
 from ..model.network import Subnet
+from ..model.objects import IPAMConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
-    from ..model.objects import IPAMConfig, Network
+    from ..model.objects import Network
     from ..store.view import View
 
 __all__ = ["AddressSpace", "AddressUser", "Allocator", "Subnet", "SubnetWish", "Taken"]
@@ -101,12 +102,22 @@ class AddressSpace:
         cursor: the number that was given last; outside of first to last when none was.
     """
 
-    def __init__(self, view: View, network: Network, config: IPAMConfig, cursor: str) -> None:
+    def __init__(
+        self,
+        view: View,
+        network: Network,
+        config: IPAMConfig,
+        cursor: str,
+        pinned: Collection[str] = (),
+    ) -> None:
+        """``pinned``: addresses that somebody asked for, which nobody else is given."""
         self._view = view
         self._key = f"{network.ID}/"
         self._given: dict[int, int] = {}  # to where the cursor was before
         self.network = network
         self.subnet: Subnet = ipaddress.ip_network(config.Subnet)
+        self._pinned = {int(one) for one in map(ipaddress.ip_address, pinned) if one in self.subnet}
+        self._pinned_by: dict[int, str] = {}
         self._suffix = f"/{self.subnet.prefixlen}"
         self.first, self.last = bounds(config)
         self._reserved = {
@@ -135,7 +146,7 @@ class AddressSpace:
         """Return whether nobody has an address and it may be given."""
         if not self.first <= number <= self.last:
             return False
-        if number in self._given or number in self._reserved:
+        if number in self._given or number in self._reserved or number in self._pinned:
             return False
         return not self._view.is_held(Index.ADDRESS, self._key + self.text(number))
 
@@ -144,7 +155,7 @@ class AddressSpace:
 
         For those who cannot ask :meth:`is_free`; it reads every holder in the tables.
         """
-        network_id, found = self.network.ID, {*self._given, *self._reserved}
+        network_id, found = self.network.ID, {*self._given, *self._reserved, *self._pinned}
         texts = [
             text
             for task in self._view.tasks_attached(network_id)
@@ -164,10 +175,36 @@ class AddressSpace:
         found.update(int(ipaddress.ip_interface(text).ip) for text in texts)
         return sorted(number for number in found if self.first <= number <= self.last)
 
+    def why_not(self, number: int, user_id: str) -> str:
+        """Return why nobody else's address cannot be a certain user's, "" if it can.
+
+        An ``--ip-range`` does not count: it is for addresses that nobody asked for.
+        """
+        first, last = bounds(IPAMConfig(Subnet=str(self.subnet)))
+        if not first <= number <= last:
+            return "it is the network's own"
+        if number in self._reserved:
+            return "it is reserved"
+        holders = {*self._view.holders(Index.ADDRESS, self.key(number))} - {user_id}
+        if number in self._given:
+            holders.add(self._pinned_by.get(number, "another"))
+        return f"it is in use by {', '.join(sorted(holders))}" if holders else ""
+
     def size(self) -> int:
         """Return how many addresses may be given when all are free."""
         reserved = sum(self.first <= number <= self.last for number in self._reserved)
         return max(0, self.last - self.first + 1 - reserved)
+
+    def withheld(self) -> int:
+        """Return by how many addresses fewer can be given because somebody asked for them."""
+        count = 0
+        for number in self._pinned - self._reserved:
+            is_held = self._view.is_held(Index.ADDRESS, self.key(number))
+            if self.first <= number <= self.last:
+                count += not is_held
+            else:
+                count -= is_held  # its user counts, and takes nothing away
+        return count
 
     def own_gateway(self) -> int | None:
         """Return the address that the network calls its gateway, if no node has it."""
@@ -187,6 +224,11 @@ class AddressSpace:
         self._given[number] = self.cursor
         if number != self._gateway:
             self.cursor = number
+
+    def pin(self, number: int, user_id: str) -> None:
+        """Note that an address was given that had to be this one; the cursor stays."""
+        self._given[number] = self.cursor
+        self._pinned_by[number] = user_id
 
     def give_back(self, number: int) -> None:
         """Note that an address was not needed after all: it was as if never given."""

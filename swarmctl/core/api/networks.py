@@ -30,7 +30,7 @@ from ..model.network import (
     subnets_of,
 )
 from ..model.objects import NetworkSpec
-from ..model.release import check_network_available, network_warnings
+from ..model.release import check_network_available, network_warnings, quiet_nodes
 from ..model.request import NetworkCreated, NetworksPruned
 from ..model.validate_cluster import check_network_spec
 from ..wire.http1 import Response
@@ -100,7 +100,8 @@ async def create(server: ApiServer, call: Call) -> Reply:
                 if present.api.Ingress:
                     raise AlreadyExists(f"ingress network ({present.api.ID}) is already present")
             requires = (Free(index=Index.INGRESS, key=INGRESS_KEY),)
-        warning = "; ".join((*_overlaps(view, asked), *network_warnings(asked)))
+        quiet = quiet_nodes(view.nodes())
+        warning = "; ".join((*_overlaps(view, asked), *network_warnings(asked, quiet)))
         created = json_reply(NetworkCreated(Id=network_id, Warning=warning), 201)
         return Transaction(changes=(Create(row=row),), requires=requires), created
 

@@ -19,20 +19,23 @@ from ..model.stopping import as_in_effect
 from ..model.task import TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ..model.objects import Config, ManagerStatus, Network, NetworkStatus, Node, Secret
     from ..model.service import Service
     from ..model.task import Task
 
 
-def present_service(service: Service, *, with_defaults: bool = False) -> Service:
+def present_service(
+    service: Service, *, with_defaults: bool = False, quiet: Sequence[str] = ()
+) -> Service:
     """Return a service for an answer about it alone: with what it asks for and does not get.
 
     Args:
         with_defaults: spell out every default (``insertDefaults=true``).
+        quiet: nodes that carry no traffic.
     """
-    warnings = service_warnings(service.Spec)
+    warnings = service_warnings(service.Spec, quiet)
     service = as_in_effect(service)
     if with_defaults:
         service = insert_defaults(service)

@@ -73,6 +73,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/swarm/leave", "swarm.leave", By.NODE),
     Route("POST", "/swarm/unlock", "swarm.unlock", By.NODE),
     Route("POST", "/swarm/update", "swarm.update"),
+    Route("GET", "/swarm/doctor/networks", "doctor.networks"),
     Route("GET", "/swarm/unlockkey", "swarm.unlock_key"),
     Route("POST", "/swarm/backup", "backup.make"),
     Route("POST", "/swarm/restore", "backup.restore", By.NODE),

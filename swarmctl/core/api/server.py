@@ -42,6 +42,7 @@ from ..wire.http_server import StreamedResponse, serve_http
 from . import (
     backup,
     configs,
+    doctor,
     explain,
     logs,
     networks,
@@ -291,7 +292,7 @@ HANDLERS: dict[str, Callable[[ApiServer, Call], Awaitable[Reply]]] = {
     f"{module.__name__.rpartition('.')[2]}.{name}": handler
     for module in (
         *(system, swarm, backup, nodes, services, tasks, explain),
-        *(logs, secrets, configs, networks),
+        *(logs, secrets, configs, networks, doctor),
     )
     for name, handler in module.HANDLERS.items()
 }

@@ -34,7 +34,8 @@ from ..model.crosscheck import (
 )
 from ..model.defaults import normalize_service_spec
 from ..model.objects import ServiceRow
-from ..model.release import check_service_available, service_warnings
+from ..model.pinned import check_pinned, check_pinned_networks
+from ..model.release import check_service_available, quiet_nodes, service_warnings
 from ..model.request import ServiceCreated, ServiceUpdated
 from ..model.service import Endpoint, Service, ServicePrivate, next_run
 from ..model.spec import EndpointSpec, ServiceSpec
@@ -86,7 +87,8 @@ async def inspect(server: ApiServer, call: Call) -> Reply:
     with_defaults = query.strict_flag("insertDefaults", call.query.get("insertDefaults"))
     view = await server.manager().read()
     row = query.resolve_service(view, call.params["id"])
-    shown = present_service(row.api, with_defaults=with_defaults)
+    quiet = quiet_nodes(view.nodes())
+    shown = present_service(row.api, with_defaults=with_defaults, quiet=quiet)
     lost = lost_strategy(row.api.Spec, server.strategies)
     return json_reply(replace(shown, Warnings=(*shown.Warnings, lost)) if lost else shown)
 
@@ -119,7 +121,7 @@ async def create(server: ApiServer, call: Call) -> Reply:
             ),
             private=ServicePrivate(registry_auth=call.request.headers.get("x-registry-auth")),
         )
-        warnings = service_warnings(spec) or None
+        warnings = service_warnings(spec, quiet_nodes(view.nodes())) or None
         created = json_reply(ServiceCreated(ID=service_id, Warnings=warnings), 201)
         requires = (*rests_on(spec, view.networks()), *_start_order(spec, view))
         return Transaction(changes=(Create(row=row),), requires=requires), created
@@ -165,7 +167,7 @@ async def update(server: ApiServer, call: Call) -> Reply:
             *rests_on(changed.api.Spec, view.networks(), own_id=service_id),
             *_start_order(changed.api.Spec, view, before=row.api.Spec),
         )
-        warnings = service_warnings(changed.api.Spec) or None
+        warnings = service_warnings(changed.api.Spec, quiet_nodes(view.nodes())) or None
         updated = json_reply(ServiceUpdated(Warnings=warnings))
         return Transaction(changes=(Update(row=changed),), requires=requires), updated
 
@@ -222,6 +224,7 @@ def _checked(asked: ServiceSpec) -> ServiceSpec:
     check_service_spec(asked)
     spec = normalize_service_spec(asked)
     check_service_available(spec)
+    check_pinned(spec)
     return spec
 
 
@@ -237,7 +240,9 @@ def _check_networks(spec: ServiceSpec, view: View) -> ServiceSpec:
     """Return the spec with networks named by id, if they are there."""
     networks = list(view.networks())
     check_ingress_network(spec, networks)
-    return resolve_networks(spec, networks)
+    spec = resolve_networks(spec, networks)
+    check_pinned_networks(spec, networks)
+    return spec
 
 
 def _start_order(

@@ -194,14 +194,19 @@ def _manager_warnings(manager: Manager, managers: int) -> list[str]:
 
 
 async def _describe(server: ApiServer) -> tuple[NodeDescription, list[str]]:
-    """Ask the executor what this host offers; an engine that is down is a warning."""
+    """Ask the executor what this host offers; an engine that is down is a warning.
+
+    So is what its network driver cannot do.
+    """
+    agent = server.node.agent
+    trouble = (agent.network_warning,) if agent is not None and agent.network_warning else ()
     try:
         with trio.fail_after(DESCRIBE_S):
             described = await server.node.executor.describe()
     except (SwarmError, trio.TooSlowError) as error:
         name = server.node.executor.name
         return NodeDescription(), [f"WARNING: the {name} engine does not answer: {error}"]
-    return described.node, [f"WARNING: {text}" for text in described.warnings]
+    return described.node, [f"WARNING: {text}" for text in (*described.warnings, *trouble)]
 
 
 async def distribution(_server: ApiServer, call: Call) -> Reply:

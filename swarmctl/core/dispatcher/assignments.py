@@ -2,9 +2,11 @@
 
 Pure. A node gets every task that was ever assigned to it and still has a row: live ones to run,
 ended ones so that their containers stay until the history drops them. The agent's own reports are
-never echoed: a change of status alone sends nothing. Secrets, configs and networks go to a node
-with the first live task that uses them and are dropped with the last. A new task is held back until
-this node has its gateways in the task's networks, which the allocator gives it.
+never echoed: a change of status alone sends nothing. An order to stop may have to wait until nobody
+sends the task anything new (``drain.py``); it goes out as it was for so long. Secrets, configs and
+networks go to a node with the first live task that uses them and are dropped with the last. A new
+task is held back until this node has its gateways in the task's networks, which the allocator gives
+it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from ..model.codec import pack
 from ..model.network import is_predefined, subnets_of
@@ -19,9 +22,9 @@ from ..model.session import AssignedTask, Assignments, Dependency
 from ..model.task import HostNetwork, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from ..model.objects import TaskRow
+    from ..model.objects import NetworkRow, TaskRow
     from ..model.task import Task
     from ..store.view import View
 
@@ -40,8 +43,14 @@ PART_BYTES_MAX = 4 * 1024 * 1024
 _LISTS = ("put", "removed", "secrets", "configs", "networks", "dropped")
 
 
-def assignments_for(view: View, node_id: str) -> NodeSet:
-    """Return what a node shall hold as the tables stand."""
+def assignments_for(
+    view: View, node_id: str, holds: Callable[[TaskRow], bool] = lambda _: False
+) -> NodeSet:
+    """Return what a node shall hold as the tables stand.
+
+    Args:
+        holds: whether a task that shall stop goes on for the time being.
+    """
     tasks: dict[str, AssignedTask] = {}
     secrets: dict[str, Dependency] = {}
     configs: dict[str, Dependency] = {}
@@ -54,10 +63,15 @@ def assignments_for(view: View, node_id: str) -> NodeSet:
             if is_held_back(view, row):
                 continue
             networks.update((one.id, one) for one in _networks(view, row.api))
-        tasks[row.api.ID] = _assigned(view, row)
+        tasks[row.api.ID] = _assigned(view, _still_wanted(row) if holds(row) else row)
         if state <= TaskState.RUNNING:
             _add_dependencies(view, row.api, secrets, configs)
     return NodeSet(tasks, secrets, configs, networks)
+
+
+def _still_wanted(row: TaskRow) -> TaskRow:
+    goal = TaskState.RUNNING if row.api.JobIteration is None else TaskState.COMPLETE
+    return replace(row, api=replace(row.api, DesiredState=goal))
 
 
 def is_held_back(view: View, row: TaskRow) -> bool:
@@ -76,19 +90,22 @@ def _networks(view: View, task: Task) -> list[HostNetwork]:
     for attachment in task.NetworksAttachments:
         row = view.network(attachment.Network.ID)
         if row is not None and not is_predefined(row.api):
-            found.append(
-                HostNetwork(
-                    id=row.api.ID,
-                    name=row.api.Name,
-                    vni=row.private.vni,
-                    subnets=subnets_of(row),
-                    gateways=row.private.gateways.get(task.NodeID, ()),
-                    internal=row.api.Internal,
-                    ingress=row.api.Ingress,
-                    options=row.api.Options,
-                )
-            )
+            found.append(host_network(row, task.NodeID))
     return found
+
+
+def host_network(row: NetworkRow, node_id: str) -> HostNetwork:
+    """Return what a node has in a network; no gateways while it takes no part."""
+    return HostNetwork(
+        id=row.api.ID,
+        name=row.api.Name,
+        vni=row.private.vni,
+        subnets=subnets_of(row),
+        gateways=row.private.gateways.get(node_id, ()),
+        internal=row.api.Internal,
+        ingress=row.api.Ingress,
+        options=row.api.Options,
+    )
 
 
 def diff(wanted: NodeSet, sent: NodeSet, number: int) -> Assignments | None:
@@ -143,7 +160,7 @@ def parts_of(message: Assignments, limit_bytes: int = PART_BYTES_MAX) -> list[As
     whole = _split(message, limit_bytes)
     last = len(whole) - 1
     return [
-        msgspec.structs.replace(
+        replace(
             part,
             number=message.number + place,
             more=place < last,
@@ -166,8 +183,8 @@ def _split(message: Assignments, limit_bytes: int) -> list[Assignments]:
         first[name], second[name] = values[:room], values[room:]
         room = max(0, room - len(values))
     return [
-        *_split(msgspec.structs.replace(message, **first), limit_bytes),
-        *_split(msgspec.structs.replace(message, **second), limit_bytes),
+        *_split(replace(message, **first), limit_bytes),
+        *_split(replace(message, **second), limit_bytes),
     ]
 
 

@@ -1,7 +1,8 @@
 """The leader's side of every agent's session: assignments out, reports in.
 
-Assignments are desired state computed from the tables (``assignments.py``), so a new session, a new
-leader and a lost message all end in the same place. A session has three tasks: one reads what the
+Assignments are desired state computed from the tables (``assignments.py``), and so are the tables
+of endpoints (``traffic.py``); so a new session, a new leader and a lost message all end in the same
+place. A session has three tasks: one reads what the
 agent says, so that it is heard even while consensus is slow; one does what it said; one sends what
 changed. Who is silent for too long is ``presence.py``'s business.
 """
@@ -27,9 +28,9 @@ from ..errors import (
     Unavailable,
 )
 from ..model.change import Advance, Index, Kind, Ref, Transaction
-from ..model.codec import pack
 from ..model.session import (
     Describe,
+    EndpointsKnown,
     Farewell,
     ManagerPeer,
     News,
@@ -41,24 +42,27 @@ from ..model.session import (
     decode_from_agent,
 )
 from ..model.task import TaskState
+from ..store.watch import Mailbox
 from ..together import run_until_first
-from .assignments import EMPTY, NodeSet, assignments_for, diff, parts_of
+from .assignments import assignments_for, diff, parts_of
 from .noderows import NodeRows
+from .nodesession import NodeSession
 from .presence import CHANGES_PER_TRANSACTION, Presence
+from .traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from ..clock import Clock
-    from ..errors import SwarmError
     from ..manager.forward import Leader
     from ..manager.propose import Proposer
-    from ..model.objects import NodeRow
+    from ..model.objects import NodePrivate, NodeRow
     from ..model.session import FromDispatcher
     from ..store.view import View
     from ..store.watch import Watch
     from ..wire.link import Link
     from ..wire.stream import LinkStream
+    from .assignments import NodeSet
 
 ELECTION_S = 5.0
 """How long an agent may wait at one manager for the outcome of an election."""
@@ -66,47 +70,6 @@ INBOX_MAX = 4
 """An agent waits for each report's answer, so more than a few of its words do not queue up."""
 
 log = logging.getLogger(__name__)
-
-
-class _Session:
-    """One registered agent.
-
-    Attributes:
-        sent: what the agent holds by what it was sent.
-        number: of the last assignments message.
-        look: set when something of the node's may have changed.
-        over: the agent has said farewell, or was given up; the session is no sign of life any more.
-    """
-
-    def __init__(self, link: Link, stream: LinkStream, node_id: str, instance: str) -> None:
-        self.link = link
-        self.stream = stream
-        self.node_id = node_id
-        self.instance = instance
-        self.sent: NodeSet = EMPTY
-        self.number = 0
-        self.news: NodeNews | None = None
-        self.look = trio.Event()
-        self.over = False
-        self.scope = trio.CancelScope()
-        self.end: SwarmError | None = None
-
-    @property
-    def period_s(self) -> float:
-        """How often this agent was told to send something."""
-        return self.news.heartbeat_ns / 1e9 if self.news is not None else 0.0
-
-    def touch(self) -> None:
-        """Have the sender look again."""
-        self.look.set()
-
-    def cut(self, reason: SwarmError) -> None:
-        """End the session; the agent is told why."""
-        self.end = self.end or reason
-        self.scope.cancel()
-
-    async def send(self, message: FromDispatcher) -> None:
-        await self.stream.send(pack(message))
 
 
 class Dispatcher:
@@ -128,9 +91,11 @@ class Dispatcher:
         self._new_id = new_id
         self._rows = NodeRows(view, proposer, clock)
         self._presence = Presence(view, self._rows, clock, self._hang_up)
+        self._traffic = Traffic(view, self._nudge, self._touch)
+        self._mailbox = Mailbox()
         self._serving = False
         self._began = trio.Event()
-        self._sessions: dict[str, _Session] = {}
+        self._sessions: dict[str, NodeSession] = {}
         self._sent_to: dict[str, str] = {}
 
     @property
@@ -143,21 +108,33 @@ class Dispatcher:
         session = self._sessions.get(node_id)
         return session.link if session is not None else None
 
+    def versions_of(self, node_id: str) -> tuple[int, int] | None:
+        """Return the version of the table that a node was sent, and of the one its kernel knows.
+
+        None for a node that carries no traffic.
+        """
+        session = self._sessions.get(node_id)
+        carrier = session.carrier if session is not None else None
+        return (carrier.sent.version, carrier.known) if carrier is not None else None
+
     async def run(self) -> None:
         """Serve until cancelled (leadership lost); sessions are cut then.
 
         Raises:
             NoLeader, LostLeadership: in a group; leadership went before the cancellation came.
         """
-        self._serving = True
-        self._began.set()
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._spread_changes, name="dispatcher changes")
-                nursery.start_soon(self._presence.run, name="dispatcher presence")
+            with self._watch.mailbox() as self._mailbox:
+                self._serving = True
+                self._began.set()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._spread_changes, name="dispatcher changes")
+                    nursery.start_soon(self._traffic.run, name="dispatcher traffic")
+                    nursery.start_soon(self._presence.run, name="dispatcher presence")
         finally:
             self._serving = False
             self._began = trio.Event()
+            self._traffic.forget()
             for session in self._sessions.values():
                 session.cut(NoLeader())
 
@@ -182,7 +159,7 @@ class Dispatcher:
         node_id = identity_of(link.peer_certificate_der).node_id
         register = await _receive_register(stream)
         self._refuse_second(node_id, register, link)
-        session = _Session(link, stream, node_id, register.instance)
+        session = NodeSession(link, stream, node_id, register.instance)
         with self._registered(session):
             with session.scope:
                 await self._note_registered(session, register)
@@ -226,7 +203,7 @@ class Dispatcher:
         raise PermissionDenied(text)
 
     @contextmanager
-    def _registered(self, session: _Session) -> Iterator[None]:
+    def _registered(self, session: NodeSession) -> Iterator[None]:
         node_id = session.node_id
         previous = self._sessions.get(node_id)
         if previous is not None:
@@ -237,6 +214,8 @@ class Dispatcher:
         try:
             yield
         finally:
+            if session.carrier is not None:
+                self._traffic.leave(session.carrier)
             if self._sessions.get(node_id) is session:
                 self._forget_sent(session)
                 del self._sessions[node_id]
@@ -245,21 +224,22 @@ class Dispatcher:
     def _count(self) -> None:
         self._presence.sessions = len(self._sessions)
 
-    async def _note_registered(self, session: _Session, register: Register) -> None:
+    async def _note_registered(self, session: NodeSession, register: Register) -> None:
         address = register.advertise_addr or session.link.peer_address
         host = address.rpartition(":")[0].strip("[]")
 
         def ready(row: NodeRow) -> NodeRow:
             status = replace(row.api.Status, State="ready", Message=register.warning, Addr=host)
             api = replace(row.api, Description=register.description, Status=status)
-            private = replace(row.private, can_run=register.can_run, grace_until=0)
-            return replace(row, api=api, private=private)
+            private = _private(row, register)
+            return replace(row, api=api, private=replace(private, grace_until=0))
 
         self._presence.hear(session.node_id, session.period_s)
         await self._rows.change(session.node_id, ready)
+        self._note_carriage(session, register)
         log.info("node %s is in session from %s", session.node_id, session.link.peer_address)
 
-    async def _welcome(self, session: _Session) -> None:
+    async def _welcome(self, session: NodeSession) -> None:
         cluster = self._view.cluster()
         if cluster is None:
             raise NoLeader
@@ -273,7 +253,7 @@ class Dispatcher:
             )
         )
 
-    async def _live(self, session: _Session) -> None:
+    async def _live(self, session: NodeSession) -> None:
         """Run the three tasks until the agent ends the stream or says farewell."""
         put, take = trio.open_memory_channel[Report | Describe | Farewell](INBOX_MAX)
         await run_until_first(
@@ -283,7 +263,7 @@ class Dispatcher:
         )
 
     async def _listen(
-        self, session: _Session, put: trio.MemorySendChannel[Report | Describe | Farewell]
+        self, session: NodeSession, put: trio.MemorySendChannel[Report | Describe | Farewell]
     ) -> None:
         """Hear what the agent says; return when it ends the stream."""
         async for chunk in session.stream:
@@ -293,11 +273,13 @@ class Dispatcher:
                 await put.send(message)
                 await trio.sleep_forever()  # what comes after is no sign of staying
             self._presence.hear(session.node_id, session.period_s)
-            if isinstance(message, (Report, Describe)):
+            if isinstance(message, EndpointsKnown) and session.carrier is not None:
+                self._traffic.note_known(session.carrier, message.version)
+            elif isinstance(message, (Report, Describe)):
                 await put.send(message)
 
     async def _obey(
-        self, session: _Session, take: trio.MemoryReceiveChannel[Report | Describe | Farewell]
+        self, session: NodeSession, take: trio.MemoryReceiveChannel[Report | Describe | Farewell]
     ) -> None:
         """Do what the agent said, in order; return after its farewell."""
         async for message in take:
@@ -307,9 +289,12 @@ class Dispatcher:
                 await self._take_description(session, message)
             else:
                 await self._presence.bid_farewell(session.node_id, message.back_within_ns / 1e9)
+                if not message.back_within_ns:  # it stops its tasks next
+                    await self._catch_up()
+                    await self._traffic.wait_left(session.node_id)
                 return
 
-    async def _take_report(self, session: _Session, report: Report) -> None:
+    async def _take_report(self, session: NodeSession, report: Report) -> None:
         advances = [
             Advance(task_id=task.task_id, status=task.status, node_id=session.node_id)
             for task in report.tasks
@@ -322,33 +307,55 @@ class Dispatcher:
         )
         await session.send(ReportTaken(number=report.number))
 
-    async def _take_description(self, session: _Session, message: Describe) -> None:
+    async def _take_description(self, session: NodeSession, message: Describe) -> None:
         def described(row: NodeRow) -> NodeRow:
             status = replace(row.api.Status, Message=message.warning)
             api = replace(row.api, Description=message.description, Status=status)
-            return replace(row, api=api, private=replace(row.private, can_run=message.can_run))
+            return replace(row, api=api, private=_private(row, message))
 
         await self._rows.change(session.node_id, described)
+        self._note_carriage(session, message)
 
-    async def _feed(self, session: _Session) -> None:
-        """Send what the node shall hold, and every change of it."""
+    def _note_carriage(self, session: NodeSession, message: Register | Describe) -> None:
+        """Begin or end to tell a node of traffic, as it can carry any."""
+        if message.carriage.driver and session.carrier is None:
+            session.carrier = self._traffic.join(session.node_id)
+            session.look.set()
+        elif not message.carriage.driver and session.carrier is not None:
+            self._traffic.leave(session.carrier)
+            session.carrier = None
+
+    async def _feed(self, session: NodeSession) -> None:
+        """Send what the node shall hold and know, and every change of it."""
         while True:
-            session.look = trio.Event()
             await self._keep_ready(session)
-            news = self._news(session.node_id)
-            if news != session.news:
-                session.news = news
-                await session.send(News(news=news))
-            wanted = assignments_for(self._view, session.node_id)
+            await self._catch_up()
+            session.look = trio.Event()
+            for message in self._due(session):
+                await session.send(message)
+            await session.look.wait()
+
+    def _due(self, session: NodeSession) -> list[FromDispatcher]:
+        """Return what has to be sent now, who is where before who shall run."""
+        due: list[FromDispatcher] = []
+        news = self._news(session.node_id)
+        if news != session.news:
+            session.news = news
+            due.append(News(news=news))
+        if session.carrier is not None:
+            due += self._traffic.changes(session.carrier)
+        if session.stale:
+            session.stale = False
+            wanted = assignments_for(self._view, session.node_id, self._traffic.holds)
             message = diff(wanted, session.sent, session.number + 1)
             if message is not None:
                 self._note_sent(session, wanted)
-                for part in parts_of(message):
-                    session.number = part.number
-                    await session.send(part)
-            await session.look.wait()
+                parts = parts_of(message)
+                session.number = parts[-1].number
+                due += parts
+        return due
 
-    async def _keep_ready(self, session: _Session) -> None:
+    async def _keep_ready(self, session: NodeSession) -> None:
         """Write again that a node is ready when a late word about it says otherwise.
 
         When it registered, a verdict of silence or the farewell of its former session may have been
@@ -358,13 +365,13 @@ class Dispatcher:
         if row is not None and row.api.Status.State != "ready" and not session.over:
             await self._rows.set_state(session.node_id, "ready", row.api.Status.Message)
 
-    def _note_sent(self, session: _Session, wanted: NodeSet) -> None:
+    def _note_sent(self, session: NodeSession, wanted: NodeSet) -> None:
         self._forget_sent(session)
         session.sent = wanted
         for task_id in wanted.tasks:
             self._sent_to[task_id] = session.node_id
 
-    def _forget_sent(self, session: _Session) -> None:
+    def _forget_sent(self, session: NodeSession) -> None:
         for task_id in session.sent.tasks:
             self._sent_to.pop(task_id, None)
 
@@ -393,16 +400,39 @@ class Dispatcher:
 
     async def _spread_changes(self) -> None:
         """Wake the sessions whose nodes a commit concerns."""
-        with self._watch.mailbox() as mailbox:
-            while True:
-                for node_id in self._concerned(mailbox.take()):
-                    session = self._sessions.get(node_id)
-                    if session is not None:
-                        session.touch()
-                await mailbox.wait()
+        while True:
+            if self._mailbox.everything:
+                self._mailbox.take()
+                await self._traffic.rebuild()
+                for session in self._sessions.values():
+                    session.touch()
+            await self._catch_up()
+            await self._mailbox.wait()
 
-    def _concerned(self, touched: set[Ref] | None) -> Iterable[str]:
-        if touched is None or any(ref.kind is Kind.CLUSTER for ref in touched):
+    async def _catch_up(self) -> None:
+        """Have everybody know what is in the tables; at the return, nothing has changed since."""
+        await trio.lowlevel.checkpoint()
+        while self._mailbox.everything or not self._traffic.ready:
+            await self._traffic.wait_ready()
+        touched = self._mailbox.take() or set()
+        if touched:
+            self._traffic.catch_up(touched)
+            for node_id in self._concerned(touched):
+                self._touch(node_id)
+
+    def _touch(self, node_id: str) -> None:
+        session = self._sessions.get(node_id)
+        if session is not None:
+            session.touch()
+
+    def _nudge(self, node_id: str) -> None:
+        """Have a session look whether its node has to know more of traffic."""
+        session = self._sessions.get(node_id)
+        if session is not None:
+            session.look.set()
+
+    def _concerned(self, touched: set[Ref]) -> Iterable[str]:
+        if any(ref.kind is Kind.CLUSTER for ref in touched):
             return list(self._sessions)
         concerned: dict[str, None] = {}
         for ref in touched:
@@ -442,6 +472,18 @@ async def _receive_register(stream: LinkStream) -> Register:
     if not isinstance(first, Register):
         raise RemoteProtocolError(f"a session begins with Register, not {type(first).__name__}")
     return first
+
+
+def _private(row: NodeRow, message: Register | Describe) -> NodePrivate:
+    """Return a node's private half with what the node says of itself."""
+    carriage = message.carriage
+    return replace(
+        row.private,
+        can_run=message.can_run,
+        network_driver=carriage.driver,
+        host_network=carriage.host_network,
+        data_path_addr=carriage.data_path_addr,
+    )
 
 
 def _host(link: Link) -> str:

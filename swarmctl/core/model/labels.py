@@ -35,6 +35,9 @@ AUTO = "auto"
 SERVICES = "services"
 FILES = "secrets and configs"
 OTHERS = "other objects"
+TASK_IPS = "swarmctl.ip."
+SERVICE_IP = "swarmctl.vip."
+PUBLISH = "swarmctl.publish."
 _PLUGIN_LABEL = re.compile(r"swarmctl\.x\.[a-z0-9][a-z0-9_-]*\..+", re.DOTALL)
 
 NUMBER = r"\d{1,6}"
@@ -100,19 +103,29 @@ LABELS: tuple[Label, ...] = (
         name="swarmctl.ip.<network>",
         grammar=rf"{ADDRESS}(?:,{ADDRESS})*",
         example="10.0.1.10,10.0.1.11",
-        meaning="Fixed addresses on a network, one for each slot.",
+        meaning="Fixed addresses of the tasks on a network, by slot, of each family in turn.",
+        available=True,
+    ),
+    Label(
+        name="swarmctl.vip.<network>",
+        grammar=rf"{ADDRESS}(?:,{ADDRESS})?",
+        example="10.0.1.5",
+        meaning="The service's own (virtual) address on a network, one of each family.",
+        available=True,
     ),
     Label(
         name="swarmctl.publish.<port>.ip",
         grammar=rf"{ADDRESS}|{NAME}",
         example="192.168.1.5",
         meaning="The address or interface a published port is bound to.",
+        available=True,
     ),
     Label(
         name="swarmctl.publish.<port>.source",
         grammar="keep",
         example="keep",
         meaning="Keep the client's address; only tasks on the node it reached answer.",
+        available=True,
     ),
     Label(
         name="swarmctl.scale.min",
@@ -234,6 +247,22 @@ def check_labels(labels: Mapping[str, str], *, on: str = OTHERS) -> None:
             )
         if not label.available:
             raise InvalidArgument(f"label {name!r} is not available in this release")
+
+
+def bound_to(labels: Mapping[str, str], port: int, protocol: str) -> str:
+    """Return the address or interface that a published port is bound to, "" for all."""
+    return _of_port(labels, port, protocol, "ip")
+
+
+def keeps_source(labels: Mapping[str, str], port: int, protocol: str) -> bool:
+    """Return whether a published port keeps its clients' addresses."""
+    return _of_port(labels, port, protocol, "source") == "keep"
+
+
+def _of_port(labels: Mapping[str, str], port: int, protocol: str, what: str) -> str:
+    """Return what a label says of a port; that of its protocol goes before that of the number."""
+    both = labels.get(f"{PUBLISH}{port}.{what}", "")
+    return labels.get(f"{PUBLISH}{port}/{protocol}.{what}", both)
 
 
 def _nearest(name: str) -> str:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ..errors import InvalidArgument
+from .base import Driver, Time, Version
 from .change import Free, Index, Kind, Ref
+from .labels import SERVICE_IP
 from .objects import (
     IPAM,
     ConfigFrom,
@@ -25,12 +27,15 @@ from .objects import (
     NetworkStatus,
 )
 from .spec import EndpointSpec
+from .task import AttachedNetwork, AttachedNetworkSpec, IPAMOptions, SubnetOptions
 from .validate_cluster import PREDEFINED_LABEL
 
 if TYPE_CHECKING:
     from .change import Requirement
+    from .objects import NodeRow
     from .service import Service
     from .spec import NetworkAttachmentConfig, PortConfig, ServiceSpec
+    from .task import Task
 
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -72,6 +77,8 @@ def has_what_it_asks(service: Service) -> bool:
         return False
     if not all(map(_is_given, asked.Ports, endpoint.Ports)):
         return False
+    if any(label.startswith(SERVICE_IP) for label in spec.Labels) and not _has_pinned(service):
+        return False
     have = list(dict.fromkeys(vip.NetworkID for vip in endpoint.VirtualIPs))
     if asked.Mode == "dnsrr":
         return not have
@@ -80,6 +87,13 @@ def has_what_it_asks(service: Service) -> bool:
             return False
         del have[0]  # that of the ingress network comes first
     return have == list(dict.fromkeys(network.Target for network in asked_networks(spec)))
+
+
+def _has_pinned(service: Service) -> bool:
+    """Return whether every address that a service asks for by name is one of its virtual IPs."""
+    have = {vip.Addr.partition("/")[0] for vip in service.Endpoint.VirtualIPs}
+    pinned = (text for name, text in service.Spec.Labels.items() if name.startswith(SERVICE_IP))
+    return all(str(ipaddress.ip_address(one)) in have for text in pinned for one in text.split(","))
 
 
 def _is_given(asked: PortConfig, have: PortConfig) -> bool:
@@ -96,6 +110,16 @@ def _is_given(asked: PortConfig, have: PortConfig) -> bool:
 def is_predefined(network: Network) -> bool:
     """Return whether a network is one that every engine has of its own."""
     return network.Labels.get(PREDEFINED_LABEL) == "true"
+
+
+def is_on_host(task: Task, node: NodeRow | None) -> bool:
+    """Return whether a task has its node's own network, and so its node's addresses."""
+    if node is not None and node.private.host_network:
+        return True
+    specs = (attachment.Network.Spec for attachment in task.NetworksAttachments)
+    return any(
+        spec.Name == "host" and spec.Labels.get(PREDEFINED_LABEL) == "true" for spec in specs
+    )
 
 
 def problem_of(row: NetworkRow) -> str:
@@ -153,6 +177,36 @@ def check_vni_option(options: dict[str, str]) -> None:
         raise InvalidArgument(
             f"option {VNI_OPTION}={text}: a network has one number, from 1 to {LAST_VNI}"
         )
+
+
+def attached_copy(row: NetworkRow) -> AttachedNetwork:
+    """Return the copy of a network that tasks carry; the same for all, whenever they got it."""
+    network = row.api
+    configs = tuple(
+        SubnetOptions(Subnet=config.Subnet, Range=config.IPRange, Gateway=config.Gateway)
+        for config in network.IPAM.Config or ()
+    )
+    driver = Driver(Name=network.Driver)
+    vni = network.Options.get(VNI_OPTION)
+    return AttachedNetwork(
+        ID=network.ID,
+        Version=Version(Index=row.private.spec_index),
+        CreatedAt=network.Created,
+        UpdatedAt=Time(network.Created),
+        Spec=AttachedNetworkSpec(
+            Name=network.Name,
+            Labels=network.Labels,
+            DriverConfiguration=driver,
+            IPv6Enabled=network.EnableIPv6,
+            Internal=network.Internal,
+            Attachable=network.Attachable,
+            Ingress=network.Ingress,
+            IPAMOptions=IPAMOptions(Driver=Driver(Name="default"), Configs=configs),
+            Scope="swarm",
+        ),
+        DriverState=replace(driver, Options={VNI_OPTION: vni}) if vni else None,
+        IPAMOptions=IPAMOptions(Driver=Driver(Name="default"), Configs=configs),
+    )
 
 
 # --- subnets that overlap ------------------------------------------------------------------------

@@ -107,6 +107,9 @@ class NodePrivate(PrivateStruct, frozen=True, kw_only=True):
         status_since: when ``Status.State`` last changed, nanoseconds as the leader stamped it.
         grace_until: until when silence is expected (a restart it announced), nanoseconds.
         can_run: False while its executor's engine does not answer.
+        network_driver: what carries traffic there, "" while nothing does.
+        host_network: its tasks have its own network instead of places on the swarm's.
+        data_path_addr: where other nodes reach it below the overlays; "" for ``Status.Addr``.
         spec_index: log index at which the spec last changed.
         format_level: of a manager's release (model/change.py), as it said when it came.
     """
@@ -121,6 +124,9 @@ class NodePrivate(PrivateStruct, frozen=True, kw_only=True):
     status_since: int = 0
     grace_until: int = 0
     can_run: bool = True
+    network_driver: str = ""
+    host_network: bool = False
+    data_path_addr: str = ""
     spec_index: int = 0
     format_level: int = 1
 

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 
 from ..errors import Unimplemented
 from .constraint import parse_constraint
+from .pinned import pinned_warnings
 from .rolling import why_not_start_first
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from .objects import NetworkSpec, SecretSpec
+    from .objects import NetworkSpec, NodeRow, SecretSpec
     from .spec import ContainerSpec, Placement, ServiceSpec
+
+NAMES_SHOWN = 3
 
 
 def check_service_available(spec: ServiceSpec) -> None:
@@ -46,37 +49,68 @@ def check_secret_available(spec: SecretSpec) -> None:
         )
 
 
-def service_warnings(spec: ServiceSpec) -> tuple[str, ...]:
-    """Return a sentence for each thing a normalized spec asks for that is not done yet."""
+def quiet_nodes(nodes: Iterable[NodeRow]) -> tuple[str, ...]:
+    """Return the names of the nodes in touch that carry no traffic between tasks."""
+    return tuple(
+        sorted(
+            row.api.Description.Hostname or row.api.ID
+            for row in nodes
+            if row.api.Status.State == "ready" and not row.private.network_driver
+        )
+    )
+
+
+def service_warnings(spec: ServiceSpec, quiet: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return a sentence for each thing a normalized spec asks for that is not done yet.
+
+    Args:
+        quiet: nodes that carry no traffic.
+    """
     return (
+        *(_quiet_warnings(spec, _listed(quiet)) if quiet else ()),
         *_network_warnings(spec),
+        *pinned_warnings(spec),
         *_update_warnings(spec),
         *_placement_warnings(spec.TaskTemplate.Placement),
         *_container_warnings(spec.TaskTemplate.ContainerSpec),
     )
 
 
-def _network_warnings(spec: ServiceSpec) -> Iterator[str]:
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    shown = ", ".join(names[:NAMES_SHOWN])
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _quiet_warnings(spec: ServiceSpec, where: str) -> Iterator[str]:
+    """Yield what a service has to do without on nodes that carry no traffic."""
     endpoint = spec.EndpointSpec
     for port in endpoint.Ports if endpoint is not None else ():
         if port.PublishMode == "host":
             continue
         name = f"published port {port.PublishedPort}" if port.PublishedPort else "a port"
         yield (
-            f"{name} is reserved but not yet routed to the service (target port "
-            f"{port.TargetPort}); mode=host publishes it on the nodes that run a task"
+            f"{name} is reserved but not routed to the service (target port {port.TargetPort}) on "
+            f"{where}, where no network driver works; mode=host publishes it on the nodes that run "
+            "a task"
         )
     networks = spec.TaskTemplate.Networks or spec.Networks
     if networks:
         yield (
-            "tasks reach each other, by address and by name, only on the same node: networks are "
-            "not yet joined across nodes"
+            f"tasks on {where} reach others, by address and by name, only on the same node: no "
+            "network driver works there"
         )
         if endpoint is None or endpoint.Mode != "dnsrr":
-            yield "the service's virtual IPs are reserved but not yet answered"
+            yield f"the service's virtual IPs are reserved but not answered on {where}"
     if any(network.Aliases for network in spec.Networks) and not spec.TaskTemplate.Networks:
-        yield "aliases of Spec.Networks are not set; those of Spec.TaskTemplate.Networks are"
-    for network in networks:
+        yield (
+            f"aliases of Spec.Networks are not set on {where}; those of "
+            "Spec.TaskTemplate.Networks are"
+        )
+
+
+def _network_warnings(spec: ServiceSpec) -> Iterator[str]:
+    for network in spec.TaskTemplate.Networks or spec.Networks:
         if network.DriverOpts:
             yield f"driver options of network {network.Target} have no effect"
 
@@ -102,9 +136,17 @@ def check_network_available(spec: NetworkSpec) -> None:
         )
 
 
-def network_warnings(spec: NetworkSpec) -> Iterator[str]:
-    """Yield a sentence for each thing a new network asks for that is not done yet."""
-    yield "the network is not yet joined across nodes: tasks reach each other on the same node"
+def network_warnings(spec: NetworkSpec, quiet: Sequence[str] = ()) -> Iterator[str]:
+    """Yield a sentence for each thing a new network asks for that is not done yet.
+
+    Args:
+        quiet: nodes that carry no traffic.
+    """
+    if quiet:
+        yield (
+            f"tasks on {_listed(quiet)} reach each other over the network only on the same node: "
+            "no network driver works there"
+        )
     if spec.Attachable:
         yield "plain containers cannot join it yet, though it is attachable"
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from .base import SECOND
 from .defaults import DEFAULT_UPDATE
+from .labels import TASK_IPS
 
 if TYPE_CHECKING:
     from .service import Service
@@ -54,14 +55,17 @@ def why_not_start_first(spec: ServiceSpec, config: UpdateConfig | None) -> str:
 def why_stop_first(spec: ServiceSpec) -> str:
     """Return why two tasks of one replica cannot run at a time, "" if they can.
 
-    A published host port is held by one task of a node. A volume is a single writer's when no
-    other replica writes to it: it is named after the slot, or there is one replica only, or one on
-    each node.
+    A published host port is held by one task of a node, and an address that a label gives to a slot
+    by one task anywhere. A volume is a single writer's when no other replica writes to it: it is
+    named after the slot, or there is one replica only, or one on each node.
     """
     for port in spec.EndpointSpec.Ports if spec.EndpointSpec is not None else ():
         if port.PublishMode == "host":
             number = port.PublishedPort or port.TargetPort
             return f"host-mode port {number} can be held by one task only"
+    for name in spec.Labels:
+        if name.startswith(TASK_IPS):
+            return f"an address of label {name} can be held by one task only"
     container = spec.TaskTemplate.ContainerSpec
     for mount in container.Mounts if container is not None else ():
         if _has_one_writer(spec, mount):

@@ -14,6 +14,7 @@ import msgspec
 
 from .base import Driver, PrivateStruct
 from .codec import unpack
+from .endpoints import EndpointChanges
 from .objects import NodeDescription
 from .spec import PortConfig
 from .task import HostNetwork, Task, TaskStatus
@@ -31,6 +32,20 @@ class ManagerPeer(PrivateStruct, frozen=True, kw_only=True):
 # --- from the agent ------------------------------------------------------------------------------
 
 
+class Carriage(PrivateStruct, frozen=True, kw_only=True):
+    """What a node has to carry traffic with.
+
+    Attributes:
+        driver: name of its network driver, "" while none works there.
+        host_network: its tasks have the node's own network.
+        data_path_addr: where other nodes reach it below the overlays; "" for where it is seen.
+    """
+
+    driver: str = ""
+    host_network: bool = False
+    data_path_addr: str = ""
+
+
 class Register(PrivateStruct, frozen=True, kw_only=True, tag="register"):
     """The first message: who is here, with what.
 
@@ -40,6 +55,7 @@ class Register(PrivateStruct, frozen=True, kw_only=True, tag="register"):
         instance: random id of this process; a second process with the same certificate shows.
         advertise_addr: where the node says it is; empty for "where I dial from".
         warning: a sentence for ``Status.Message``, such as why it cannot run tasks.
+        carriage: what it has to carry traffic with.
     """
 
     description: NodeDescription
@@ -47,6 +63,7 @@ class Register(PrivateStruct, frozen=True, kw_only=True, tag="register"):
     instance: str = ""
     advertise_addr: str = ""
     warning: str = ""
+    carriage: Carriage = msgspec.field(default_factory=lambda: Carriage())
 
 
 class Heartbeat(PrivateStruct, frozen=True, kw_only=True, tag="heartbeat"):
@@ -73,6 +90,13 @@ class Describe(PrivateStruct, frozen=True, kw_only=True, tag="describe"):
     description: NodeDescription
     can_run: bool = True
     warning: str = ""
+    carriage: Carriage = msgspec.field(default_factory=lambda: Carriage())
+
+
+class EndpointsKnown(PrivateStruct, frozen=True, kw_only=True, tag="endpoints-known"):
+    """This node's kernel agrees with this version of the endpoint table."""
+
+    version: int
 
 
 class Farewell(PrivateStruct, frozen=True, kw_only=True, tag="farewell"):
@@ -85,7 +109,9 @@ class Farewell(PrivateStruct, frozen=True, kw_only=True, tag="farewell"):
     back_within_ns: int = 0
 
 
-FromAgent = Union[Register, Heartbeat, Report, Describe, Farewell]  # noqa: UP007 - read at run time
+FromAgent = Union[  # noqa: UP007 - read at run time
+    Register, Heartbeat, Report, Describe, EndpointsKnown, Farewell
+]
 
 
 # --- from the dispatcher -------------------------------------------------------------------------
@@ -181,7 +207,9 @@ class ReportTaken(PrivateStruct, frozen=True, kw_only=True, tag="report-taken"):
     number: int
 
 
-FromDispatcher = Union[Welcome, News, Assignments, ReportTaken]  # noqa: UP007 - read at run time
+FromDispatcher = Union[  # noqa: UP007 - read at run time
+    Welcome, News, Assignments, EndpointChanges, ReportTaken
+]
 
 
 def decode_from_agent(data: bytes) -> FromAgent:

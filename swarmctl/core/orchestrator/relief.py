@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..model.base import MINUTE
 from ..model.defaults import DEFAULT_UPDATE
 from ..model.dirty import is_dirty
+from ..model.pinned import pins_tasks
 from ..model.rolling import START_FIRST, why_not_start_first
 from ..model.task import MOVE_OFFER_NS, TaskState
 from .restart import DEFAULT_DELAY_NS, restart_delay, start_time
@@ -167,6 +168,8 @@ def is_to_move(slot: Slot, task: TaskRow, service: ServiceRow, view: View, now: 
     if task.api.Status.State is not TaskState.RUNNING:
         return False
     node = view.node(private.move_to)
+    if pins_tasks(service.api.Spec):
+        return False  # the two cannot both have the slot's address
     if node is None or node.api.Status.State != "ready" or node.api.Spec.Availability != "active":
         return False
     if any(

@@ -41,10 +41,16 @@ class Mailbox:
         self._event = trio.Event()
         self._event.set()
 
+    @property
+    def everything(self) -> bool:
+        """Whether the next :meth:`take` returns None."""
+        return self._touched is None
+
     def take(self) -> set[Ref] | None:
         """Return what was touched since the last call, and start anew."""
         touched, self._touched = self._touched, set()
-        self._event = trio.Event()
+        if self._event.is_set():  # whoever waits already goes on waiting for the same
+            self._event = trio.Event()
         return touched
 
     async def wait(self) -> None:

@@ -72,6 +72,23 @@ def parse_advertise(text: str, listen_host: str, listen_port: int) -> tuple[str,
     return resolved, port
 
 
+def parse_data_path(text: str) -> str:
+    """Return the address that carries traffic between containers, "" for none of its own.
+
+    Raises:
+        BadRequest: neither an IP address nor an interface of this host.
+    """
+    if not text:
+        return ""
+    resolved = _resolve(text.strip("[]"))
+    if resolved is None or _is_unspecified(resolved):
+        raise BadRequest(
+            "data path address must be a non-zero IP address or network interface (without a port "
+            f"number), got {text!r}"
+        )
+    return resolved
+
+
 def parse_remote(text: str) -> str:
     """Return ``host:port`` of a manager to join; the host may be a name, the port left out.
 

@@ -42,6 +42,7 @@ class ProcessExecutor:
     """
 
     name = "process"
+    host_network = True
 
     def __init__(self, settings: ExecutorSettings, *, keeper_idle_s: float | None = None) -> None:
         self.root = Path(settings.state_dir).absolute() / FOLDER

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from swarmctl.plugins.model import ContainerSpec
+from swarmctl.plugins.model import ContainerSpec, bound_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,6 +138,15 @@ TABLE: tuple[Refusal, ...] = (
         'only "container" tasks run here',
     ),
     Refusal("TaskTemplate.Networks", lambda _, a: _foreign_networks(a), _OWN_NETWORK),
+    Refusal(
+        "EndpointSpec.Ports",
+        lambda _, a: any(
+            bound_to(a.service_labels, port.PublishedPort, port.Protocol or "tcp")
+            for port in a.ports
+            if port.PublishMode == "host"
+        ),
+        "a plain process listens where it likes; a label cannot bind its host-mode port",
+    ),
     Refusal("Task.Volumes", lambda _, a: a.task.Volumes, _OWN_ROOT),
     Refusal(
         "TaskTemplate.LogDriver",

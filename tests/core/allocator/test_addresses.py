@@ -22,6 +22,7 @@ from tests.core.allocator.joined import (
     on_networks,
     vips,
 )
+from tests.core.dispatcher.networked import carrying, joined_up
 from tests.core.pipeline.world import World, spec
 
 PUBLISHED = (PortConfig(TargetPort=80, PublishedPort=8080),)
@@ -135,6 +136,20 @@ def test_one_full_network_does_not_hold_up_others() -> None:
     world.settle()
     assert addresses(world, "both") == [(), (), ()]
     assert [len(each) for each in addresses(world, "b")] == [1]
+
+
+def test_a_service_that_gets_only_one_of_its_addresses_takes_none() -> None:
+    """What the first network would give goes back to it, so that nothing moves on for ever."""
+    world = joined_up(1)
+    add_network(world, "full", "10.5.0.0/30")
+    world.settle()
+    world.service("a", on_networks("a", "full", mode="dnsrr"))
+    world.settle()
+    before = network_of(world, "ingress").private
+    world.service("b", on_networks("b", "full", ports=PUBLISHED))
+    world.settle()
+    assert vips(world, "b") == {}
+    assert network_of(world, "ingress").private == before
 
 
 def test_tasks_wait_for_their_network() -> None:
@@ -341,6 +356,34 @@ def test_hundreds_of_tasks_at_once() -> None:
     assert len(found) == len(set(found)) == 1_500
 
 
+def test_ten_thousand_tasks_have_addresses_of_their_own() -> None:
+    """A few hundred with each decision, and a decision looks at few addresses."""
+    world = World()
+    world.node("n0", cpus=100_000, memory=1 << 50)
+    add_network(world, "net", "10.32.0.0/16")
+    world.settle()
+    world.service("web", on_networks("web", "net", replicas=10_000))
+    world.settle(200)
+    given = [text for each in addresses(world) for text in each]
+    assert (len(given), len(set(given))) == (10_000, 10_000)
+    assert world.wishes() == []
+
+
+def test_holes_are_found() -> None:
+    """A network of which every other address was given back is filled to the last one again."""
+    world = cluster()
+    add_network(world, "small", "10.5.0.0/27")
+    world.settle()
+    world.service("web", on_networks("web", "small", replicas=29, mode="dnsrr"))
+    world.run()
+    before = set(addresses(world))
+    for row in world.running("web")[::2]:
+        world.end(row, TaskState.COMPLETE)
+    world.sleep(10**11)
+    assert set(addresses(world)) == before
+    assert len(world.running("web")) == len(before) == 29
+
+
 def test_a_new_leader_gives_nothing_away_that_is_in_use() -> None:
     """Scenario 74: everything that was allocated counts before anything new is."""
     world = cluster(nodes=2)
@@ -458,3 +501,55 @@ def test_a_service_off_all_networks_is_a_key_of_its_own(replicas: int) -> None:
     world.update("plain", spec("plain", replicas, image="other"))
     world.run()
     assert network_of(world) == before
+
+
+# --- the ingress network -------------------------------------------------------------------------
+
+
+def test_every_node_that_carries_traffic_is_on_the_ingress_network() -> None:
+    """From the start, without a task or a port; one that joins later or gets a driver is, too."""
+    world = joined_up(2)
+    assert set(network_of(world, "ingress").private.gateways) == {"n0", "n1"}
+    carrying(world, "n2")
+    world.node("n3")
+    world.settle()
+    assert set(network_of(world, "ingress").private.gateways) == {"n0", "n1", "n2"}
+    row = world.view.node("n3")
+    assert row is not None
+    world.write(Update(row=replace(row, private=replace(row.private, network_driver="null"))))
+    world.settle()
+    assert set(network_of(world, "ingress").private.gateways) == {"n0", "n1", "n2", "n3"}
+    assert world.wishes() == []
+
+
+def test_a_node_keeps_its_place_on_the_ingress_network_until_it_is_removed() -> None:
+    """Down and drained it keeps it, with or without tasks; without a driver it does not."""
+    world = joined_up(3)
+    before = network_of(world, "ingress").private.gateways
+    world.service("web", on_networks("web", ports=PUBLISHED))
+    world.run()
+    world.remove_service("web")
+    world.set_node("n0", availability="drain")
+    world.set_node("n1", state="down")
+    world.run()
+    assert network_of(world, "ingress").private.gateways == before
+    world.remove_node("n1")
+    row = world.view.node("n2")
+    assert row is not None
+    world.write(Update(row=replace(row, private=replace(row.private, network_driver=""))))
+    world.settle()
+    assert network_of(world, "ingress").private.gateways == {"n0": before["n0"]}
+
+
+def test_another_ingress_network_takes_the_place_of_the_first() -> None:
+    """All nodes get their places on it, and published ports go through it."""
+    world = joined_up(2)
+    drop_network(world, "ingress")
+    world.settle()
+    add_network(world, "mesh", "10.99.0.0/24", Ingress=True)
+    world.settle()
+    assert set(network_of(world, "mesh").private.gateways) == {"n0", "n1"}
+    world.service("web", on_networks("web", ports=PUBLISHED))
+    world.run()
+    assert vips(world) == {"mesh": "10.99.0.3/24"}
+    assert len(world.running("web")) == 1

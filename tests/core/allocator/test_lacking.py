@@ -73,6 +73,9 @@ def specs(draw: st.DrawFn, name: str) -> ServiceSpec:
         ports = [replace(port, PublishMode="host") for port in ports]
     replicas = draw(st.integers(0, 2))
     made = on_networks(name, *networks, replicas=replicas, mode=mode, ports=tuple(ports))
+    if mode != "dnsrr" and networks and networks[0] != "host":
+        pins = draw(st.sampled_from(["", "", "10.1.0.9", "10.2.0.3", "10.1.0.8,fd00:0::8"]))
+        made = replace(made, Labels={f"swarmctl.vip.{networks[0]}": pins} if pins else {})
     return made if draw(st.booleans()) or ports else replace(made, EndpointSpec=None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from swarmctl.core.errors import Unimplemented
 from swarmctl.core.model.base import Driver
@@ -10,13 +11,16 @@ from swarmctl.core.model.defaults import (
     insert_defaults,
     normalize_service_spec,
 )
-from swarmctl.core.model.objects import SecretSpec
+from swarmctl.core.model.objects import NetworkSpec, SecretSpec
 from swarmctl.core.model.release import (
     check_secret_available,
     check_service_available,
+    network_warnings,
+    quiet_nodes,
     service_warnings,
 )
 from swarmctl.core.model.service import Service
+from tests.core.pipeline.world import make_node
 
 from .specs import service_spec
 
@@ -61,9 +65,11 @@ def test_a_plain_service_has_no_warnings() -> None:
 
 HOST_PORT = {"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"}
 HELD = "host-mode port 8080 can be held by one task only"
+QUIET = ("h1", "h2", "h3", "h4", "h5")
+WHERE = "h1, h2, h3 and 2 more"
 NETWORK_WARNING = (
-    "tasks reach each other, by address and by name, only on the same node: networks are not yet "
-    "joined across nodes"
+    f"tasks on {WHERE} reach others, by address and by name, only on the same node: no network "
+    "driver works there"
 )
 
 
@@ -74,8 +80,9 @@ NETWORK_WARNING = (
             {"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 8080}]}},
             [
                 (
-                    "published port 8080 is reserved but not yet routed to the service (target "
-                    "port 80); mode=host publishes it on the nodes that run a task"
+                    "published port 8080 is reserved but not routed to the service (target port "
+                    f"80) on {WHERE}, where no network driver works; mode=host publishes it on the "
+                    "nodes that run a task"
                 )
             ],
         ),
@@ -83,8 +90,9 @@ NETWORK_WARNING = (
             {"EndpointSpec": {"Ports": [{"TargetPort": 80}]}},
             [
                 (
-                    "a port is reserved but not yet routed to the service (target port 80); "
-                    "mode=host publishes it on the nodes that run a task"
+                    f"a port is reserved but not routed to the service (target port 80) on {WHERE},"
+                    " where no network driver works; mode=host publishes it on the nodes that run "
+                    "a task"
                 )
             ],
         ),
@@ -92,7 +100,7 @@ NETWORK_WARNING = (
             {"TaskTemplate.Networks": [{"Target": "a"}, {"Target": "b"}]},
             [
                 NETWORK_WARNING,
-                "the service's virtual IPs are reserved but not yet answered",
+                f"the service's virtual IPs are reserved but not answered on {WHERE}",
             ],
         ),
         (
@@ -106,7 +114,10 @@ NETWORK_WARNING = (
             },
             [
                 NETWORK_WARNING,
-                "aliases of Spec.Networks are not set; those of Spec.TaskTemplate.Networks are",
+                (
+                    f"aliases of Spec.Networks are not set on {WHERE}; those of "
+                    "Spec.TaskTemplate.Networks are"
+                ),
                 "driver options of network a have no effect",
             ],
         ),
@@ -147,7 +158,28 @@ NETWORK_WARNING = (
 def test_what_is_not_done_is_said(changes: dict[str, object], warnings: list[str]) -> None:
     """Each thing that a service gets less than it asked for is one sentence."""
     spec = normalize_service_spec(service_spec(**changes))
-    assert list(service_warnings(spec)) == warnings
+    assert list(service_warnings(spec, QUIET)) == warnings
+
+
+def test_where_every_node_carries_traffic_nothing_is_missing() -> None:
+    """Networks, virtual IPs and published ports then are what they say."""
+    spec = normalize_service_spec(
+        service_spec(
+            **{
+                "TaskTemplate.Networks": [{"Target": "a"}],
+                "EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 8080}]},
+            }
+        )
+    )
+    assert service_warnings(spec) == ()
+    assert list(network_warnings(NetworkSpec(Name="net"))) == []
+
+
+def test_quiet_nodes_are_those_in_touch_without_a_driver() -> None:
+    """By name, in order; one that is down is missed for other reasons."""
+    nodes = [make_node("n2"), make_node("n1"), make_node("n3", state="down"), make_node("n4")]
+    nodes[3] = replace(nodes[3], private=replace(nodes[3].private, network_driver="overlay"))
+    assert quiet_nodes(nodes) == ("host-n1", "host-n2")
 
 
 def test_defaults_that_a_client_posts_back_are_no_wishes() -> None:

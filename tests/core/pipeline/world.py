@@ -67,7 +67,7 @@ from swarmctl.plugins.spread import SpreadScheduler
 from swarmctl.plugins.subnets import SubnetAllocator
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from swarmctl.core.manager.reconcile import Reconciler
     from swarmctl.core.store.store import RowChange
@@ -91,6 +91,7 @@ class World:
         self.now = EPOCH
         self.cut: set[str] = set()
         self.bad: set[str] = set()  # images whose tasks fail instead of running
+        self.watchers: list[Callable[[set[Ref]], object]] = []  # told of what was touched
         self._ids = 0
         spec = SwarmSpec(
             Name="default", Orchestration=OrchestrationConfig(TaskHistoryRetentionLimit=history)
@@ -173,6 +174,8 @@ class World:
             if touched is not None:
                 touched.update(change.ref for change in outcome.changes)
         self.saw(outcome.changes)
+        for watcher in self.watchers:
+            watcher({change.ref for change in outcome.changes})
         return outcome.results
 
     def saw(self, changes: Iterable[RowChange]) -> None:

@@ -12,6 +12,7 @@ from swarmctl.core.wire.address import (
     interface_addresses,
     join_host_port,
     parse_advertise,
+    parse_data_path,
     parse_listen,
     parse_remote,
 )
@@ -152,3 +153,19 @@ def test_ipv6_is_bracketed() -> None:
 def test_the_kernel_is_asked() -> None:
     """Every host has loopback."""
     assert InterfaceAddress("lo", "127.0.0.1") in interface_addresses()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", ""), ("10.0.0.5", "10.0.0.5"), ("eth0", "10.0.0.5"), ("[fd00::1]", "fd00::1")],
+)
+def test_the_data_path_is_an_address_or_an_interface(text: str, expected: str) -> None:
+    """Nothing is no address of its own."""
+    assert parse_data_path(text) == expected
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0", "eth7", "10.0.0.5:4789", "::"])
+def test_what_is_no_data_path_is_refused(text: str) -> None:
+    """In Docker's words."""
+    with pytest.raises(BadRequest, match="data path address must be a non-zero IP address"):
+        parse_data_path(text)

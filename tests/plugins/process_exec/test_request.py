@@ -21,6 +21,7 @@ from swarmctl.plugins.model import (
     HealthConfig,
     Mount,
     NetworkAttachment,
+    PortConfig,
     Privileges,
     SeccompOpts,
     SecretFile,
@@ -121,6 +122,16 @@ def test_refused_fields(field: str, value: object) -> None:
     """What a process cannot have is refused, and the text names the field."""
     with pytest.raises(ExecutorError, match=rf"cannot run this task: ContainerSpec\.{field}"):
         request.check(assigned({field: value}))
+
+
+def test_a_port_cannot_be_bound_for_a_process() -> None:
+    """A label that binds a host-mode port is refused; one of the routing mesh is not its matter."""
+    labels = {"swarmctl.publish.8080.ip": "10.0.0.1"}
+    port = PortConfig(TargetPort=80, PublishedPort=8080, PublishMode="host")
+    with pytest.raises(ExecutorError, match="a label cannot bind its host-mode port"):
+        request.check(assigned(ports=(port,), service_labels=labels))
+    mesh = msgspec.structs.replace(port, PublishMode="ingress")
+    request.check(assigned(ports=(mesh,), service_labels=labels))
 
 
 def test_all_objections_at_once() -> None:

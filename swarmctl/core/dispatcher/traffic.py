@@ -1,0 +1,192 @@
+"""What goes between the leader and nodes about traffic: tables out, "the kernel knows" back.
+
+Keeps :class:`~.endpoints.Endpoints` up with the tables, remembers what each node in session was
+sent and what its kernel knows, and lets a task's order to stop wait for that (``drain.py``). It
+must not know how messages travel.
+
+Law: whoever is about to send asks :meth:`Traffic.catch_up` first, in the same synchronous stretch,
+so that no order to stop goes out before the tables that go with it are known here.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..model.change import Kind
+from .drain import DRAIN_S, Drains, Known, is_leaving
+from .endpoints import NOTHING_SENT, Endpoints, Sent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ..model.change import Ref
+    from ..model.endpoints import EndpointChanges
+    from ..model.objects import TaskRow
+    from ..store.view import View
+
+
+class Carrier:
+    """A node in session that carries traffic.
+
+    Attributes:
+        sent: what it was sent in this session.
+        known: the version of the tables that its kernel agrees with.
+    """
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id = node_id
+        self.sent: Sent = NOTHING_SENT
+        self.known = 0
+
+
+class Traffic:
+    """The leader's knowledge of who can reach whom.
+
+    Args:
+        nudge: told of each node whose table changed.
+        release: told of each node that has tasks whose order to stop need not wait any longer.
+    """
+
+    def __init__(
+        self, view: View, nudge: Callable[[str], None], release: Callable[[str], None]
+    ) -> None:
+        self._view = view
+        self._nudge = nudge
+        self._release = release
+        self._endpoints = Endpoints(view)
+        self._drains = Drains()
+        self._carriers: dict[str, Carrier] = {}
+        self._last_known: dict[str, int] = {}
+        self._ready = trio.Event()
+        self._changed = trio.Event()
+
+    async def run(self) -> None:
+        """Let go of what nobody waits for any longer, until cancelled."""
+        while True:
+            self._changed = trio.Event()
+            now = trio.current_time()
+            for node_id in self._drains.settle(cache(self._known), now):
+                self._release(node_id)
+            with trio.move_on_at(self._drains.next_deadline(now)):
+                await self._changed.wait()
+
+    def forget(self) -> None:
+        """Forget all that a leader knows: another one leads."""
+        self._drains = Drains()
+        self._last_known.clear()
+        self._ready = trio.Event()
+
+    # --- keeping up with the tables ---
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything was looked at since this manager leads."""
+        return self._ready.is_set()
+
+    async def wait_ready(self) -> None:
+        """Sleep until everything was looked at."""
+        await self._ready.wait()
+
+    async def rebuild(self) -> None:
+        """Look at everything; what is touched meanwhile is looked at again afterwards."""
+        self._ready = trio.Event()
+        self._drains.keep_only(self._is_leaving)
+        for _ in self._endpoints.rebuild():
+            await trio.lowlevel.checkpoint()
+        self._ready.set()
+        for node_id in self._carriers:
+            self._nudge(node_id)
+
+    def catch_up(self, touched: Iterable[Ref]) -> None:
+        """Look again at what was touched, and have the nodes told that it concerns."""
+        touched = list(touched)
+        for ref in touched:
+            if ref.kind is Kind.TASK and not self._is_leaving(ref.id):
+                self._drains.forget(ref.id)
+        changed = self._endpoints.refresh(touched)
+        concerned = {node_id for one in changed for node_id in self._endpoints.nodes_of(one)}
+        gone = {one for one in changed if not self._view_has(one)}
+        for node_id, carrier in self._carriers.items():
+            if node_id in concerned or changed & carrier.sent.networks.keys() or gone:
+                self._nudge(node_id)
+        for ref in touched:
+            if ref.kind is Kind.NODE and self._view.node(ref.id) is None:
+                self._last_known.pop(ref.id, None)
+        if any(ref.kind in (Kind.NODE, Kind.NETWORK) for ref in touched):
+            self._changed.set()  # somebody may not count any more
+
+    # --- nodes ---
+
+    def join(self, node_id: str) -> Carrier:
+        """Take in a node that carries traffic; a session before this one is over."""
+        carrier = self._carriers[node_id] = Carrier(node_id)
+        return carrier
+
+    def leave(self, carrier: Carrier) -> None:
+        """Note the end of a node's session."""
+        if self._carriers.get(carrier.node_id) is carrier:
+            del self._carriers[carrier.node_id]
+            self._last_known[carrier.node_id] = carrier.known
+            self._changed.set()
+
+    def changes(self, carrier: Carrier) -> list[EndpointChanges]:
+        """Return what a node is to be told, in parts; nothing when it knows all."""
+        parts, carrier.sent = self._endpoints.changes(carrier.node_id, carrier.sent)
+        return parts
+
+    def note_known(self, carrier: Carrier, version: int) -> None:
+        """Note that a node's kernel agrees with a version of the tables."""
+        if version > carrier.known:
+            carrier.known = version
+            self._changed.set()
+
+    # --- tasks that shall stop ---
+
+    def holds(self, row: TaskRow) -> bool:
+        """Return whether a task's order to stop has to wait."""
+        if not is_leaving(row):
+            return False
+        networks = self._endpoints.places_of(row.api.ID)
+        held = self._drains.holds(row, networks, self._known, trio.current_time())
+        if held:
+            self._changed.set()
+        return held
+
+    async def wait_left(self, node_id: str) -> None:
+        """Sleep until nobody sends a node anything new that is down, or for long enough."""
+        own = self._endpoints.networks_of(node_id)
+        networks = {one: self._endpoints.last_change(one) for one in own}
+
+        def is_over() -> bool:
+            found = ((self._known(one).present, version) for one, version in networks.items())
+            return all(known is None or known >= version for known, version in found)
+
+        with trio.move_on_after(DRAIN_S):
+            while not is_over():
+                await self._changed.wait()
+
+    def _known(self, network_id: str) -> Known:
+        """Return the version of the tables that every node of a network knows."""
+        present: int | None = None
+        absent: int | None = None
+        for node_id in self._endpoints.nodes_of(network_id):
+            node = self._view.node(node_id)
+            if node is None or node.api.Status.State == "down" or not node.private.network_driver:
+                continue
+            carrier = self._carriers.get(node_id)
+            if carrier is not None:
+                present = carrier.known if present is None else min(present, carrier.known)
+            else:
+                known = self._last_known.get(node_id, 0)
+                absent = known if absent is None else min(absent, known)
+        return Known(present, absent)
+
+    def _is_leaving(self, task_id: str) -> bool:
+        row = self._view.task(task_id)
+        return row is not None and is_leaving(row)
+
+    def _view_has(self, network_id: str) -> bool:
+        return self._view.network(network_id) is not None

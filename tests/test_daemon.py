@@ -1,0 +1,41 @@
+"""What the daemon puts together: which network driver goes with which settings."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from swarmctl.config import DaemonConfig
+from swarmctl.daemon import _choose_network_driver
+from swarmctl.plugins.loader import BUILT_INS, NoSuchNetworkDriver, Plugins, load_plugins
+from swarmctl.plugins.null_driver import NullDriver
+
+
+def without_overlay() -> Plugins:
+    built_ins = {name: module for name, module in BUILT_INS.items() if name != "overlay"}
+    return load_plugins(built_ins=built_ins, candidates=())
+
+
+def test_the_driver_that_pretends_goes_with_the_executor_that_does() -> None:
+    """Unless another is named, or none; it gets the settings of its name."""
+    plugins = without_overlay()
+    config = DaemonConfig(state_dir="/nowhere/a", settings={"null": {"delay": "1s"}})
+    driver = _choose_network_driver(config, plugins, "null")
+    assert isinstance(driver, NullDriver)
+    assert driver.kernel.delay_s == 1.0
+    named = DaemonConfig(state_dir="/nowhere/b", network_driver="null")
+    assert isinstance(_choose_network_driver(named, plugins, "docker"), NullDriver)
+    none = DaemonConfig(state_dir="/nowhere/c", network_driver="none")
+    assert _choose_network_driver(none, plugins, "null") is None
+
+
+def test_a_driver_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
+    """The usual one is missed in the log, one that was asked for ends the start."""
+    plugins = without_overlay()
+    with caplog.at_level(logging.WARNING):
+        assert _choose_network_driver(DaemonConfig(state_dir="/nowhere"), plugins, "docker") is None
+    assert "nothing carries traffic between tasks of different nodes" in caplog.text
+    named = DaemonConfig(state_dir="/nowhere", network_driver="frr")
+    with pytest.raises(NoSuchNetworkDriver):
+        _choose_network_driver(named, plugins, "docker")

@@ -48,7 +48,7 @@ swarmctl.core.model            base spec objects cluster task change request ses
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
 swarmctl.core.model            template validate_cluster crosscheck release payload suits network
 swarmctl.core.model            gotemplate gofunctions rolling revision specdiff startorder stopping
-swarmctl.core.model            explain spreading strategy service
+swarmctl.core.model            explain spreading strategy service scaling
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
@@ -63,7 +63,7 @@ swarmctl.core.orchestrator     decide slots replicated global_ jobs restart roll
 swarmctl.core.orchestrator     tend overlap relief waiting
 swarmctl.core.allocator        decide ports policy networks addresses
 swarmctl.core.scheduler        decide filters resources explain quantities rebalance
-swarmctl.core.autoscaler       policy expression decide
+swarmctl.core.autoscaler       policy expression decide metrics schedule tracking words
 swarmctl.core.dispatcher       assignments endpoints liveness server:T presence:T noderows:T
 swarmctl.core.agent            executor:P step expand runner:T worker:T session:T reporter:T
 swarmctl.core.agent            agent:T disk:T logs:T place

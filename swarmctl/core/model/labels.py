@@ -35,6 +35,7 @@ AUTO = "auto"
 SERVICES = "services"
 FILES = "secrets and configs"
 OTHERS = "other objects"
+SCALE_PREFIX = "swarmctl.scale."
 _PLUGIN_LABEL = re.compile(r"swarmctl\.x\.[a-z0-9][a-z0-9_-]*\..+", re.DOTALL)
 
 NUMBER = r"\d{1,6}"

@@ -31,7 +31,12 @@ from .core.errors import SwarmError
 from .core.manager.pipeline import reconcilers
 from .core.node import LocalNode, NodeSettings
 from .core.wire.unix_listener import open_unix_listener
-from .plugins.hookspecs import AllocatorSettings, ExecutorSettings, SchedulerSettings
+from .plugins.hookspecs import (
+    AllocatorSettings,
+    ExecutorSettings,
+    MetricSettings,
+    SchedulerSettings,
+)
 from .plugins.loader import load_plugins
 
 if sys.version_info < (3, 11):
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
     from .config import DaemonConfig
     from .core.agent.executor import Executor
     from .core.allocator.policy import Allocator
+    from .core.autoscaler.source import MetricSource
     from .plugins.loader import Plugins
 
 LOG_BYTES = 10 * 1024 * 1024
@@ -89,6 +95,7 @@ async def _main(config: DaemonConfig) -> None:
         reconcilers(scheduler, _choose_allocator(config, plugins), strategies),
         clock,
         new_id,
+        partial(_metric_source, config, plugins),
     )
     loaded = [PluginLine(each.name, each.version, each.api) for each in plugins.infos()]
     api = ApiServer(node, loaded, __version__, clock, new_id, strategies=tuple(strategies))
@@ -129,6 +136,10 @@ async def _choose_executor(config: DaemonConfig, plugins: Plugins) -> Executor:
 
 def _scheduler_settings(config: DaemonConfig, name: str) -> SchedulerSettings:
     return SchedulerSettings(options=config.settings.get(name, {}))
+
+
+def _metric_source(config: DaemonConfig, plugins: Plugins, name: str) -> MetricSource | None:
+    return plugins.metric_source(name, MetricSettings(options=config.settings.get(name, {})))
 
 
 def _choose_allocator(config: DaemonConfig, plugins: Plugins) -> Allocator:

@@ -37,7 +37,7 @@ swarmctl.cli                   *:E
 swarmctl.cli.service           *:E
 swarmctl.plugins               hookspecs model loader:E testing:T conformance spread subnets
 swarmctl.plugins               null_exec:T null_behaviour binpack branches scheduler_check:E
-swarmctl.plugins               cancelling:T programs
+swarmctl.plugins               cancelling:T programs http_metrics:T
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T
@@ -48,7 +48,7 @@ swarmctl.core.model            base spec objects cluster task change request ses
 swarmctl.core.model            duration validate defaults reference labels constraint dirty
 swarmctl.core.model            template validate_cluster crosscheck release payload suits network
 swarmctl.core.model            gotemplate gofunctions rolling revision specdiff startorder stopping
-swarmctl.core.model            explain spreading strategy service scaling
+swarmctl.core.model            explain spreading strategy service scaling scalestatus
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
@@ -63,17 +63,18 @@ swarmctl.core.orchestrator     decide slots replicated global_ jobs restart roll
 swarmctl.core.orchestrator     tend overlap relief waiting
 swarmctl.core.allocator        decide ports policy networks addresses
 swarmctl.core.scheduler        decide filters resources explain quantities rebalance
-swarmctl.core.autoscaler       policy expression decide metrics schedule tracking words
+swarmctl.core.autoscaler       policy expression decide metrics schedule tracking words book report
+swarmctl.core.autoscaler       source:P record
 swarmctl.core.dispatcher       assignments endpoints liveness server:T presence:T noderows:T
 swarmctl.core.agent            executor:P step expand runner:T worker:T session:T reporter:T
-swarmctl.core.agent            agent:T disk:T logs:T place
+swarmctl.core.agent            agent:T disk:T logs:T place sampler:T
 swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T
 swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
 swarmctl.core.api              proxy:T server:T backup:T forward:T frames merge:T
-swarmctl.core.api              payloads:T versions network_use explain:T
+swarmctl.core.api              payloads:T versions network_use explain:T scaling:T
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E calls members:T forward:T
-swarmctl.core.manager          lock:T backup:E passes handover:T output:T
+swarmctl.core.manager          lock:T backup:E passes handover:T output:T autoscaling:T
 swarmctl_docker_exec           *:T
 swarmctl_podman_exec           *:T
 """
@@ -85,6 +86,7 @@ PROTOCOLS = frozenset(
     {
         "swarmctl.core.agent.executor",
         "swarmctl.core.allocator.policy",
+        "swarmctl.core.autoscaler.source",
         "swarmctl.core.scheduler.decide",
         "swarmctl.core.scheduler.filters",
     }
@@ -216,6 +218,7 @@ BANNED_NAMES = frozenset({"utils", "util", "common", "helpers", "helper", "misc"
 MAY_SWALLOW = frozenset(
     {
         "swarmctl.core.manager.passes",
+        "swarmctl.core.manager.autoscaling",  # per metric: a source of a plugin failed
         "swarmctl.core.manager.leader",  # per component: off after three failures, with an alarm
         "swarmctl.core.api.server",
         "swarmctl.core.wire.http_server",
@@ -223,6 +226,7 @@ MAY_SWALLOW = frozenset(
         "swarmctl.core.wire.connect",  # per peer
         "swarmctl.core.agent.worker",
         "swarmctl.core.agent.runner",
+        "swarmctl.core.agent.sampler",  # per round: the executor's failure is a gap
         "swarmctl.plugins.loader",
         "swarmctl.plugins.process_exec.keeper.server",  # per request, and per turn: see there
     }

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .agent.executor import Executor
+    from .autoscaler.source import SourceOf
     from .clock import Clock
     from .manager.manager import Manager
     from .manager.reconcile import Reconciler
@@ -65,6 +66,7 @@ class MemberSettings(NamedTuple):
     manager_streams: Mapping[str, StreamMethod]
     open_port: OpenPort
     reconcilers: Sequence[Reconciler]
+    metric_source: SourceOf
 
 
 class Member:
@@ -99,6 +101,7 @@ class Member:
             listeners=listeners,
             streams=settings.manager_streams,
             reconcilers=settings.reconcilers,
+            metric_source=settings.metric_source,
             clock=settings.clock,
             new_id=settings.new_id,
             renew=lambda: self._renew_asked.set(),

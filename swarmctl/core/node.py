@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from .autoscaler.source import no_source
 from .ca import credentials as identity
 from .ca.x509 import Role
 from .comeback import Comeback
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from .agent.agent import Agent
     from .agent.executor import Executor
+    from .autoscaler.source import SourceOf
     from .clock import Clock
     from .manager.backup import Head
     from .manager.manager import Manager
@@ -75,6 +77,7 @@ class LocalNode:
     Args:
         executor: runs this node's tasks; driven from here.
         reconcilers: what this node runs while it leads.
+        metric_source: gives what reads metrics, by name.
 
     Attributes:
         manager_streams: what this node offers to other managers while it is one, by method name;
@@ -88,8 +91,9 @@ class LocalNode:
         reconcilers: Sequence[Reconciler],
         clock: Clock,
         new_id: Callable[[], str],
+        metric_source: SourceOf = no_source,
     ) -> None:
-        self._settings = settings
+        self._settings, self._metric_source = settings, metric_source
         self._state_dir = StateDirectory(
             Path(settings.state_dir),
             accept_moved_state=settings.accept_moved_state,
@@ -481,6 +485,7 @@ class LocalNode:
             manager_streams=self.manager_streams,
             open_port=open_port,
             reconcilers=self._reconcilers,
+            metric_source=self._metric_source,
         )
         return Member(settings, membership, credentials, listeners)
 

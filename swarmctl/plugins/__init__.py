@@ -25,12 +25,14 @@ from ..core.agent.executor import (
     TaskStats,
 )
 from ..core.allocator.policy import AddressSpace, AddressUser, Allocator, SubnetWish
+from ..core.autoscaler.source import MetricSource, MetricUnavailable
 from ..core.errors import InvalidArgument, SwarmError
 from .hookspecs import (
     PLUGIN_API,
     AllocatorSettings,
     ExecutorLimits,
     ExecutorSettings,
+    MetricSettings,
     PluginInfo,
     SchedulerSettings,
     hookimpl,
@@ -52,6 +54,9 @@ __all__ = [
     "InvalidArgument",
     "LogLine",
     "LogOptions",
+    "MetricSettings",
+    "MetricSource",
+    "MetricUnavailable",
     "NodeIdentity",
     "PluginInfo",
     "SchedulerSettings",

@@ -31,8 +31,14 @@ if TYPE_CHECKING:
 
     from ..core.agent.executor import Executor
     from ..core.allocator.policy import Allocator
+    from ..core.autoscaler.source import MetricSource
     from ..core.scheduler.decide import Scheduler
-    from .hookspecs import AllocatorSettings, ExecutorSettings, SchedulerSettings
+    from .hookspecs import (
+        AllocatorSettings,
+        ExecutorSettings,
+        MetricSettings,
+        SchedulerSettings,
+    )
 
 GROUP = "swarmctl"
 BUILT_INS = {
@@ -41,6 +47,7 @@ BUILT_INS = {
     "spread": "swarmctl.plugins.spread",
     "subnets": "swarmctl.plugins.subnets",
     "binpack": "swarmctl.plugins.binpack",
+    "http-metrics": "swarmctl.plugins.http_metrics",
 }
 # Enabled by being installed. The module is part of the rule: another distribution that takes the
 # entry point's name is a stranger all the same.
@@ -62,6 +69,10 @@ class NoSuchScheduler(InvalidArgument):
 
 class NoSuchAllocator(InvalidArgument):
     """No plugin makes an allocator of that name."""
+
+
+class NoSuchSource(InvalidArgument):
+    """No plugin makes a metric source of that name."""
 
 
 class NoExecutor(SwarmError):
@@ -188,6 +199,21 @@ class Plugins:
         made: Allocator = self._first(
             "allocator", name, self._pm.hook.swarmctl_allocator, settings, NoSuchAllocator
         )
+        return made
+
+    def metric_source(self, name: str, settings: MetricSettings) -> MetricSource | None:
+        """Make the metric source called ``name``, None where no plugin makes one.
+
+        Raises:
+            PluginError: its plugin failed.
+            SwarmError: the settings do not suit it.
+        """
+        try:
+            made: MetricSource | None = self._first(
+                "metric source", name, self._pm.hook.swarmctl_metric_source, settings, NoSuchSource
+            )
+        except NoSuchSource:
+            return None
         return made
 
     def _first(

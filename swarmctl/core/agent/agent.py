@@ -3,6 +3,7 @@
     run
     ├ task table           what survives this daemon
     ├ worker               a runner for each task
+    ├ sampler              what the tasks use, every five seconds
     └ session              one connection to a dispatcher
 
 It hangs off another branch than the manager and outlives any trouble there.
@@ -27,6 +28,7 @@ from ..wire.link import Methods
 from . import disk
 from .logs import LOGS_METHOD, serve_logs
 from .reporter import Reporter
+from .sampler import SAMPLES_METHOD, Sampler
 from .session import FAREWELL_S, Session
 from .worker import Worker
 
@@ -99,6 +101,7 @@ class Agent:
         """Be this node's agent until cancelled. Tasks keep running then."""
         table, remembered = await trio.to_thread.run_sync(disk.open_task_table, self._state_dir)
         worker = Worker(self._executor, self._identity, table, self._reporter, self._clock)
+        sampler = Sampler(self._executor, worker.running)
         session = Session(
             credentials=self._credentials,
             worker=worker,
@@ -106,12 +109,16 @@ class Agent:
             managers=self._managers,
             describe=self._register,
             on_news=self._on_news,
-            methods=Methods(streams={LOGS_METHOD: self._serve_logs}),
+            sampler=sampler,
+            methods=Methods(
+                streams={LOGS_METHOD: self._serve_logs, SAMPLES_METHOD: sampler.serve_window}
+            ),
         )
         self._worker, self._session = worker, session
         async with trio.open_nursery() as nursery:
             await nursery.start(table.run)
             await nursery.start(worker.run, remembered)
+            nursery.start_soon(sampler.run, name="sampler")
             nursery.start_soon(session.run, name="session")
             task_status.started()
 

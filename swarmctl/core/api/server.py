@@ -46,6 +46,7 @@ from . import (
     logs,
     networks,
     nodes,
+    scaling,
     secrets,
     services,
     swarm,
@@ -293,7 +294,7 @@ def _reads_its_body(request: Request) -> bool:
 HANDLERS: dict[str, Callable[[ApiServer, Call], Awaitable[Reply]]] = {
     f"{module.__name__.rpartition('.')[2]}.{name}": handler
     for module in (
-        *(system, swarm, backup, nodes, services, tasks, explain),
+        *(system, swarm, backup, nodes, services, tasks, explain, scaling),
         *(logs, secrets, configs, networks),
     )
     for name, handler in module.HANDLERS.items()

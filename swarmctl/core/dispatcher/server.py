@@ -37,6 +37,7 @@ from ..model.session import (
     Register,
     Report,
     ReportTaken,
+    Samples,
     Welcome,
     decode_from_agent,
 )
@@ -110,7 +111,11 @@ class _Session:
 
 
 class Dispatcher:
-    """Serves sessions while this manager leads; :meth:`run` is that time."""
+    """Serves sessions while this manager leads; :meth:`run` is that time.
+
+    Attributes:
+        on_samples: told what a node's tasks use; it may not wait.
+    """
 
     def __init__(
         self,
@@ -132,6 +137,7 @@ class Dispatcher:
         self._began = trio.Event()
         self._sessions: dict[str, _Session] = {}
         self._sent_to: dict[str, str] = {}
+        self.on_samples: Callable[[str, Samples], None] = lambda _node_id, _samples: None
 
     @property
     def warning(self) -> str:
@@ -293,6 +299,8 @@ class Dispatcher:
                 await put.send(message)
                 await trio.sleep_forever()  # what comes after is no sign of staying
             self._presence.hear(session.node_id, session.period_s)
+            if isinstance(message, Samples):
+                self.on_samples(session.node_id, message)
             if isinstance(message, (Report, Describe)):
                 await put.send(message)
 

@@ -75,6 +75,37 @@ class Describe(PrivateStruct, frozen=True, kw_only=True, tag="describe"):
     warning: str = ""
 
 
+class TaskSample(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one task uses: rates over the last few seconds, and what it holds now.
+
+    None is what its executor cannot tell. ``cpu`` in cores, ``mem`` in bytes, ``net_*`` in bytes a
+    second, ``psi_*`` the share of the time that something in it waited.
+    """
+
+    task_id: str
+    cpu: float | None = None
+    mem: float | None = None
+    pids: float | None = None
+    net_rx: float | None = None
+    net_tx: float | None = None
+    psi_cpu: float | None = None
+    psi_mem: float | None = None
+    psi_io: float | None = None
+
+
+class Samples(PrivateStruct, frozen=True, kw_only=True, tag="samples"):
+    """What this node's tasks use. A lost one is followed by the next.
+
+    Attributes:
+        age_ns: how long ago that was; clocks of nodes need not agree.
+        no_psi: why this node cannot tell pressure, or "".
+    """
+
+    rows: tuple[TaskSample, ...]
+    age_ns: int = 0
+    no_psi: str = ""
+
+
 class Farewell(PrivateStruct, frozen=True, kw_only=True, tag="farewell"):
     """This daemon ends on purpose.
 
@@ -85,7 +116,9 @@ class Farewell(PrivateStruct, frozen=True, kw_only=True, tag="farewell"):
     back_within_ns: int = 0
 
 
-FromAgent = Union[Register, Heartbeat, Report, Describe, Farewell]  # noqa: UP007 - read at run time
+FromAgent = Union[  # noqa: UP007 - read at run time
+    Register, Heartbeat, Report, Describe, Samples, Farewell
+]
 
 
 # --- from the dispatcher -------------------------------------------------------------------------

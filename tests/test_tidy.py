@@ -64,7 +64,7 @@ swarmctl.core.orchestrator     tend overlap relief waiting
 swarmctl.core.allocator        decide ports policy networks addresses
 swarmctl.core.scheduler        decide filters resources explain quantities rebalance
 swarmctl.core.autoscaler       policy expression decide metrics schedule tracking words book report
-swarmctl.core.autoscaler       source:P record
+swarmctl.core.autoscaler       source:P record replay
 swarmctl.core.dispatcher       assignments endpoints liveness server:T presence:T noderows:T
 swarmctl.core.agent            executor:P step expand runner:T worker:T session:T reporter:T
 swarmctl.core.agent            agent:T disk:T logs:T place sampler:T
@@ -106,6 +106,10 @@ ALLOWED = {
     "swarmctl.cli": frozenset(
         {"swarmctl.core.model", "swarmctl.core.errors", "swarmctl.core.wire.http1"}
         | {"swarmctl.config", "swarmctl.__main__", "swarmctl.__version__"}
+    ),
+    # It replays a load through the very rules that the leader goes by.
+    "swarmctl.cli.service.replay": frozenset(
+        {"swarmctl.core.model", "swarmctl.core.errors", "swarmctl.core.autoscaler", "swarmctl.cli"}
     ),
     "swarmctl.cli.daemon": frozenset(
         {"swarmctl.daemon", "swarmctl.config", "swarmctl.core.errors"}

@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from .metrics import Frame
     from .policy import Policy
 
-UP_WITHIN_NS = 15 * SECOND
+WITHIN_NS = 15 * SECOND
 UP_TASKS, UP_SHARE = 4, 1.0
-"""A target adds that many tasks within that time at most, or doubles them; as HPA does."""
+"""A target adds that many tasks within that time at most, or doubles them, and takes some away once
+within it; as HPA does."""
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,7 +228,7 @@ def _waiting(policy: Policy, situation: Situation, now: int, default: int, wish:
 
 def _target_reach(policy: Policy, situation: Situation, now: int) -> int:
     """Return how many tasks a target may have at the most now."""
-    within = max(UP_WITHIN_NS, policy.cooldown_up or 0)
+    within = max(WITHIN_NS, policy.cooldown_up or 0)
     began = situation.count
     for decision in reversed(situation.decisions):
         if not decision.applied or now - min(decision.at, now) >= within:
@@ -256,7 +257,7 @@ def _downward(
     count = situation.count
     wishes: list[_Wish] = []
     if policy.targets:
-        wishes.append(_lowest_of_targets(policy, count, *targets, now))
+        wishes.append(_lowest_of_targets(policy, situation, *targets, now))
     if policy.down is not None:
         wishes.append(_down_condition(policy, situation, frames, now))
     if not wishes:
@@ -271,14 +272,21 @@ def _downward(
 
 
 def _lowest_of_targets(
-    policy: Policy, count: int, tracked: Sequence[Tracked], answers: Sequence[Answer], now: int
+    policy: Policy,
+    situation: Situation,
+    tracked: Sequence[Tracked],
+    answers: Sequence[Answer],
+    now: int,
 ) -> _Wish:
+    count = situation.count
     missing = [one.target.metric for one in tracked if one.wanted is None]
     if missing and (policy.missing == "hold" or len(missing) == len(tracked)):
         return _Wish(count, "", f"{', '.join(missing)} has no value")
     window = policy.down_window
     recent = [each for each in answers if each.at > now - window] or answers[-1:]
-    text = ", ".join(f"{one.target.metric} is {_value(one)}" for one in tracked)
+    text = ", ".join(
+        f"{one.target.metric} is {_value(one)}, target {one.target.text}" for one in tracked
+    )
     known = [each.wanted for each in recent if each.wanted is not None]
     wanted = max(known, default=count)
     if wanted >= count:
@@ -286,6 +294,9 @@ def _lowest_of_targets(
     full = recent[0].at - (now - window) <= 2 * PERIOD_NS
     if not full or len(known) < len(recent):
         return _Wish(count, "", f"{text}; it has not been low for long enough")
+    since = last_step(situation, now)
+    if since is not None and now - since < WITHIN_NS:
+        return _Wish(count, "", f"{text}; one step at a time")
     reach = policy.down_by.reach(count, -1) if policy.down_by is not None else 0
     rule = " ".join(["target", *(one.target.text for one in tracked)])
     return _Wish(max(wanted, reach), rule, text)

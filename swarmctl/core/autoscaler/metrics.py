@@ -20,8 +20,9 @@ WINDOW_NS = 600 * SECOND
 """How far back windows go; nodes keep as much."""
 GAP_NS = 3 * PERIOD_NS
 """Frames further apart than this leave a hole in a window."""
-SETTLING_NS = 30 * SECOND
-"""How long a task that runs is young: what it uses while it starts is not what it will use."""
+SETTLING_NS = 15 * SECOND
+"""How long a task that runs is young: what it uses while it starts is not what it will use. Longer
+than values are smoothed for, so that of one that is settled all of them count."""
 
 CPU, MEM = "cpu", "mem"
 TASK_METRICS: Mapping[str, str] = MappingProxyType(

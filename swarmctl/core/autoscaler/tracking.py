@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .metrics import Frame
     from .policy import Policy, Target
 
-SMOOTH_NS = 15 * SECOND
-"""A task's value is its mean over this long: one burst of five seconds is no load."""
+SMOOTH_NS = 10 * SECOND
+"""A task's value is its mean over this long, two samples; benchmarks/scaling.py compares."""
 EPSILON = 1e-9
 
 

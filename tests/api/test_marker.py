@@ -23,7 +23,7 @@ from swarmctl.core.model.objects import (
     ServiceRow,
     TaskRow,
 )
-from swarmctl.core.model.service import Revision
+from swarmctl.core.model.service import Revision, Scale, ScaleDecision
 from swarmctl.core.model.task import Task
 from tests.core.model.builders import filled
 
@@ -89,6 +89,8 @@ def _with_what_is_shown(row: Row) -> Row:
         private = replace(
             row.private, revision=2, revised_at=2, revised_how="updated", revisions=(old,)
         )
+        step = ScaleDecision(at=1, rule="floor", before=1, after=2, reason="scaled to 2 by hand")
+        private = replace(private, scale=Scale(count=2, decisions=(step,)))  # and of its scaling
         return replace(row, private=private)
     return row
 

@@ -14,6 +14,7 @@ The order of things, each with the last word over those before it:
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -22,7 +23,7 @@ from ..model.scaling import Bounds
 from ..model.service import ScaleDecision
 from .expression import bounds_of as comparison_bounds
 from .expression import comparisons, judge
-from .metrics import PERIOD_NS, SECOND
+from .metrics import GAP_NS, PERIOD_NS, SECOND
 from .policy import RULE_UP_NS, Step
 from .tracking import Answer, Tracked, together, track
 from .words import value_text
@@ -283,16 +284,14 @@ def _lowest_of_targets(
     if missing and (policy.missing == "hold" or len(missing) == len(tracked)):
         return _Wish(count, "", f"{', '.join(missing)} has no value")
     window = policy.down_window
-    recent = [each for each in answers if each.at > now - window] or answers[-1:]
+    recent = [each for each in answers if each.at > now - window and each.wanted is not None]
     text = ", ".join(
         f"{one.target.metric} is {_value(one)}, target {one.target.text}" for one in tracked
     )
-    known = [each.wanted for each in recent if each.wanted is not None]
-    wanted = max(known, default=count)
+    wanted = max((each.wanted or 0 for each in recent), default=count)
     if wanted >= count:
         return _Wish(count, "", text)
-    full = recent[0].at - (now - window) <= 2 * PERIOD_NS
-    if not full or len(known) < len(recent):
+    if not _is_full([each.at for each in recent], now - window):
         return _Wish(count, "", f"{text}; it has not been low for long enough")
     since = last_step(situation, now)
     if since is not None and now - since < WITHIN_NS:
@@ -300,6 +299,12 @@ def _lowest_of_targets(
     reach = policy.down_by.reach(count, -1) if policy.down_by is not None else 0
     rule = " ".join(["target", *(one.target.text for one in tracked)])
     return _Wish(max(wanted, reach), rule, text)
+
+
+def _is_full(times: Sequence[int], start: int) -> bool:
+    """Return whether something was known from a time on until now, but for a moment."""
+    gaps = (later - earlier for earlier, later in pairwise(times))
+    return times[0] - start <= 2 * PERIOD_NS and all(gap <= GAP_NS for gap in gaps)
 
 
 def _down_condition(

@@ -379,14 +379,14 @@ def _judge_held(held: Held, frames: Sequence[Frame], at: int, missing: str) -> b
         frame = frames[index]
         if frame.at < start:
             break
-        if later - frame.at > GAP_NS:
-            verdict = None
-        later = frame.at
         found = judge(held.term, frames, index, missing=missing)
         if found is False:
             return False
-        if found is None:
+        if found is None and index != at:
+            continue  # a moment that nothing is known of: a hole, if it lasts
+        if found is None or later - frame.at > GAP_NS:
             verdict = None
+        later = frame.at
     return verdict if later <= start + PERIOD_NS else None
 
 

@@ -71,10 +71,16 @@ def test_a_target_adds_four_or_doubles_in_one_step() -> None:
 
 def test_down_takes_the_most_that_was_wanted_within_the_window() -> None:
     """Five minutes of lower answers, and the highest of them counts."""
-    frames = frames_of([0.1] * 10)
-    assert once(TRACKED, frames, low_answers(2)).count == 2
-    assert once(TRACKED, frames, [*low_answers(2)[:30], Answer(EPOCH - 1, 7)]).count == 7
+    frames, low = frames_of([0.1] * 10), low_answers(2)
+    assert once(TRACKED, frames, low).count == 2
+    assert once(TRACKED, frames, [*low[:-1], Answer(EPOCH - 1, 7)]).count == 7
     assert once(TRACKED, frames, low_answers(2, 200)).count == 10  # the window is not full
+    moment = [Answer(at, None if number in (20, 21) else 2) for number, (at, _) in enumerate(low)]
+    assert once(TRACKED, frames, moment).count == 2
+    hole = [
+        Answer(at, None if number in range(20, 24) else 2) for number, (at, _) in enumerate(low)
+    ]
+    assert once(TRACKED, frames, hole).count == 10
     assert once(TRACKED, frames).count == 10
 
 

@@ -185,6 +185,10 @@ def test_a_hole_in_a_window_is_unknown() -> None:
     frames = frames_of(*[[0.9]] * 13)
     assert judge(read("cpu > 0.5 for 1m"), frames) is True
     assert judge(read("cpu > 0.5 for 1m"), [*frames[:4], *frames[8:]]) is None
+    unknown = [frame._replace(tasks=()) for frame in frames]
+    assert judge(read("cpu > 0.5 for 1m"), [*frames[:4], *unknown[4:6], *frames[6:]]) is True
+    assert judge(read("cpu > 0.5 for 1m"), [*frames[:4], *unknown[4:8], *frames[8:]]) is None
+    assert judge(read("cpu > 0.5 for 1m"), [*frames[:-1], unknown[-1]]) is None
 
 
 def test_what_is_not_known_is_not_guessed() -> None:

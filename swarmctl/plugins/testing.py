@@ -4,7 +4,8 @@
 :func:`check_scheduler` does so with schedulers.
 It needs no test framework, only trio; a broken law raises :class:`ConformanceError` that names it.
 What "exit with 3" means for an executor is told by :class:`Programs`; :class:`ShellPrograms` is
-enough for everything that can run ``sh``. :func:`check_allocator` does the same for an allocator.
+enough for everything that can run ``sh``. :func:`check_allocator` does the same for an allocator,
+:func:`check_metric_source` for a metric source.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ..core.clock import new_id
 from ..core.model.base import SECOND
 from .cancelling import cancelled_at
 from .conformance import ConformanceError, check_allocator, require
+from .metric_check import check_metric_source
 from .programs import Programs, ShellPrograms, simple_assignment
 from .scheduler_check import check_scheduler
 
@@ -41,6 +43,7 @@ __all__ = [
     "ShellPrograms",
     "check_allocator",
     "check_executor",
+    "check_metric_source",
     "check_scheduler",
     "simple_assignment",
 ]

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
 from swarmctl.plugins.null_exec import NullExecutor
+from tests.numbers_server import numbers
 
 from .running import running_api, service_body
 from .test_placement import INVALID, PRECONDITION, eventually, refused, running, update
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from .running import RunningApi
@@ -47,45 +44,6 @@ async def replicas(api: RunningApi, service_id: str) -> int:
 
 async def scaling(api: RunningApi, service_id: str) -> Any:
     return await api.get(f"/services/{service_id}/scaling")
-
-
-class Numbers:
-    """A server that answers with a JSON document, as a queue or Prometheus would."""
-
-    def __init__(self) -> None:
-        self.document: object = {"pending": 10}
-        self.asked: list[str] = []
-        self.credentials: list[str | None] = []
-        self.port = 0
-
-
-@contextmanager
-def numbers() -> Iterator[Numbers]:
-    """Serve numbers on a free port."""
-    told = Numbers()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            told.asked.append(self.path)
-            told.credentials.append(self.headers.get("Authorization"))
-            body = json.dumps(told.document).encode()
-            self.send_response(200 if told.document is not None else 503)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    told.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield told
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.mark.parametrize(

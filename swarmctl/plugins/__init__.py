@@ -26,6 +26,7 @@ from ..core.agent.executor import (
 )
 from ..core.allocator.policy import AddressSpace, AddressUser, Allocator, SubnetWish
 from ..core.autoscaler.source import MetricSource, MetricUnavailable
+from ..core.clock import SystemClock
 from ..core.errors import InvalidArgument, SwarmError
 from .hookspecs import (
     PLUGIN_API,
@@ -62,6 +63,7 @@ __all__ = [
     "SchedulerSettings",
     "SubnetWish",
     "SwarmError",
+    "SystemClock",
     "TaskController",
     "TaskObservation",
     "TaskStats",

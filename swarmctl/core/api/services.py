@@ -127,7 +127,8 @@ async def create(server: ApiServer, call: Call) -> Reply:
                 registry_auth=call.request.headers.get("x-registry-auth"), scale=meant.scale
             ),
         )
-        warnings = (*service_warnings(spec), *scaling_warnings(spec)) or None
+        told = (*service_warnings(spec), *scaling_warnings(spec), meant.warning)
+        warnings = tuple(filter(None, told)) or None
         created = json_reply(ServiceCreated(ID=service_id, Warnings=warnings), 201)
         requires = (*rests_on(spec, view.networks()), *_start_order(spec, view))
         return Transaction(changes=(Create(row=row),), requires=requires), created

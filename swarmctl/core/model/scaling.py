@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 DECISIONS_KEPT = 20
 FLOOR_NS = 300_000_000_000
 """How long a number that a human gives holds as the least; the window of scaling down."""
+SHOWN_NS = 30_000_000_000
+"""How long a client may take from reading a number to posting it back."""
 ACT, RECOMMEND, OFF = "act", "recommend", "off"
 
 _ADDON, _ADDON_SWITCH = "swarm.autoscaler.", "swarm.autoscaler"
@@ -196,19 +198,20 @@ def as_meant(row: ServiceRow | None, posted: ServiceSpec, now: int, *, named: bo
     if row is None or bounds_of(row.api.Spec) is None:
         count = bounds.clamp(number if named else bounds.least)
         before = None if row is None else row.private.scale
-        return Posted(
-            posted, Scale(count=count, decisions=() if before is None else before.decisions)
-        )
+        decisions = () if before is None else before.decisions
+        warning = ""
+        if named and count != number:
+            warning = f"{_scaled(posted.Name, bounds)}: {number} is beyond that, so it has {count}"
+        return Posted(posted, Scale(count=count, decisions=decisions), warning)
     scale = row.private.scale or Scale(count=replicas_of(row))
     present = bounds.clamp(scale.count)
     stored = with_replicas(posted, asked_replicas(row.api.Spec))
-    if not named or number in (present, replicas_of(row)):
+    if not named or number in (present, replicas_of(row), *_lately(scale, now)):
         return Posted(stored, scale)
     name = posted.Name
     if not number:
         raise FailedPrecondition(
-            f"service {name} is scaled automatically, from {bounds.least} to {bounds.most} tasks: "
-            f"to have none of it run, stop it (service stop {name})"
+            f"{_scaled(name, bounds)}: to have none of it run, stop it (service stop {name})"
         )
     floor = bounds.clamp(number)
     count = max(present, floor)
@@ -217,17 +220,28 @@ def as_meant(row: ServiceRow | None, posted: ServiceSpec, now: int, *, named: bo
     )
     decisions = scale.decisions if count == present else with_decision(scale.decisions, decision)
     changed = replace(scale, count=count, floor=floor, until=now + FLOOR_NS, decisions=decisions)
-    return Posted(
-        with_replicas(posted, number), changed, _floor_warning(name, bounds, floor, count)
-    )
+    warning = _floor_warning(name, bounds, number, count)
+    return Posted(with_replicas(posted, number), changed, warning)
 
 
-def _floor_warning(name: str, bounds: Bounds, floor: int, count: int) -> str:
+def _lately(scale: Scale, now: int) -> set[int]:
+    """Return the numbers that were shown a moment ago: a client may be posting one back."""
+    recent = [one for one in scale.decisions if now - one.at < SHOWN_NS]
+    return {number for one in recent for number in (one.before, one.after)}
+
+
+def _floor_warning(name: str, bounds: Bounds, number: int, count: int) -> str:
+    floor = bounds.clamp(number)
+    beyond = "" if floor == number else f"{number} is beyond that, so "
     now = f"; it has {count} now" if count != floor else ""
+    lasts = format_duration(FLOOR_NS)
     return (
-        f"service {name} is scaled automatically, from {bounds.least} to {bounds.most} tasks: "
-        f"{floor} is the least for {format_duration(FLOOR_NS)} and resets nothing{now}"
+        f"{_scaled(name, bounds)}: {beyond}{floor} is the least for {lasts} and resets nothing{now}"
     )
+
+
+def _scaled(name: str, bounds: Bounds) -> str:
+    return f"service {name} is scaled automatically, from {bounds.least} to {bounds.most} tasks"
 
 
 def with_decision(

@@ -10,7 +10,7 @@ from swarmctl.core.errors import FailedPrecondition, InvalidArgument
 from swarmctl.core.model import scaling
 from swarmctl.core.model.objects import ServiceRow
 from swarmctl.core.model.scaling import Bounds, as_meant, as_scaled, bounds_of, replicas_of
-from swarmctl.core.model.service import Scale, Service, ServicePrivate
+from swarmctl.core.model.service import Scale, ScaleDecision, Service, ServicePrivate
 from swarmctl.core.model.spec import GlobalService, ServiceMode, ServiceSpec
 from tests.core.autoscaler.load import EPOCH, rules, spec_of
 
@@ -208,6 +208,9 @@ def test_a_new_service_begins_within_its_bounds() -> None:
         meant = as_meant(None, spec_of(replicas, **SCALED), EPOCH, named=named)
         assert meant.scale is not None
         assert meant.scale.count == count
+        beyond = f"from 2 to 20 tasks: {replicas} is beyond that, so it has {count}"
+        assert meant.warning.endswith(beyond if named and replicas != count else "")
+        assert bool(meant.warning) is (named and replicas != count)
 
 
 def test_what_is_shown_is_the_number_in_effect() -> None:
@@ -228,6 +231,18 @@ def test_a_deployment_that_says_nothing_new_resets_nothing(posted: int, named: b
     assert (scaling.asked_replicas(meant.spec), meant.warning) == (3, "")
 
 
+def test_a_number_that_changed_meanwhile_is_no_command() -> None:
+    """A client that read 8 just before scaling made it 9 has said nothing either."""
+    row = row_of(spec_of(3, **SCALED))
+    step = ScaleDecision(at=EPOCH - 10**10, rule="", before=8, after=9, reason="")
+    row = replace(row, private=replace(row.private, scale=Scale(count=9, decisions=(step,))))
+    meant = as_meant(row, spec_of(8, **SCALED), EPOCH, named=True)
+    assert (meant.scale, meant.warning) == (row.private.scale, "")
+    later = as_meant(row, spec_of(8, **SCALED), EPOCH + 30 * 10**9, named=True)
+    assert later.scale is not None
+    assert (later.scale.count, later.scale.floor) == (9, 8)
+
+
 def test_a_humans_number_is_the_least_for_a_while() -> None:
     """``scale web=12`` raises at once, ``scale web=5`` lowers nothing; both say what they do."""
     row = row_of(spec_of(3, **SCALED), 8)
@@ -242,6 +257,8 @@ def test_a_humans_number_is_the_least_for_a_while() -> None:
         "service web is scaled automatically, from 2 to 20 tasks: 5 is the least for 5m0s and "
         "resets nothing; it has 8 now"
     )
+    beyond = as_meant(row, spec_of(90, **SCALED), EPOCH, named=True)
+    assert ": 90 is beyond that, so 20 is the least for 5m0s" in beyond.warning
     assert [step.rule for step in more.scale.decisions] == ["floor"]
     assert fewer.scale.decisions == ()
 

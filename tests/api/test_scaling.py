@@ -13,6 +13,7 @@ from tests.numbers_server import numbers
 
 from .running import running_api, service_body
 from .test_placement import INVALID, PRECONDITION, eventually, refused, running, update
+from .test_stock_clients import Docker, cli
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from .running import RunningApi
 
 PREFIX = "swarmctl.scale."
+
+__all__ = ["cli"]  # a fixture
 
 
 def labels(**wanted: str) -> dict[str, str]:
@@ -301,3 +304,33 @@ async def test_recommend_only_says_so(tmp_path: Path) -> None:
             assert (step["From"], step["To"], step["Applied"]) == (1, 3, False)
             assert (found["Count"], found["Wanted"]) == (1, 3)
             assert await replicas(api, service_id) == 1
+
+
+async def test_the_stock_cli_scales_what_is_scaled(tmp_path: Path, cli: str) -> None:
+    """Labels do it all: docker sets rules, is told where they are wrong, and shows the number."""
+    async with running_api(tmp_path) as api:
+        await api.init()
+        run = Docker(cli, api, tmp_path)
+        create = ("service", "create", "--detach", "--name", "web")
+        rules = {"min": "2", "max": "5", "target": "mem=50%"}
+        words = [
+            word
+            for name, value in labels(**rules).items()
+            for word in ("--label", f"{name}={value}")
+        ]
+        refused = await run(*create, *words, "host", code=1)
+        assert "mem in % is of what a task reserves" in refused.err
+        assert refused.err.rstrip().endswith("\n  mem=50%\n        ^")
+        made = await run(*create, *words, "--reserve-memory", "100m", "host")
+        service_id = made.out.strip()
+        await running(api, service_id, 2)
+        listed = await run("service", "ls", "--format", "{{.Name}} {{.Replicas}}")
+        assert listed.out == "web 2/2\n"
+        await run("service", "scale", "--detach", "web=4")
+        await running(api, service_id, 4)
+        assert (await scaling(api, service_id))["Floor"] == 4
+        await run("service", "update", "--detach", "--label-rm", f"{PREFIX}target", "web", code=1)
+        away = [word for name in labels(**rules) for word in ("--label-rm", name)]
+        await run("service", "update", "--detach", *away, "web")
+        assert await replicas(api, service_id) == 4
+        assert (await scaling(api, service_id))["Mode"] == ""

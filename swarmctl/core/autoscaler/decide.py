@@ -111,7 +111,8 @@ def decide(
     times = _times(policy, situation, now)
     wish = _Wish(situation.count, "", situation.holds)
     if not situation.holds:
-        wish = _wish(policy, situation, frames, (*answers, *([answer] if answer else ())), now)
+        known = (*answers, *([answer] if answer else ()))
+        wish = _wish(policy, situation, frames, known, bounds.most, now)
         wish = _within(wish, situation, bounds, bound_by)
     return Verdict(
         count=wish.number,
@@ -168,6 +169,7 @@ def _wish(
     situation: Situation,
     frames: Sequence[Frame],
     answers: Sequence[Answer],
+    most: int,
     now: int,
 ) -> _Wish:
     count = situation.count
@@ -176,7 +178,7 @@ def _wish(
     tracked = track(policy, frames, count)
     upward = _upward(policy, situation, frames, tracked, now)
     if upward.number > count:
-        return _capped(upward, situation)
+        return _capped(upward, situation, most)
     if upward.rule:  # it wants more and waits
         return upward._replace(rule="")
     return _downward(policy, situation, frames, (tracked, answers), now)
@@ -240,11 +242,13 @@ def _target_reach(policy: Policy, situation: Situation, now: int) -> int:
     return max(Step(tasks=UP_TASKS).reach(began, 1), Step(share=UP_SHARE).reach(began, 1))
 
 
-def _capped(wish: _Wish, situation: Situation) -> _Wish:
-    if situation.room is None or wish.number <= situation.count + situation.room:
+def _capped(wish: _Wish, situation: Situation, most: int) -> _Wish:
+    """Return a wish as far as there is room; what the bounds cut off anyway needs none."""
+    wanted = min(wish.number, most)
+    if situation.room is None or wanted <= situation.count + situation.room:
         return wish
     count = situation.count + max(0, situation.room)
-    return _Wish(count, wish.rule, f"capped: no room for {wish.number} tasks; {wish.reason}", True)
+    return _Wish(count, wish.rule, f"capped: no room for {wanted} tasks; {wish.reason}", True)
 
 
 def _downward(

@@ -170,6 +170,13 @@ def test_no_more_than_there_is_room_for() -> None:
     assert (none.count, none.capped, none.rule) == (4, True, "")
 
 
+def test_what_the_bounds_cut_off_needs_no_room() -> None:
+    """Room for as many as the bounds allow is room enough, however much load asks for."""
+    verdict = once({**TRACKED, "max": "5"}, frames_of([0.9] * 4), room=1)
+    assert (verdict.count, verdict.capped) == (5, False)
+    assert verdict.reason == "cpu is 90%, target cpu=50%; at most 5"
+
+
 def test_a_rollout_or_a_stop_holds_still() -> None:
     """While an update is under way nothing changes, not even to the bounds."""
     verdict = once(TRACKED, frames_of([0.9] * 4), holds="an update is under way")

@@ -173,11 +173,11 @@ def test_a_trace_is_replayed_without_a_daemon(run: Callable[..., Ran], tmp_path:
     assert ran.code == 0, ran.err
     lines = ran.out.splitlines()
     assert lines[0] == "tasks under day.csv"
-    assert lines[1].startswith("    9 │")
+    assert lines[1].startswith("    8 │")
     assert lines[13].startswith("    0 └")
     assert lines[15].startswith("  cpu  ")
     assert lines[15].endswith("up to 6")
-    assert "1 to 9 tasks" in ran.out
+    assert "1 to 8 tasks" in ran.out
     assert "     0m00s  1 -> 2: cpu is 100%, target cpu=70%" in lines
     words = ("--trace", str(tmp_path / "day.csv"), *RULES, "--format", "json")
     steps = json.loads(run("service", "scaling", "test", *words).out)

@@ -22,7 +22,7 @@ from swarmctl.core.autoscaler.replay import Load, replay
 from swarmctl.core.errors import InvalidArgument
 from swarmctl.core.model.codec import decode_json
 from swarmctl.core.model.duration import parse_duration, parse_time
-from swarmctl.core.model.labels import check_labels
+from swarmctl.core.model.labels import SERVICES, check_labels
 from swarmctl.core.model.spec import (
     ReplicatedService,
     ResourceRequirements,
@@ -55,7 +55,7 @@ def run_trace(call: Invocation, labels: Mapping[str, str], name: str) -> None:
     spec = ServiceSpec() if name == OFFLINE else _spec_of(call, name)
     spec = _with_flags(call, spec, labels)
     try:
-        check_labels(spec.Labels)
+        check_labels(spec.Labels, on=SERVICES)
         policy = policy_of(replace(spec, Mode=ServiceMode(Replicated=ReplicatedService())))
     except InvalidArgument as error:
         raise Failure(str(error)) from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidArgument
-from ..model.labels import SCALE_PREFIX, check_labels
+from ..model.labels import SCALE_PREFIX, SERVICES, check_labels
 from ..model.scalestatus import ScalingTest
 from . import query
 from .call import json_reply
@@ -38,7 +38,7 @@ async def dry_run(server: ApiServer, call: Call) -> Reply:
         raise InvalidArgument(f"label {strange[0]!r} is none of scaling")
     merged = {**row.api.Spec.Labels, **asked.Labels}
     labels = {name: value for name, value in merged.items() if value or name not in asked.Labels}
-    check_labels(labels)
+    check_labels(labels, on=SERVICES)
     return json_reply(await manager.autoscaler.dry_run(row, labels))
 
 

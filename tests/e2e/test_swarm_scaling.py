@@ -112,7 +112,7 @@ def up_and_down(burner: Burner, tell: Callable[[str, object], None]) -> None:
     told = burner.swarm.hosts[0].swarmctl(["service", "scaling", "burner"]).stdout
     tell("seconds_from_load_to_all_running", round(first, 1))
     tell("service_scaling", told)
-    print(told)
+    print(f"{first:.1f} s from load to {MOST} running", told, sep="\n")
     assert f"burner: {MOST} tasks, from 2 to {MOST} (act)" in told
     assert "target cpu=50%" in told
     assert "▇" in told or "█" in told

@@ -258,7 +258,8 @@ async def test_no_more_than_there_is_room_for(tmp_path: Path) -> None:
 
 
 async def test_a_dry_run_tries_rules_on_the_load_there_is(tmp_path: Path) -> None:
-    """Rules that are not set are judged by what the node has measured, and set nothing."""
+    """Rules that are not set are judged by what the node has measured, and set nothing; what no
+    node can measure is refused."""
     async with running_api(tmp_path) as api:
         await api.init()
         service_id = await api.create("web", replicas=2, TaskTemplate=busy(0.5))
@@ -275,6 +276,12 @@ async def test_a_dry_run_tries_rules_on_the_load_there_is(tmp_path: Path) -> Non
         assert await replicas(api, service_id) == 2
         found = await api.get(f"/services/{service_id}")
         assert "swarmctl.scale.max" not in found["Spec"].get("Labels", {})
+        waits = labels(max="9", up__when="psi.cpu > 10%")
+        text = "its kernel does not tell it, which takes cgroup v2"
+        reason = f"psi metrics cannot be had here: here: {text}"
+        body = service_body("other", Labels=waits)
+        said = await api.refusal("POST", "/services/create", body)
+        assert said == (400, INVALID + reason)
         bad = {"Labels": labels(max="9", up__when="mem > lots")}
         status, text = await api.refusal("POST", f"/services/{service_id}/scaling", bad)
         assert status == 400

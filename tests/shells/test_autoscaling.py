@@ -176,4 +176,4 @@ async def test_pressure_that_no_kernel_tells_is_known_to_the_leader(scaled: Scal
     await scaled.create(2)
     await scaled.bear(0.09, 15)
     reason = scaled.cluster.manager.autoscaler.no_psi()
-    assert reason == "host-w1: cgroup v1 does not tell it"
+    assert reason == "host-w1: its kernel does not tell it, which takes cgroup v2"

@@ -29,7 +29,7 @@ SAMPLES_METHOD = "samples"
 PERIOD_S = 5.0
 KEPT = 120
 """Rounds that are kept: ten minutes."""
-NO_PSI = "cgroup v1 does not tell it"
+NO_PSI = "its kernel does not tell it, which takes cgroup v2"
 
 log = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from .core.manager.pipeline import Outside, reconcilers
 from .core.model.loaded import LoadedPlugin
 from .core.node import LocalNode, NodeSettings
 from .core.wire.unix_listener import open_unix_listener
-from .plugins.hookspecs import ExecutorSettings, NetworkDriverSettings
+from .plugins.hookspecs import ExecutorSettings, MetricSettings, NetworkDriverSettings
 from .plugins.loader import NoSuchNetworkDriver, load_plugins
 from .plugins.outside.choice import Wanted, choose
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .config import DaemonConfig
     from .core.agent.executor import Executor
     from .core.agent.network import NetworkDriver
+    from .core.autoscaler.source import MetricSource
     from .plugins.loader import Plugins
     from .plugins.outside.choice import Choice
 
@@ -99,6 +100,7 @@ async def _main(config: DaemonConfig) -> None:
         reconcilers(choice.scheduler, choice.allocator, choice.strategies, _outside(choice)),
         clock,
         new_id,
+        partial(_metric_source, config, plugins),
         driver=driver,
     )
     api = ApiServer(
@@ -154,6 +156,10 @@ def _wanted(config: DaemonConfig) -> Wanted:
         memory_mib=config.plugin_memory_mib,
         state_dir=config.state_dir,
     )
+
+
+def _metric_source(config: DaemonConfig, plugins: Plugins, name: str) -> MetricSource | None:
+    return plugins.metric_source(name, MetricSettings(options=config.settings.get(name, {})))
 
 
 def _outside(choice: Choice) -> Outside:

@@ -41,6 +41,7 @@ swarmctl.plugins               cancelling:T programs null_driver:T network_check
 swarmctl.plugins               sources:E filter_check:E
 swarmctl.plugins.outside       messages redact desk stand_ins choice:T runner:T child:E
 swarmctl.plugins.outside       memory:E
+swarmctl.plugins               http_metrics:T metric_check:T
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T
@@ -54,6 +55,7 @@ swarmctl.core.model            gotemplate gofunctions rolling revision specdiff 
 swarmctl.core.model            loaded
 swarmctl.core.model            explain spreading strategy service endpoints
 swarmctl.core.model            endpointbook pinned doctor
+swarmctl.core.model            scaling scalestatus
 swarmctl.core.store            store view dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
@@ -69,18 +71,22 @@ swarmctl.core.orchestrator     tend overlap relief waiting
 swarmctl.core.allocator        decide ports policy networks addresses
 swarmctl.core.scheduler        decide filters resources explain quantities rebalance
 swarmctl.core.scheduler        outside
-swarmctl.core.autoscaler       policy expression decide
+swarmctl.core.autoscaler       policy expression decide metrics schedule tracking words book report
+swarmctl.core.autoscaler       source:P record replay
 swarmctl.core.dispatcher       assignments endpoints journal liveness server:T presence:T
 swarmctl.core.dispatcher       noderows:T traffic:T drain nodesession:T
 swarmctl.core.agent            executor:P network:P step expand runner:T worker:T session:T
 swarmctl.core.agent            reporter:T agent:T disk:T logs:T place networking:T doctor:T
+swarmctl.core.agent            sampler:T
 swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T
 swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
 swarmctl.core.api              proxy:T server:T backup:T forward:T frames merge:T
 swarmctl.core.api              payloads:T versions network_use explain:T doctor:T
+swarmctl.core.api              scaling:T
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E calls members:T forward:T
 swarmctl.core.manager          lock:T backup:E passes handover:T output:T levels
+swarmctl.core.manager          autoscaling:T
 swarmctl_docker_exec           *:T
 swarmctl_podman_exec           *:T
 """
@@ -93,6 +99,7 @@ PROTOCOLS = frozenset(
         "swarmctl.core.agent.executor",
         "swarmctl.core.agent.network",
         "swarmctl.core.allocator.policy",
+        "swarmctl.core.autoscaler.source",
         "swarmctl.core.scheduler.decide",
         "swarmctl.core.scheduler.filters",
         "swarmctl.core.scheduler.outside",
@@ -114,6 +121,10 @@ ALLOWED = {
     "swarmctl.cli": frozenset(
         {"swarmctl.core.model", "swarmctl.core.errors", "swarmctl.core.wire.http1"}
         | {"swarmctl.config", "swarmctl.__main__", "swarmctl.__version__", "swarmctl.licenses"}
+    ),
+    # It replays a load through the very rules that the leader goes by.
+    "swarmctl.cli.service.replay": frozenset(
+        {"swarmctl.core.model", "swarmctl.core.errors", "swarmctl.core.autoscaler", "swarmctl.cli"}
     ),
     "swarmctl.cli.daemon": frozenset(
         {"swarmctl.daemon", "swarmctl.config", "swarmctl.core.errors"}
@@ -234,6 +245,7 @@ BANNED_NAMES = frozenset({"utils", "util", "common", "helpers", "helper", "misc"
 MAY_SWALLOW = frozenset(
     {
         "swarmctl.core.manager.passes",
+        "swarmctl.core.manager.autoscaling",  # per metric: a source of a plugin failed
         "swarmctl.core.manager.leader",  # per component: off after three failures, with an alarm
         "swarmctl.core.api.server",
         "swarmctl.core.wire.http_server",
@@ -243,6 +255,7 @@ MAY_SWALLOW = frozenset(
         "swarmctl.core.agent.runner",
         "swarmctl.cli.plugin_check",  # per check: its failure is the answer
         "swarmctl.core.agent.networking",  # per driver: a plugin's bug may not end the tasks
+        "swarmctl.core.agent.sampler",  # per round: the executor's failure is a gap
         "swarmctl.plugins.loader",
         "swarmctl.plugins.sources",
         "swarmctl.plugins.outside.child",  # per question: what a plugin raises is its answer

@@ -104,6 +104,16 @@ def test_entry_points_resolve_from_the_unpacked_tree(warm: Host) -> None:
     assert all(path.startswith(str(tree)) for path in found.values())
 
 
+def test_time_zones_are_there_where_the_host_has_none(warm: Host) -> None:
+    """Schedules of scaling work on hosts without zoneinfo: the archive brings its own."""
+    ran = warm.python(
+        "import zoneinfo; zoneinfo.reset_tzpath(()); "
+        "from swarmctl.core.autoscaler.schedule import local_time; "
+        "print(local_time(1_780_000_000 * 10**9, 'Europe/Zurich'), zoneinfo.TZPATH)"
+    )
+    assert ran.stdout == "2026-05-28 22:26:40+02:00 ()\n", ran.stderr
+
+
 def test_first_starts_at_the_same_moment_make_one_tree(host: Host) -> None:
     """Two first starts at once both work, and leave one tree and no remains."""
     both = [

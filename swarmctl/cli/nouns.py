@@ -74,6 +74,10 @@ service = Group(
         "scale": Lazy(
             "swarmctl.cli.service.scale:scale", "Scale one or multiple replicated services"
         ),
+        "scaling": Lazy(
+            "swarmctl.cli.service.scaling:scaling",
+            "Tell why a service has as many tasks as it has, and try rules",
+        ),
         "start": Lazy("swarmctl.cli.service.stop:start", "Start one or more stopped services"),
         "stop": Lazy(
             "swarmctl.cli.service.stop:stop",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from .autoscaler.source import SourceOf
     from .ca.credentials import Credentials
     from .clock import Clock
     from .manager.reconcile import Reconciler
@@ -87,6 +88,7 @@ class Managership:
         listeners: Sequence[trio.SocketListener],
         streams: Mapping[str, StreamMethod],
         reconcilers: Sequence[Reconciler],
+        metric_source: SourceOf,
         clock: Clock,
         new_id: Callable[[], str],
         renew: Callable[[], None],
@@ -99,7 +101,7 @@ class Managership:
         self._open_port = open_port
         self._listeners = listeners
         self._streams = streams
-        self._reconcilers = reconcilers
+        self._reconcilers, self._metric_source = reconcilers, metric_source
         self._clock = clock
         self._new_id = new_id
         self.manager: Manager | None = None
@@ -224,6 +226,7 @@ class Managership:
             told=dict(place.peers),
             streams=self._streams,
             renew=self._renew,
+            metric_source=self._metric_source,
         )
         self.manager = manager
         await run_until_first(

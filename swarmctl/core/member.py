@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from .agent.executor import Executor
     from .agent.network import NetworkDriver
+    from .autoscaler.source import SourceOf
     from .clock import Clock
     from .manager.manager import Manager
     from .manager.reconcile import Reconciler
@@ -67,6 +68,7 @@ class MemberSettings(NamedTuple):
     manager_streams: Mapping[str, StreamMethod]
     open_port: OpenPort
     reconcilers: Sequence[Reconciler]
+    metric_source: SourceOf
 
 
 class Member:
@@ -101,6 +103,7 @@ class Member:
             listeners=listeners,
             streams=settings.manager_streams,
             reconcilers=settings.reconcilers,
+            metric_source=settings.metric_source,
             clock=settings.clock,
             new_id=settings.new_id,
             renew=lambda: self._renew_asked.set(),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from .autoscaler.source import no_source
 from .ca import credentials as identity
 from .ca.x509 import Role
 from .comeback import Comeback
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from .agent.agent import Agent
     from .agent.executor import Executor
     from .agent.network import NetworkDriver
+    from .autoscaler.source import SourceOf
     from .clock import Clock
     from .manager.backup import Head
     from .manager.manager import Manager
@@ -76,6 +78,7 @@ class LocalNode:
     Args:
         executor: runs this node's tasks; driven from here.
         reconcilers: what this node runs while it leads.
+        metric_source: gives what reads metrics, by name.
         driver: carries traffic of its tasks; None for nothing that does.
 
     Attributes:
@@ -90,10 +93,11 @@ class LocalNode:
         reconcilers: Sequence[Reconciler],
         clock: Clock,
         new_id: Callable[[], str],
+        metric_source: SourceOf = no_source,
         *,
         driver: NetworkDriver | None = None,
     ) -> None:
-        self._settings = settings
+        self._settings, self._metric_source = settings, metric_source
         self._driver = driver
         self._state_dir = StateDirectory(
             Path(settings.state_dir),
@@ -486,6 +490,7 @@ class LocalNode:
             manager_streams=self.manager_streams,
             open_port=open_port,
             reconcilers=self._reconcilers,
+            metric_source=self._metric_source,
         )
         return Member(settings, membership, credentials, listeners)
 

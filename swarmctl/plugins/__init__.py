@@ -34,6 +34,8 @@ from ..core.agent.network import (
     bridge_name,
 )
 from ..core.allocator.policy import AddressSpace, AddressUser, Allocator, SubnetWish
+from ..core.autoscaler.source import MetricSource, MetricUnavailable
+from ..core.clock import SystemClock
 from ..core.errors import InvalidArgument, SwarmError
 from ..core.scheduler.decide import Candidate, Scheduler
 from ..core.scheduler.filters import NO_LIMIT, Check, Filter, Needed
@@ -44,6 +46,7 @@ from .hookspecs import (
     AllocatorSettings,
     ExecutorLimits,
     ExecutorSettings,
+    MetricSettings,
     NetworkDriverSettings,
     PluginInfo,
     SchedulerSettings,
@@ -71,6 +74,9 @@ __all__ = [
     "InvalidArgument",
     "LogLine",
     "LogOptions",
+    "MetricSettings",
+    "MetricSource",
+    "MetricUnavailable",
     "Needed",
     "NetworkDriver",
     "NetworkDriverSettings",
@@ -86,6 +92,7 @@ __all__ = [
     "SchedulerSettings",
     "SubnetWish",
     "SwarmError",
+    "SystemClock",
     "TaskController",
     "TaskObservation",
     "TaskStats",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..core.agent.executor import Executor
     from ..core.agent.network import NetworkDriver
     from ..core.allocator.policy import Allocator
+    from ..core.autoscaler.source import MetricSource
     from ..core.scheduler.decide import Scheduler
     from ..core.scheduler.filters import Filter
 
@@ -234,6 +235,37 @@ def swarmctl_strategies() -> Sequence[str]:
     made by ``swarmctl_scheduler``, with the settings of that name, and used for the services that
     ask for it; the configured scheduler places all others. A service that asks for a name that
     nobody gives is refused, so have the same plugins on all managers.
+
+    .. versionadded:: 0.1
+    """
+    raise NotImplementedError
+
+
+class MetricSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's configuration says to a metric source.
+
+    Attributes:
+        options: the source's own section of the configuration, not interpreted by swarmctl.
+    """
+
+    options: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+@hookspec(firstresult=True)
+def swarmctl_metric_source(name: str, settings: MetricSettings) -> MetricSource | None:
+    """Make the metric source called ``name``, or return None when ``name`` is not yours.
+
+    Called on a manager when a service first asks for a metric of that kind: the part before ``+``
+    of the scheme in ``swarmctl.scale.metric.<name>``. The first plugin that does not return None
+    wins. The object is used by the leader alone, for every address of its kind; a service that asks
+    for a kind that nobody makes is refused, so have the same plugins on all managers.
+
+    Args:
+        name: such as ``prometheus``.
+        settings: of this node.
+
+    Raises:
+        SwarmError: the settings cannot be used; its text says which and what would be right.
 
     .. versionadded:: 0.1
     """

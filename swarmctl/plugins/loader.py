@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from ..core.agent.executor import Executor
     from ..core.agent.network import NetworkDriver
     from ..core.allocator.policy import Allocator
+    from ..core.autoscaler.source import MetricSource
     from ..core.scheduler.decide import Scheduler
     from ..core.scheduler.filters import Filter
     from .hookspecs import (
         AllocatorSettings,
         ExecutorSettings,
+        MetricSettings,
         NetworkDriverSettings,
         SchedulerSettings,
     )
@@ -44,6 +46,7 @@ BUILT_INS = {
     "spread": "swarmctl.plugins.spread",
     "subnets": "swarmctl.plugins.subnets",
     "binpack": "swarmctl.plugins.binpack",
+    "http-metrics": "swarmctl.plugins.http_metrics",
 }
 # Enabled by being installed. The module is part of the rule: another distribution that takes the
 # entry point's name is a stranger all the same.
@@ -66,6 +69,10 @@ class NoSuchAllocator(InvalidArgument):
 
 class NoSuchNetworkDriver(InvalidArgument):
     """No plugin makes a network driver of that name."""
+
+
+class NoSuchSource(InvalidArgument):
+    """No plugin makes a metric source of that name."""
 
 
 class NoExecutor(SwarmError):
@@ -255,6 +262,21 @@ class Plugins:
             settings,
             NoSuchNetworkDriver,
         )
+        return made
+
+    def metric_source(self, name: str, settings: MetricSettings) -> MetricSource | None:
+        """Make the metric source called ``name``, None where no plugin makes one.
+
+        Raises:
+            PluginError: its plugin failed.
+            SwarmError: the settings do not suit it.
+        """
+        try:
+            made: MetricSource | None = self._first(
+                "metric source", name, self._pm.hook.swarmctl_metric_source, settings, NoSuchSource
+            )
+        except NoSuchSource:
+            return None
         return made
 
     def _first(

@@ -6,6 +6,7 @@
 | :func:`check_scheduler` | a function that makes schedulers | nothing |
 | :func:`check_filter` | a function that makes a filter | nothing |
 | :func:`check_allocator` | an allocator | nothing |
+| :func:`check_metric_source` | a source, two addresses | trio, what stands at them |
 | :func:`check_network_driver` | what makes drivers, a table | trio, a kernel of its own |
 
 They need no test framework: a broken law raises :class:`ConformanceError` that names it and what
@@ -33,6 +34,7 @@ from ..core.model.base import SECOND
 from .cancelling import cancelled_at
 from .conformance import ConformanceError, check_allocator, require
 from .filter_check import check_filter
+from .metric_check import check_metric_source
 from .network_check import check_network_driver
 from .programs import Programs, ShellPrograms, simple_assignment
 from .scheduler_check import check_scheduler
@@ -50,6 +52,7 @@ __all__ = [
     "check_allocator",
     "check_executor",
     "check_filter",
+    "check_metric_source",
     "check_network_driver",
     "check_scheduler",
     "simple_assignment",

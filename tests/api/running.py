@@ -17,6 +17,7 @@ from swarmctl.core.manager.pipeline import reconcilers
 from swarmctl.core.model.loaded import LoadedPlugin
 from swarmctl.core.node import LocalNode, NodeSettings
 from swarmctl.core.wire.unix_listener import open_unix_listener
+from swarmctl.plugins import http_metrics
 from swarmctl.plugins.binpack import BinpackScheduler
 from swarmctl.plugins.null_exec import NullExecutor
 from swarmctl.plugins.spread import SpreadScheduler
@@ -138,6 +139,7 @@ async def running_api(
         reconcilers(SpreadScheduler(), SubnetAllocator(), strategies) if work is None else work,
         clock,
         new_id,
+        http_metrics.swarmctl_metric_source,
         driver=driver,
     )
     (folder / "state").mkdir(mode=0o700, exist_ok=True)

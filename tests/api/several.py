@@ -20,11 +20,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from swarmctl.core.api.server import ApiServer
+from swarmctl.core.autoscaler.source import no_source
 from swarmctl.core.ca.server import new_node_row
 from swarmctl.core.ca.x509 import DAY_NS, Role, Signer, new_key_and_csr, sign_node_certificate
 from swarmctl.core.clock import TrioClock
 from swarmctl.core.errors import LostLeadership, NoLeader
 from swarmctl.core.founding import make_cluster
+from swarmctl.core.manager.autoscaling import Autoscaler
 from swarmctl.core.manager.door import Door
 from swarmctl.core.manager.forward import LEADER_WAIT_S
 from swarmctl.core.manager.leader import Alarms
@@ -78,7 +80,13 @@ class StandIn:
         self.ca = SimpleNamespace(external=None)  # nobody asks for one here
         self.leader = SimpleNamespace(is_elsewhere=self._is_led_elsewhere)
         self.membership = SimpleNamespace(status_of=self.status_of, waiting=())
-        self.dispatcher = SimpleNamespace(warning="")
+        self.dispatcher = SimpleNamespace(  # no agent has a session in these tests
+            warning="", connected=lambda _node_id: None, versions_of=lambda _node_id: None
+        )
+        at_rest: Any = None  # it proposes only while it runs
+        self.autoscaler = Autoscaler(
+            self.store.view, at_rest, managers.clock, self.dispatcher, no_source
+        )
         self.disk_complaint = ""
         self.leadership_changed = trio.Event()
         self.dead = False
@@ -156,6 +164,7 @@ class LocalSeat:
     error = ""
     managers: tuple[str, ...] = ()
     state_dir = "/nowhere"
+    agent = None
 
     def __init__(self, manager: StandIn, address: str) -> None:
         self.manager: StandIn | None = manager

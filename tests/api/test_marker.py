@@ -23,7 +23,7 @@ from swarmctl.core.model.objects import (
     ServiceRow,
     TaskRow,
 )
-from swarmctl.core.model.service import Revision
+from swarmctl.core.model.service import Revision, Scale, ScaleDecision
 from swarmctl.core.model.task import Task
 from tests.core.model.builders import filled
 
@@ -64,12 +64,14 @@ async def _mark_everything(api: RunningApi) -> list[Row]:
     cluster = api.manager.view.cluster()
     assert cluster is not None
     marked = filled(type(cluster.private), text=MARKER, number=NUMBER)
-    # What the API shows on purpose, to whoever may ask for it: the join tokens, the unlock key.
+    # What the API shows on purpose, to whoever may ask for it: the join tokens, the unlock key,
+    # the level of the log's format.
     marked = replace(
         marked,
         worker_token="SWMTKN-worker",
         manager_token="SWMTKN-manager",
         unlock_key=b"u" * UNLOCK_KEY_BYTES,
+        format_level=1,
     )
     rows = [_marked(kind) for kind in get_args(Row) if kind is not ClusterRow]
     rows = [_with_what_is_shown(row) for row in rows]
@@ -89,6 +91,8 @@ def _with_what_is_shown(row: Row) -> Row:
         private = replace(
             row.private, revision=2, revised_at=2, revised_how="updated", revisions=(old,)
         )
+        step = ScaleDecision(at=1, rule="floor", before=1, after=2, reason="scaled to 2 by hand")
+        private = replace(private, scale=Scale(count=2, decisions=(step,)))  # and of its scaling
         return replace(row, private=private)
     return row
 

@@ -9,6 +9,7 @@ import trio
 
 from swarmctl.plugins import EngineUnavailable, InvalidArgument, TaskStats
 
+from .cgroups import Groups
 from .changes import Changes
 from .container import Container, ContainerGone
 from .controller import DockerController, Host
@@ -55,6 +56,8 @@ class DockerExecutor:
         self._changes = Changes(self._engine)
         self._observer = Observer(self._engine)
         self._images = Images(self._engine, pulls=settings.limits.pulls)
+        self._groups = Groups()
+        self._sampling = trio.CapacityLimiter(1)
         self._host: Host | None = None
 
     async def run(
@@ -121,12 +124,19 @@ class DockerExecutor:
 
     async def stats(self, task_ids: Sequence[str]) -> Mapping[str, TaskStats]:
         wanted = set(task_ids)
-        samples: dict[str, TaskStats] = {}
         listed = await self._observer.containers(self._running_host.identity)
+        running = {
+            row.task_id: row.container_id
+            for row in listed
+            if row.task_id in wanted and row.is_running
+        }
+        samples = await trio.to_thread.run_sync(
+            self._groups.sample, running, limiter=self._sampling
+        )
         async with trio.open_nursery() as nursery:
-            for row in listed:
-                if row.task_id in wanted and row.is_running:
-                    nursery.start_soon(self._sample, row.task_id, row.container_id, samples)
+            for task_id, container_id in running.items():
+                if task_id not in samples:  # its group is not to be seen here
+                    nursery.start_soon(self._sample, task_id, container_id, samples)
         return samples
 
     async def _sample(self, task_id: str, container_id: str, into: dict[str, TaskStats]) -> None:

@@ -147,6 +147,27 @@ ROLLING = (
 EXTENSIONS = (
     Flag("ip", PINNED, "The service's own (virtual) address on a network ([network=]address)"),
     Flag("rebalance", TEXT, 'Move tasks to a node that joins or returns ("on-join", "never")'),
+    Flag(
+        "scale-cooldown",
+        TEXT,
+        "How long to hold still after a step (DURATION, or up=DURATION,down=DURATION)",
+    ),
+    Flag("scale-down-by", TEXT, "How many tasks one step down takes away (1, 50%, to=2)"),
+    Flag("scale-down-when", TEXT, "Take tasks away when this holds (cpu < 30% for 5m)"),
+    Flag("scale-max", TEXT, "Never more tasks than this"),
+    Flag("scale-metric", LIST, "A metric of your own and where it comes from (NAME=ADDRESS)"),
+    Flag("scale-min", TEXT, "Never fewer tasks than this"),
+    Flag(
+        "scale-missing",
+        TEXT,
+        'What a metric without a value counts as ("hold", "ignore", "zero")',
+    ),
+    Flag("scale-mode", TEXT, 'Scale, only say so, or neither ("act", "recommend", "off")'),
+    Flag("scale-schedule", LIST, "Bounds at certain times (Mon-Fri 08:00-20:00 ZONE min=6)"),
+    Flag("scale-target", LIST, "Keep a metric near a value (cpu=70%)"),
+    Flag("scale-tolerance", TEXT, "How far from its target a metric may be (10%)"),
+    Flag("scale-up-by", TEXT, "How many tasks one step up adds (2, 50%, to=10)"),
+    Flag("scale-up-when", TEXT, "Add tasks when this holds (cpu > 80% for 1m)"),
     Flag("strategy", TEXT, 'How tasks are laid out ("spread", "binpack", or a plugin\'s)'),
 )
 """What Swarm does not have and labels carry (labels.py)."""

@@ -31,8 +31,17 @@ ROLLING_KEYS = {
     "max-failure-ratio": "MaxFailureRatio",
     "order": "Order",
 }
-EXTENDED = ("rebalance", "strategy")
-"""Flags whose value is that of the label ``swarmctl.<flag>``."""
+EXTENDED = {name: f"swarmctl.{name}" for name in ("rebalance", "strategy")} | {
+    f"scale-{name}": f"swarmctl.scale.{name.replace('-', '.')}"
+    for name in (
+        *("min", "max", "up-when", "up-by", "down-when", "down-by"),
+        *("cooldown", "tolerance", "missing", "mode"),
+    )
+}
+"""Flags whose value is that of a label."""
+JOINED = {"scale-target": ",", "scale-schedule": "; "}
+"""Flags that may be given again, and what stands between their values in the label."""
+SCALE_METRIC = "swarmctl.scale.metric."
 DEPENDS_ON = "swarmctl.depends-on"
 RESTART_KEYS = {
     "restart-condition": "Condition",
@@ -69,8 +78,21 @@ def new_spec(given: Given, image: str, arguments: Sequence[str]) -> Json:
 
 
 def extensions(given: Given) -> dict[str, str]:
-    """Return the labels that our own flags stand for; an empty value asks for no label."""
-    labels = {f"swarmctl.{name}": given.text(name) for name in EXTENDED if name in given}
+    """Return the labels that our own flags stand for; an empty value asks for no label.
+
+    Raises:
+        ValueError: a metric without a name.
+    """
+    labels = {label: given.text(name) for name, label in EXTENDED.items() if name in given}
+    for name, between in JOINED.items():
+        if name in given:
+            values = filter(None, given.each(name))
+            labels[f"swarmctl.{name.replace('-', '.')}"] = between.join(values)
+    for text in given.each("scale-metric"):
+        name, equals, source = text.partition("=")
+        if not equals or not name:
+            raise ValueError(f"invalid metric {text!r}: it must be NAME=ADDRESS")
+        labels[SCALE_METRIC + name] = source
     return {**labels, **_pinned(given)}
 
 

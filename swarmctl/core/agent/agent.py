@@ -4,6 +4,7 @@
     ├ task table           what survives this daemon
     ├ network              the network driver, and what it was told
     ├ worker               a runner for each task
+    ├ sampler              what the tasks use, every five seconds
     └ session              one connection to a dispatcher
 
 It hangs off another branch than the manager and outlives any trouble there.
@@ -30,6 +31,7 @@ from .doctor import DOCTOR_METHOD, serve_doctor
 from .logs import LOGS_METHOD, serve_logs
 from .networking import Networking
 from .reporter import Reporter
+from .sampler import SAMPLES_METHOD, Sampler
 from .session import Session
 from .worker import Worker
 
@@ -122,6 +124,7 @@ class Agent:
         worker = Worker(
             self._executor, self._identity, table, self._reporter, self._clock, networking
         )
+        sampler = Sampler(self._executor, worker.running)
         session = Session(
             credentials=self._credentials,
             worker=worker,
@@ -129,8 +132,10 @@ class Agent:
             managers=self._managers,
             describe=self._register,
             on_news=self._on_news,
+            sampler=sampler,
             methods=Methods(
-                streams={LOGS_METHOD: self._serve_logs}, calls={DOCTOR_METHOD: self._serve_doctor}
+                streams={LOGS_METHOD: self._serve_logs, SAMPLES_METHOD: sampler.serve_window},
+                calls={DOCTOR_METHOD: self._serve_doctor},
             ),
             networking=networking,
         )
@@ -143,6 +148,7 @@ class Agent:
                     inner.start_soon(networking.run, self._identity, name="network")
                     await networking.wait_settled()
                     await inner.start(worker.run, remembered)
+                    inner.start_soon(sampler.run, name="sampler")
                     inner.start_soon(session.run, name="session")
                     task_status.started()
             finally:

@@ -86,7 +86,12 @@ class ExecutorDescription(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskStats(msgspec.Struct, frozen=True, kw_only=True):
-    """One sample of one task. Counters grow from the task's start."""
+    """One sample of one task. Counters grow from the task's start.
+
+    A task that runs has used some CPU and memory and has a process, so 0 of these is what cannot be
+    told. ``psi_*_ns`` is for how long something in it has waited for CPU, memory or the disk; None
+    where the kernel does not tell (cgroup v1).
+    """
 
     at: int
     cpu_ns: int = 0
@@ -94,6 +99,9 @@ class TaskStats(msgspec.Struct, frozen=True, kw_only=True):
     pids: int = 0
     net_rx_bytes: int = 0
     net_tx_bytes: int = 0
+    psi_cpu_ns: int | None = None
+    psi_mem_ns: int | None = None
+    psi_io_ns: int | None = None
 
 
 class LogOptions(msgspec.Struct, frozen=True, kw_only=True):

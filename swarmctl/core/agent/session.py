@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ..wire.stream import LinkStream
     from .networking import Networking
     from .reporter import Reporter
+    from .sampler import Sampler
     from .worker import Worker
 
 BACK_OFF_FIRST_S = 0.1
@@ -68,6 +69,7 @@ class Session:
         managers: addresses to dial, the best first, as known at that moment.
         describe: makes the registration; asked at each connection and every five seconds.
         on_news: told what a manager says beyond tasks.
+        sampler: measures the tasks.
         methods: what managers may ask of this node over the same link.
         networking: told who is where; says what its kernel knows.
 
@@ -85,6 +87,7 @@ class Session:
         managers: Callable[[], Sequence[str]],
         describe: Callable[[], Awaitable[Register]],
         on_news: Callable[[NodeNews], Awaitable[None]],
+        sampler: Sampler,
         methods: Methods,
         networking: Networking,
     ) -> None:
@@ -95,6 +98,7 @@ class Session:
         self._managers = managers
         self._describe = describe
         self._on_news = on_news
+        self._sampler = sampler
         self._methods = methods
         self._stream: LinkStream | None = None
         self._stream_ended = trio.Event()
@@ -206,6 +210,7 @@ class Session:
                 partial(self._describe_changes, stream, register, changed),
                 partial(self._reporter.run, partial(_send, stream)),
                 partial(self._networking.tell, partial(_send, stream)),
+                partial(self._sampler.feed, partial(_send, stream)),
             )
 
     async def _register(self, stream: LinkStream, register: Register) -> Welcome:

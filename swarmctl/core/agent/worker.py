@@ -136,6 +136,14 @@ class Worker:
         runner = self._runners.get(task_id)
         return runner.controller.logs(options) if runner is not None else None
 
+    def running(self) -> list[str]:
+        """Return the ids of the tasks that run."""
+        return [
+            task_id
+            for task_id, runner in self._runners.items()
+            if runner.status.State is TaskState.RUNNING
+        ]
+
     # --- one task ---
 
     def _known(self) -> list[str]:

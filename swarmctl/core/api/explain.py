@@ -13,6 +13,7 @@ import trio
 from msgspec.structs import replace
 
 from ..model.explain import Refusal, ServiceExplanation, TaskExplanation
+from ..model.scaling import as_scaled
 from ..model.task import TaskState
 from ..orchestrator.slots import slots_of
 from ..orchestrator.waiting import (
@@ -150,7 +151,7 @@ def _standing(view: View, row: TaskRow, now: int) -> str:
 def explain_service(view: View, row: ServiceRow, now: int) -> ServiceExplanation:
     """Return how many tasks of a service run and what keeps the others."""
     tasks = view.tasks_of(row.api.ID)
-    status = service_status(row.api, (one.api for one in tasks))
+    status = service_status(as_scaled(row), (one.api for one in tasks))
     wanted = [
         one
         for one in tasks

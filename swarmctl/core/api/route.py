@@ -90,6 +90,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/services/{id}/stop", "services.stop"),
     Route("POST", "/services/{id}/start", "services.start"),
     Route("GET", "/services/{id}/explain", "explain.service"),
+    Route("GET", "/services/{id}/scaling", "scaling.inspect"),
+    Route("POST", "/services/{id}/scaling", "scaling.dry_run"),
     Route("GET", "/services/{id}/logs", "logs.service", By.MANAGER),
     Route("GET", "/tasks", "tasks.list"),
     Route("GET", "/tasks/{id}", "tasks.inspect"),

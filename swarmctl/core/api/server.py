@@ -47,6 +47,7 @@ from . import (
     logs,
     networks,
     nodes,
+    scaling,
     secrets,
     services,
     swarm,
@@ -291,7 +292,7 @@ def _reads_its_body(request: Request) -> bool:
 HANDLERS: dict[str, Callable[[ApiServer, Call], Awaitable[Reply]]] = {
     f"{module.__name__.rpartition('.')[2]}.{name}": handler
     for module in (
-        *(system, swarm, backup, nodes, services, tasks, explain),
+        *(system, swarm, backup, nodes, services, tasks, explain, scaling),
         *(logs, secrets, configs, networks, doctor),
     )
     for name, handler in module.HANDLERS.items()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from ..autoscaler.policy import check_scaling, policy_of, scaling_warnings
 from ..errors import BadRequest, SwarmError
 from ..model import revision
 from ..model.change import (
@@ -37,6 +38,7 @@ from ..model.objects import ServiceRow
 from ..model.pinned import check_pinned, check_pinned_networks
 from ..model.release import check_service_available, quiet_nodes, service_warnings
 from ..model.request import ServiceCreated, ServiceUpdated
+from ..model.scaling import as_meant, as_scaled, has_aliases
 from ..model.service import Endpoint, Service, ServicePrivate, next_run
 from ..model.spec import EndpointSpec, ServiceSpec
 from ..model.startorder import check_start_order
@@ -53,6 +55,7 @@ from .write import write
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..manager.manager import Manager
     from ..model.service import ServiceStatus
     from ..store.view import View
     from ..wire.http1 import Response
@@ -77,8 +80,8 @@ async def list_services(server: ApiServer, call: Call) -> Reply:
         status = None
         if counted:
             tasks = (task.api for task in view.tasks_of(row.api.ID))
-            status = service_status(row.api, tasks)
-        shown.append((row.api, status))
+            status = service_status(as_scaled(row), tasks)
+        shown.append((as_scaled(row), status))
     return list_reply(shown, lambda pair: present_listed_service(*pair))
 
 
@@ -88,9 +91,10 @@ async def inspect(server: ApiServer, call: Call) -> Reply:
     view = await server.manager().read()
     row = query.resolve_service(view, call.params["id"])
     quiet = quiet_nodes(view.nodes())
-    shown = present_service(row.api, with_defaults=with_defaults, quiet=quiet)
-    lost = lost_strategy(row.api.Spec, server.strategies)
-    return json_reply(replace(shown, Warnings=(*shown.Warnings, lost)) if lost else shown)
+    shown = present_service(as_scaled(row), with_defaults=with_defaults, quiet=quiet)
+    more = [*scaling_warnings(row.api.Spec), lost_strategy(row.api.Spec, server.strategies)]
+    warnings = (*shown.Warnings, *filter(None, more))
+    return json_reply(replace(shown, Warnings=warnings) if warnings else shown)
 
 
 async def history(server: ApiServer, call: Call) -> Reply:
@@ -110,6 +114,8 @@ async def create(server: ApiServer, call: Call) -> Reply:
         named = asked if asked.Name else replace(asked, Name=_random_name(view))
         spec = _fitted(_checked(named), view)
         check_strategy(spec, server.strategies)
+        _check_scaling(manager, spec)
+        meant = as_meant(None, spec, server.clock.now(), named=_names_number(asked))
         if view.by_name(Kind.SERVICE, spec.Name) is not None:
             raise name_taken(Kind.SERVICE, spec.Name)
         row = ServiceRow(
@@ -119,9 +125,13 @@ async def create(server: ApiServer, call: Call) -> Reply:
                 Endpoint=Endpoint(Spec=spec.EndpointSpec or EndpointSpec()),
                 JobStatus=next_run(spec, None, server.clock.now()),
             ),
-            private=ServicePrivate(registry_auth=call.request.headers.get("x-registry-auth")),
+            private=ServicePrivate(
+                registry_auth=call.request.headers.get("x-registry-auth"), scale=meant.scale
+            ),
         )
-        warnings = service_warnings(spec, quiet_nodes(view.nodes())) or None
+        quiet = quiet_nodes(view.nodes())
+        told = (*service_warnings(spec, quiet), *scaling_warnings(spec), meant.warning)
+        warnings = tuple(filter(None, told)) or None
         created = json_reply(ServiceCreated(ID=service_id, Warnings=warnings), 201)
         requires = (*rests_on(spec, view.networks()), *_start_order(spec, view))
         return Transaction(changes=(Create(row=row),), requires=requires), created
@@ -145,29 +155,22 @@ async def update(server: ApiServer, call: Call) -> Reply:
     def plan(view: View) -> tuple[Transaction, Response]:
         row = query.resolve_service(view, service_id)
         query.check_sequence(row, version)
-        now = server.clock.now()
+        told = ""
         if rollback:
-            changed = _rolled_back(row, rollback, now)
+            changed = _rolled_back(row, rollback, server.clock.now())
             check_references(changed.api.Spec, view)  # what it used may be gone
             _check_networks(changed.api.Spec, view)
             check_ports(changed.api.Spec, view.services(), own_id=service_id)
         else:
-            spec = _fitted(_checked(asked), view, own_id=service_id)
-            spec, stop = as_posted(row.api, spec)
-            check_service_update(row.api.Spec, spec)
-            check_strategy(spec, server.strategies, before=row.api.Spec)
-            spec, due = with_due_moved(view, row, spec)
-            changed = revision.updated(row, spec, now, registry_auth=_auth_for(call, row))
-            changed = replace(
-                changed,
-                api=replace(changed.api, Stopped=stop),
-                private=replace(changed.private, due=due),
-            )
+            changed, told = _updated(server, call, view, row, asked)
         requires = (
             *rests_on(changed.api.Spec, view.networks(), own_id=service_id),
             *_start_order(changed.api.Spec, view, before=row.api.Spec),
         )
-        warnings = service_warnings(changed.api.Spec, quiet_nodes(view.nodes())) or None
+        spec = changed.api.Spec
+        quiet = quiet_nodes(view.nodes())
+        found = (*service_warnings(spec, quiet), *scaling_warnings(spec), told)
+        warnings = tuple(filter(None, found)) or None
         updated = json_reply(ServiceUpdated(Warnings=warnings))
         return Transaction(changes=(Update(row=changed),), requires=requires), updated
 
@@ -236,6 +239,13 @@ def _fitted(spec: ServiceSpec, view: View, *, own_id: str = "") -> ServiceSpec:
     return spec
 
 
+def _check_scaling(manager: Manager, spec: ServiceSpec) -> None:
+    """Check that a service can be scaled as its labels say, by what this manager has."""
+    check_scaling(spec, no_psi=manager.autoscaler.no_psi())
+    if not has_aliases(spec.Labels):
+        manager.autoscaler.check_sources(policy_of(spec))
+
+
 def _check_networks(spec: ServiceSpec, view: View) -> ServiceSpec:
     """Return the spec with networks named by id, if they are there."""
     networks = list(view.networks())
@@ -256,6 +266,32 @@ def _start_order(
 
 
 # --- new rows ------------------------------------------------------------------------------------
+
+
+def _updated(
+    server: ApiServer, call: Call, view: View, row: ServiceRow, asked: ServiceSpec
+) -> tuple[ServiceRow, str]:
+    """Return the row with what its user posted, and what to tell of it, or ""."""
+    now, before = server.clock.now(), row.api.Spec
+    spec = _fitted(_checked(asked), view, own_id=row.api.ID)
+    spec, stop = as_posted(row.api, spec)
+    meant = as_meant(row, spec, now, named=stop is None and _names_number(asked))
+    check_service_update(before, meant.spec)
+    check_strategy(meant.spec, server.strategies, before=before)
+    _check_scaling(server.manager(), meant.spec)
+    spec, due = with_due_moved(view, row, meant.spec)
+    changed = revision.updated(row, spec, now, registry_auth=_auth_for(call, row))
+    changed = replace(
+        changed,
+        api=replace(changed.api, Stopped=stop),
+        private=replace(changed.private, due=due, scale=meant.scale),
+    )
+    return changed, meant.warning
+
+
+def _names_number(asked: ServiceSpec) -> bool:
+    """True for a spec that says how many replicas; what is normalized always does."""
+    return asked.Mode.Replicated is not None and asked.Mode.Replicated.Replicas is not None
 
 
 def _auth_for(call: Call, row: ServiceRow) -> str:

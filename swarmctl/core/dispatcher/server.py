@@ -38,6 +38,7 @@ from ..model.session import (
     Register,
     Report,
     ReportTaken,
+    Samples,
     Welcome,
     decode_from_agent,
 )
@@ -73,7 +74,11 @@ log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Serves sessions while this manager leads; :meth:`run` is that time."""
+    """Serves sessions while this manager leads; :meth:`run` is that time.
+
+    Attributes:
+        on_samples: told what a node's tasks use; it may not wait.
+    """
 
     def __init__(
         self,
@@ -97,6 +102,7 @@ class Dispatcher:
         self._began = trio.Event()
         self._sessions: dict[str, NodeSession] = {}
         self._sent_to: dict[str, str] = {}
+        self.on_samples: Callable[[str, Samples], None] = lambda _node_id, _samples: None
 
     @property
     def warning(self) -> str:
@@ -273,7 +279,9 @@ class Dispatcher:
                 await put.send(message)
                 await trio.sleep_forever()  # what comes after is no sign of staying
             self._presence.hear(session.node_id, session.period_s)
-            if isinstance(message, EndpointsKnown) and session.carrier is not None:
+            if isinstance(message, Samples):
+                self.on_samples(session.node_id, message)
+            elif isinstance(message, EndpointsKnown) and session.carrier is not None:
                 self._traffic.note_known(session.carrier, message.version)
             elif isinstance(message, (Report, Describe)):
                 await put.send(message)

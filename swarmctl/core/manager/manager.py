@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..autoscaler.source import no_source
 from ..ca.server import CAServer
 from ..dispatcher.server import Dispatcher
 from ..errors import MemberRemoved, NoLeader, NotManager, SwarmError
@@ -32,6 +33,7 @@ from ..raft.transport import SNAPSHOT, Transport
 from ..store.dump import dump
 from ..store.watch import Watch
 from ..together import leaves, run_until_first
+from .autoscaling import Autoscaler
 from .backup import Head
 from .calls import OUTPUT
 from .door import Door
@@ -52,6 +54,7 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
+    from ..autoscaler.source import SourceOf
     from ..ca.credentials import Credentials
     from ..clock import Clock
     from ..model.change import Applied, Result, Transaction
@@ -97,11 +100,13 @@ class Manager:
         told: where the other members are, by number, until the tables say so.
         streams: what this node offers to other managers besides, by method name.
         renew: asks for another certificate of this node.
+        metric_source: gives what reads metrics, by name.
 
     Attributes:
         membership: who takes part in consensus.
         leader: the manager that leads, wherever it is.
         outputs: what tasks have written, wherever they are.
+        autoscaler: scales services by conditions, while this manager leads.
     """
 
     def __init__(
@@ -115,14 +120,14 @@ class Manager:
         told: Mapping[int, str] | None = None,
         streams: Mapping[str, StreamMethod] | None = None,
         renew: Callable[[], None] = lambda: None,
+        metric_source: SourceOf = no_source,
     ) -> None:
         self._reconcilers, self._clock, self._new_id = reconcilers, clock, new_id
         self._store, self._disk = state.store, state.disk
         self._removed, self._led = trio.Event(), set[trio.CancelScope]()
         self._managing = set[trio.CancelScope]()
-        self.watch = Watch()
+        self.watch, self.alarms = Watch(), Alarms()
         self.watch.index = state.store.index
-        self.alarms = Alarms()
         self._transport = Transport(credentials.dial, state.disk, self._removed.set)
         tables = TableMachine(state.store, self.watch)
         self._runner = Runner(state.raft, state.disk, tables, self._transport.send)
@@ -154,6 +159,8 @@ class Manager:
             new_id=new_id,
         )
         self.outputs = Outputs(self._runner, self.leader, self.dispatcher)
+        measured = self.dispatcher, metric_source
+        self.autoscaler = Autoscaler(self.view, self._proposer, clock, *measured)
         self._door = Door(
             self.view,
             self.watch,
@@ -458,6 +465,7 @@ class Manager:
             ).run
             components.update(reconciler.beside)
         components["dispatcher"] = self.dispatcher.run
+        components["autoscaler"] = self.autoscaler.run
         components["roles"] = self.membership.run
         components["hand-over"] = self._hand_over.run
         return components

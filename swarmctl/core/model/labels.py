@@ -38,6 +38,7 @@ OTHERS = "other objects"
 TASK_IPS = "swarmctl.ip."
 SERVICE_IP = "swarmctl.vip."
 PUBLISH = "swarmctl.publish."
+SCALE_PREFIX = "swarmctl.scale."
 _PLUGIN_LABEL = re.compile(r"swarmctl\.x\.[a-z0-9][a-z0-9_-]*\..+", re.DOTALL)
 
 NUMBER = r"\d{1,6}"
@@ -132,78 +133,91 @@ LABELS: tuple[Label, ...] = (
         grammar=NUMBER,
         example="2",
         meaning="Never fewer replicas than this.",
+        available=True,
     ),
     Label(
         name="swarmctl.scale.max",
         grammar=NUMBER,
         example="20",
         meaning="Never more replicas than this.",
+        available=True,
     ),
     Label(
         name="swarmctl.scale.target",
         grammar=TEXT,
         example="cpu=70%",
         meaning="Keep a metric near a value by adding and removing replicas.",
+        available=True,
     ),
     Label(
         name="swarmctl.scale.up.when",
         grammar=TEXT,
         example="cpu > 80% for 1m",
         meaning="Add replicas when this holds.",
+        available=True,
     ),
     Label(
         name="swarmctl.scale.up.by",
-        grammar=rf"{NUMBER}|{PERCENT}",
+        grammar=rf"\+?{NUMBER}|{PERCENT}|to={NUMBER}",
         example="50%",
         meaning="How many replicas one step up adds.",
+        available=True,
     ),
     Label(
         name="swarmctl.scale.down.when",
         grammar=TEXT,
         example="cpu < 30% for 5m",
         meaning="Remove replicas when this holds.",
+        available=True,
     ),
     Label(
         name="swarmctl.scale.down.by",
-        grammar=rf"{NUMBER}|{PERCENT}",
+        grammar=rf"-?{NUMBER}|{PERCENT}|to={NUMBER}",
         example="1",
         meaning="How many replicas one step down removes.",
+        available=True,
     ),
     Label(
         name="swarmctl.scale.cooldown",
         grammar=rf"{DURATION}|(?:up|down)={DURATION}(?:,(?:up|down)={DURATION})?",
         example="up=30s,down=5m",
         meaning="How long to hold still after a step.",
+        available=True,
     ),
     Label(
         name="swarmctl.scale.tolerance",
         grammar=PERCENT,
         example="10%",
         meaning="How far from its target a metric may be before anything happens.",
+        available=True,
     ),
     Label(
         name="swarmctl.scale.missing",
-        grammar=r"hold|ignore|zero",
+        grammar="hold|ignore|zero",
         example="hold",
         meaning="What a metric without a value counts as.",
+        available=True,
     ),
     Label(
         name="swarmctl.scale.metric.<name>",
         grammar=TEXT,
         example="prometheus+http://127.0.0.1:9090?query=up",
         meaning="Where the values of a metric of your own come from.",
+        available=True,
     ),
     Label(
         name="swarmctl.scale.schedule",
         grammar=TEXT,
         example="Mon-Fri 08:00-20:00 Europe/Zurich min=6",
         meaning="Other bounds at certain times.",
+        available=True,
     ),
     Label(
         name="swarmctl.scale.mode",
-        grammar=r"act|recommend|off",
+        grammar="act|recommend|off",
         example="recommend",
         meaning="Whether to scale, or only to say what would be done.",
+        available=True,
     ),
 )
 

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from .base import SECOND
 from .defaults import DEFAULT_UPDATE
 from .labels import TASK_IPS
+from .scaling import bounds_of
 
 if TYPE_CHECKING:
     from .service import Service
@@ -79,5 +80,7 @@ def _has_one_writer(spec: ServiceSpec, mount: Mount) -> bool:
     if spec.Mode.Global is not None:
         return True
     replicated = spec.Mode.Replicated
+    bounds = bounds_of(spec)
     alone = replicated is not None and replicated.Replicas in (None, 1)
+    alone = alone if bounds is None else bounds.most == 1
     return alone or (".Task.Slot" in mount.Source and "{{" in mount.Source)

@@ -140,6 +140,41 @@ class Revision(PrivateStruct, frozen=True, kw_only=True):
     registry_auth: str = ""
 
 
+class ScaleDecision(PrivateStruct, frozen=True, kw_only=True):
+    """One step that scaling took, or would have taken, and why.
+
+    Attributes:
+        at: wall time in nanoseconds.
+        rule: which of the service's rules; ``floor`` for a human's number.
+        values: what was measured then, by metric, in the metric's own unit.
+        reason: a sentence.
+        applied: False where the service's mode is to recommend only.
+    """
+
+    at: int
+    rule: str
+    before: int
+    after: int
+    reason: str
+    values: dict[str, float] = msgspec.field(default_factory=lambda: dict[str, float]())
+    applied: bool = True
+
+
+class Scale(PrivateStruct, frozen=True, kw_only=True):
+    """What scaling decided for a service, kept apart from its spec (model/scaling.py).
+
+    Attributes:
+        count: how many tasks it has; what it would have, where the mode is to recommend only.
+        floor, until: a human's number is the least until that time, in nanoseconds.
+        decisions: the last ones, oldest first.
+    """
+
+    count: int
+    floor: int = 0
+    until: int = 0
+    decisions: tuple[ScaleDecision, ...] = ()
+
+
 class ServicePrivate(PrivateStruct, frozen=True, kw_only=True):
     """What a service's row holds beyond the API.
 
@@ -154,6 +189,7 @@ class ServicePrivate(PrivateStruct, frozen=True, kw_only=True):
         revisions: the specs before, oldest first.
         due: ids of older versions of secrets and configs; where the spec still names one when the
             tasks are replaced anyway, the newest version takes its place.
+        scale: what scaling decided, where the service's labels ask for it.
     """
 
     spec_index: int = 0
@@ -167,3 +203,4 @@ class ServicePrivate(PrivateStruct, frozen=True, kw_only=True):
     revised_how: str = "created"
     revisions: tuple[Revision, ...] = ()
     due: tuple[str, ...] = ()
+    scale: Scale | None = None

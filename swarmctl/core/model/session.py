@@ -99,6 +99,37 @@ class EndpointsKnown(PrivateStruct, frozen=True, kw_only=True, tag="endpoints-kn
     version: int
 
 
+class TaskSample(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one task uses: rates over the last few seconds, and what it holds now.
+
+    None is what its executor cannot tell. ``cpu`` in cores, ``mem`` in bytes, ``net_*`` in bytes a
+    second, ``psi_*`` the share of the time that something in it waited.
+    """
+
+    task_id: str
+    cpu: float | None = None
+    mem: float | None = None
+    pids: float | None = None
+    net_rx: float | None = None
+    net_tx: float | None = None
+    psi_cpu: float | None = None
+    psi_mem: float | None = None
+    psi_io: float | None = None
+
+
+class Samples(PrivateStruct, frozen=True, kw_only=True, tag="samples"):
+    """What this node's tasks use. A lost one is followed by the next.
+
+    Attributes:
+        age_ns: how long ago that was; clocks of nodes need not agree.
+        no_psi: why this node cannot tell pressure, or "".
+    """
+
+    rows: tuple[TaskSample, ...]
+    age_ns: int = 0
+    no_psi: str = ""
+
+
 class Farewell(PrivateStruct, frozen=True, kw_only=True, tag="farewell"):
     """This daemon ends on purpose.
 
@@ -110,7 +141,7 @@ class Farewell(PrivateStruct, frozen=True, kw_only=True, tag="farewell"):
 
 
 FromAgent = Union[  # noqa: UP007 - read at run time
-    Register, Heartbeat, Report, Describe, EndpointsKnown, Farewell
+    Register, Heartbeat, Report, Describe, EndpointsKnown, Samples, Farewell
 ]
 
 

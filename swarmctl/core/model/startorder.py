@@ -23,6 +23,7 @@ from ..errors import InvalidArgument
 from .change import Kind
 from .labels import DEPENDS_ON
 from .objects import Row, ServiceRow
+from .scaling import replicas_of
 from .task import TaskState
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _is_completed(service: ServiceRow, tables: Tables) -> bool:
     if mode.Replicated is not None:
         version = service.private.spec_index
         slots = {task.api.Slot for task in done if task.private.spec_version == version}
-        return len(slots) >= (1 if mode.Replicated.Replicas is None else mode.Replicated.Replicas)
+        return len(slots) >= replicas_of(service)
     done = [task for task in done if _of_present_run(service, task)]
     if mode.ReplicatedJob is not None:
         total = mode.ReplicatedJob.TotalCompletions

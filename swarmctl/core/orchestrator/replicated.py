@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..model.scaling import replicas_of
 from ..model.task import TaskState
 from .restart import may_restart
 from .rollout import is_ready
@@ -34,7 +35,7 @@ def decide(view: View, service: ServiceRow, now: int, new_id: NewId) -> Decision
     vacant: list[Slot] = []
     for slot in slots_of(view, service):
         (vacant if _is_vacant(tending, slot) else taken).append(slot)
-    wanted = _replicas(service)
+    wanted = replicas_of(service)
     kept, surplus = taken, list[Slot]()
     if len(taken) > wanted:
         kept, surplus = _split(tending, taken, wanted)
@@ -86,8 +87,3 @@ def _more(tending: Tending, count: int, taken: set[int], vacant: dict[int, Slot]
             break
         used.add(number)
     return used
-
-
-def _replicas(service: ServiceRow) -> int:
-    mode = service.api.Spec.Mode.Replicated
-    return 1 if mode is None or mode.Replicas is None else mode.Replicas

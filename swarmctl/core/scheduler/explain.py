@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..model.explain import NodeVerdict, Refusal
 from ..model.task import TaskState
-from .filters import BUILT_IN
+from .filters import BUILT_IN, NO_LIMIT
 from .resources import NodeLoad, Place, holding_of
 
 if TYPE_CHECKING:
@@ -39,6 +39,24 @@ def no_suitable_node(
     return f"no suitable node ({'; '.join(sentence for _, sentence in all_of_them)})"
 
 
+def room_on(view: View, task: TaskRow, node: NodeRow, filters: Sequence[Filter] = BUILT_IN) -> int:
+    """Return how many tasks like this one a node could take now."""
+    load = NodeLoad()
+    for other in _holders(view, node):
+        load.add(holding_of(other))
+    checks = (one.check(task) for one in filters)
+    return max(0, min((check(node, load) for check in checks if check), default=NO_LIMIT))
+
+
+def _holders(view: View, node: NodeRow) -> list[TaskRow]:
+    """Return the tasks that hold something on a node."""
+    return [
+        other
+        for other in view.tasks_on(node.api.ID)
+        if TaskState.ASSIGNED <= other.api.Status.State <= TaskState.RUNNING
+    ]
+
+
 def judge_node(
     view: View, task: TaskRow, node: NodeRow, filters: Sequence[Filter] = BUILT_IN
 ) -> NodeVerdict:
@@ -46,11 +64,7 @@ def judge_node(
 
     The scheduler stops at the first filter that refuses; a user wants to know what comes next.
     """
-    others = [
-        other
-        for other in view.tasks_on(node.api.ID)
-        if TaskState.ASSIGNED <= other.api.Status.State <= TaskState.RUNNING
-    ]
+    others = _holders(view, node)
     load = NodeLoad()
     for other in others:
         load.add(holding_of(other))

@@ -29,6 +29,7 @@ from ..model.base import MINUTE, SECOND
 from ..model.change import NOTHING, At, Decision, Kind, Ref, SpecAt, Transaction, Update
 from ..model.dirty import is_dirty
 from ..model.labels import ON_JOIN, REBALANCE
+from ..model.scaling import replicas_of
 from ..model.spreading import branch_of, descriptors_of
 from ..model.task import MOVE_OFFER_NS, TaskState
 from .filters import BUILT_IN
@@ -126,8 +127,7 @@ def _settled(view: View, service: ServiceRow) -> list[TaskRow]:
         if state is not TaskState.RUNNING or node is None or is_dirty(service, task, node):
             return []
         tasks.append(task)
-    mode = service.api.Spec.Mode.Replicated
-    wanted = 1 if mode is None or mode.Replicas is None else mode.Replicas
+    wanted = replicas_of(service)
     slots = {task.api.Slot for task in tasks}
     return tasks if len(tasks) == len(slots) == wanted else []
 

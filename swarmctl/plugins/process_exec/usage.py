@@ -25,7 +25,8 @@ def sample(views: Iterable[TaskView]) -> dict[str, TaskStats]:
         if len(numbers) < 3:
             numbers = {**_from_proc(view), **numbers}
         if numbers:
-            found[view.task_id] = TaskStats(at=SystemClock().now(), **numbers)
+            waits = cgroups.pressure(view.group) if view.group else {}
+            found[view.task_id] = TaskStats(at=SystemClock().now(), **numbers, **waits)
     return found
 
 

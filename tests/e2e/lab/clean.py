@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .images import IMAGE
+from .unix_http import ApiError
 from .waiting import eventually
 
 if TYPE_CHECKING:
     from .engines import Engine
     from .hosts import Host
+    from .unix_http import UnixClient
 
 
 def clean_hosts(hosts: list[Host]) -> None:
@@ -62,12 +64,26 @@ def _empty_engine(engine: Engine) -> None:
             client.call("POST", "/swarm/leave", query={"force": "1"})
         listed: list[dict[str, Any]] = client.call("GET", "/containers/json", query={"all": "1"})
         for container in listed:
-            client.call("DELETE", f"/containers/{container['Id']}", query={"force": "1", "v": "1"})
+            _remove(client, container["Id"])
+        eventually(
+            lambda: not client.call("GET", "/containers/json", query={"all": "1"}),
+            30,
+            what="the engine to be empty",
+        )
         images = client.call("GET", "/images/json")
         for image in {tag for listed in images for tag in listed["RepoTags"] or ()} - {IMAGE}:
             client.call("DELETE", f"/images/{image}", query={"force": "1"})
         client.call("POST", "/networks/prune")
         client.call("POST", "/volumes/prune")
+
+
+def _remove(client: UnixClient, container: str) -> None:
+    """Remove a container, which a daemon that is gone now may have begun already."""
+    try:
+        client.call("DELETE", f"/containers/{container}", query={"force": "1", "v": "1"})
+    except ApiError as error:
+        if error.status not in (404, 409):
+            raise
 
 
 def _kill_strays(host: Host) -> None:

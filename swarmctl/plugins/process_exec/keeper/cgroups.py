@@ -277,6 +277,19 @@ def usage(group: Group) -> dict[str, int]:
     return result
 
 
+def pressure(group: Group) -> dict[str, int]:
+    """Return for how long something waited in all, where the kernel tells (version 2)."""
+    track = group.get("track", "")
+    result: dict[str, int] = {}
+    for name, resource in (("psi_cpu_ns", "cpu"), ("psi_mem_ns", "memory"), ("psi_io_ns", "io")):
+        text = _read(f"{track}/{resource}.pressure") if _is_version2(track) else ""
+        for line in text.splitlines():
+            total = line.rpartition("total=")[2]
+            if line.startswith("some ") and total.isdigit():
+                result[name] = int(total) * 1000
+    return result
+
+
 def _put(result: dict[str, int], name: str, text: str) -> None:
     if text.strip().isdigit():
         result[name] = int(text)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from swarmctl_docker_exec import describe
+from swarmctl_docker_exec.dialect import UNHEALTHY
 from swarmctl_docker_exec.executor import DockerExecutor
-from swarmctl_docker_exec.inspection import Inspection, Listed
-from swarmctl_docker_exec.logs import LogParser
-from swarmctl_docker_exec.pull import Reference
+from swarmctl_docker_exec.reference import Reference
 
 from swarmctl.plugins import ExecutorSettings, InvalidArgument, LogLine, PluginInfo
+from swarmctl.plugins.engine import Inspection, Listed, LogParser
 from swarmctl.plugins.loader import NoSuchExecutor, Plugins
 from swarmctl.plugins.model import (
     DiscreteResourceSpec,
@@ -43,7 +43,8 @@ def inspection(
             "Config": config or {},
             "NetworkSettings": {"Ports": {}},
             **more,
-        }
+        },
+        UNHEALTHY,
     )
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from swarmctl_docker_exec.endpoints import connected_routes
 
 from swarmctl.plugins import EngineUnavailable, ExecutorError
+from swarmctl.plugins.engine.endpoints import connected_routes
 from swarmctl.plugins.model import (
     AttachedNetwork,
     AttachedNetworkSpec,

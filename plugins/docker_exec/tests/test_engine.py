@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from swarmctl_docker_exec import engine as engine_module
-from swarmctl_docker_exec.engine import Engine, NotAnEngine, Refused
+from swarmctl_docker_exec.dialect import DockerDialect
 from swarmctl_docker_exec.executor import DockerExecutor
-from swarmctl_docker_exec.pull import Images, Wanted
 
 from swarmctl.plugins import EngineUnavailable, ExecutorSettings
+from swarmctl.plugins.engine import Engine, NotAnEngine, Refused, calls
+from swarmctl.plugins.engine.pull import Images, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -82,7 +82,7 @@ async def test_engines_that_are_too_old_or_new_are_refused(
     serve: Callable[..., Awaitable[str]], version: str, text: str
 ) -> None:
     """No common API version: the error names both sides'."""
-    engine = Engine(await serve(version=version), changes=8)
+    engine = Engine(await serve(version=version), DockerDialect(), changes=8)
     with pytest.raises(NotAnEngine, match=text):
         await engine.get("/info")
     engine.close()
@@ -91,7 +91,7 @@ async def test_engines_that_are_too_old_or_new_are_refused(
 async def test_what_speaks_http_but_is_no_engine(serve: Callable[..., Awaitable[str]]) -> None:
     """Some other server on that socket is said to be none."""
     for body in ((404, '{"message": "page not found"}'), (200, "<html>")):
-        engine = Engine(await serve(version=body), changes=8)
+        engine = Engine(await serve(version=body), DockerDialect(), changes=8)
         with pytest.raises(EngineUnavailable, match=r"no engine|no JSON"):
             await engine.get("/info")
         engine.close()
@@ -112,7 +112,7 @@ async def test_an_engine_that_is_not_there(
     path = tmp_path / "docker.sock"
     make(path)
     with pytest.raises(EngineUnavailable, match=text) as caught:
-        await Engine(str(path), changes=8).get("/info")
+        await Engine(str(path), DockerDialect(), changes=8).get("/info")
     assert f"unix://{path}" in str(caught.value)
 
 
@@ -120,7 +120,7 @@ async def test_an_engine_that_hangs_is_unavailable(
     serve: Callable[..., Awaitable[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An engine that accepts and does not answer is given up after a while."""
-    engine = Engine(await serve(version=VERSION), changes=8)
+    engine = Engine(await serve(version=VERSION), DockerDialect(), changes=8)
     with pytest.raises(EngineUnavailable, match="it hangs"):
         await engine.ask("GET", "/info", patience_s=0.2)
     engine.close()
@@ -130,10 +130,10 @@ async def test_a_cancelled_call_frees_its_thread_and_its_place(
     serve: Callable[..., Awaitable[str]],
 ) -> None:
     """Cancelling calls that hang ends their threads at once, so the next ones find a place."""
-    engine = Engine(await serve(version=VERSION, v1_41__info="{}"), changes=8)
+    engine = Engine(await serve(version=VERSION, v1_41__info="{}"), DockerDialect(), changes=8)
     with trio.move_on_after(0.3) as scope:
         async with trio.open_nursery() as nursery:
-            for _ in range(2 * engine_module.LOOKUPS):
+            for _ in range(2 * calls.LOOKUPS):
                 nursery.start_soon(engine.get, "/hangs")
     assert scope.cancelled_caught
     with trio.fail_after(2):
@@ -161,7 +161,7 @@ async def test_registry_credentials_go_with_the_pull(tmp_path: Path, nursery: tr
     await listener.bind(path)
     listener.listen(8)
     nursery.start_soon(trio.serve_listeners, answer, [trio.SocketListener(listener)])
-    engine = Engine(path, changes=8)
+    engine = Engine(path, DockerDialect(), changes=8)
     wanted = Wanted(image="host:5000/app:1", auth="c2VjcmV0", spec_key=b"")
     assert await Images(engine, pulls=3).try_pull(wanted) == ""
     engine.close()
@@ -175,7 +175,7 @@ async def test_a_refusal_carries_the_engines_own_words(
 ) -> None:
     """Status and message of an error answer are kept, and the connection is used on."""
     path = await serve(version=VERSION, v1_41__info=(409, '{"message": "no, sorry"}'))
-    engine = Engine(path, changes=8)
+    engine = Engine(path, DockerDialect(), changes=8)
     for _ in range(2):
         with pytest.raises(Refused, match="no, sorry") as caught:
             await engine.get("/info")

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from swarmctl_docker_exec import engine as engine_module
-from swarmctl_docker_exec import pull
 
 from swarmctl.plugins import EngineUnavailable, ExecutorError, LogOptions
+from swarmctl.plugins.engine import calls, pull
 from tests.e2e.lab.waiting import eventually
 
 from .assignments import IMAGE
@@ -41,7 +40,7 @@ async def test_followers_take_nothing_from_others(
 ) -> None:
     """However many follow one task's output, the end of another is seen at once; who would be one
     too many is told so."""
-    monkeypatch.setattr(engine_module, "OUTPUTS", 80)
+    monkeypatch.setattr(calls, "OUTPUTS", 80)
     talker = await node.running("echo hello; exec sleep 1000", setting=":")
     other = await node.running(task_id="t1", slot=2)
 

@@ -14,10 +14,10 @@ import trio
 
 from swarmctl.plugins import EngineUnavailable
 
-from .engine import CHANGE_PATIENCE_S, LOOKUP_PATIENCE_S, Refused
+from .calls import CHANGE_PATIENCE_S, LOOKUP_PATIENCE_S, Refused
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .calls import Engine
 
 
 class _Change:
@@ -55,7 +55,7 @@ class Changes:
         async with self._engine.changes:
             await self.settled(task_id)
             if self._nursery is None:
-                raise EngineUnavailable("the docker executor has not been started")
+                raise EngineUnavailable("the executor has not been started")
             change = self._under_way[task_id] = _Change()
             name = f"{path} for task {task_id}"
             self._nursery.start_soon(self._carry_out, task_id, change, path, body, query, name=name)

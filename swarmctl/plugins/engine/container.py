@@ -13,11 +13,11 @@ import trio
 
 from swarmctl.plugins import EngineUnavailable, ExecutorError
 
-from .engine import Refused, quoted
-from .inspection import Inspection
+from .calls import Refused, quoted
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .calls import Engine
+    from .inspection import Inspection
     from .observe import Observer
 
 DESTROYED = "dockerexec: container destroyed"  # Docker's own words
@@ -39,11 +39,12 @@ async def inspect(engine: Engine, reference: str) -> Inspection | None:
         EngineUnavailable: the engine does not answer, or cannot tell.
     """
     try:
-        return Inspection(await engine.get(f"/containers/{quoted(reference)}/json"))
+        body = await engine.get(f"/containers/{quoted(reference)}/json")
     except Refused as error:
         if error.status == 404:
             return None
         raise EngineUnavailable(f"the engine cannot inspect {reference}: {error}") from error
+    return engine.dialect.inspection(body)
 
 
 class Container:

@@ -1,4 +1,4 @@
-"""An executor's handle on one task: its container, from pull to removal.
+"""An executor's handle on one task: its container on any engine, from pull to removal.
 
 Every method first looks at what is there, so each may be called again after a cancellation or a
 restart of the daemon: a running container is adopted by finding it under the task's name.
@@ -15,23 +15,22 @@ import trio
 
 from swarmctl.plugins import EngineUnavailable, ExecutorError, ExitStatus, TaskObservation
 
+from .calls import Refused, quoted
 from .container import Container, inspect
 from .endpoints import endpoints, joined
-from .engine import Refused, quoted
-from .inspection import UNHEALTHY
 from .labels import TASK_LABEL
-from .logs import read_logs
 from .pull import Wanted
-from .translate import container_spec, create_body, stop_grace_ns
+from .spec import container_spec, stop_grace_ns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from swarmctl.plugins import LogLine, LogOptions, NodeIdentity
     from swarmctl.plugins.model import TaskAssignment
 
+    from .calls import Engine
     from .changes import Changes
-    from .engine import Engine
+    from .dialect import Body, Dialect
     from .files import TaskFiles
     from .inspection import Inspection
     from .networks import EngineNetworks
@@ -57,15 +56,17 @@ class Host:
     disk: trio.CapacityLimiter
 
 
-class DockerController:
+class ContainerTask:
     """One task as a container; implements :class:`swarmctl.plugins.TaskController`."""
 
     def __init__(self, host: Host, assignment: TaskAssignment) -> None:
         self._host = host
+        self._dialect: Dialect = host.engine.dialect
         self._assignment = assignment
         self._task_id = assignment.task.ID
         self._container: Container | None = None
         self._was_unhealthy = False
+        self._has_check = False
         self._kill_at: float | None = None
         self._networks_remade = False
 
@@ -74,16 +75,19 @@ class DockerController:
         if found is not None and not found.never_started:
             return
         files = self._host.files
-        body = create_body(
+        body = self._dialect.body(
             self._assignment,
             self._host.identity,
-            level=await self._host.engine.level(),
-            files=files.binds(self._assignment),
+            prefix=await self._host.engine.prefix(),
+            files=files,
         )
         failure = None if found else await self._host.images.try_pull(self._wanted())
         await self._host.networks.join(self._task_id, joined(self._assignment))
         # Also for a container that exists: since it was made the machine may have been rebooted.
-        await trio.to_thread.run_sync(files.write, self._assignment, limiter=self._host.disk)
+        profile = self._dialect.profile(self._assignment)
+        await trio.to_thread.run_sync(
+            files.write, self._assignment, profile, limiter=self._host.disk
+        )
         if found is None:
             try:
                 await self._create(body, failure)
@@ -102,20 +106,21 @@ class DockerController:
                 raise
         if not seen.has_health_check:
             return
-        seen = await container.until_ended_or_judged()
+        seen = await self._while_probed(container, container.until_ended_or_judged)
         if seen.is_running and seen.is_healthy is False:
             await self._stop_unhealthy()
 
     async def wait(self) -> ExitStatus:
         container = self._container or (await self._existing())[0]
-        while (seen := await container.until_ended_or_unhealthy()).is_running:
+        over = container.until_ended_or_unhealthy
+        while (seen := await self._while_probed(container, over)).is_running:
             await self._stop_unhealthy()
         await self._drop_files()
         if seen.never_started:
             raise ExecutorError("the container was never started")
         status = seen.exit_status()
         if self._was_unhealthy and not status.error:
-            return msgspec.structs.replace(status, error=UNHEALTHY)
+            return msgspec.structs.replace(status, error=seen.unhealthy)
         return status
 
     async def shutdown(self) -> None:
@@ -149,7 +154,7 @@ class DockerController:
         return TaskObservation() if seen is None else seen.observation(self._assignment.ports)
 
     def logs(self, options: LogOptions) -> AsyncIterator[LogLine]:
-        return read_logs(self._host.engine, self._look, options)
+        return self._dialect.read_logs(self._host.engine, self._look, options)
 
     # --- finding and making the container ---------------------------------------------------
 
@@ -157,11 +162,14 @@ class DockerController:
         """Look at the task's container; None when there is none of ours."""
         await self._host.changes.settled(self._task_id)
         if self._container is not None:
-            return await inspect(self._host.engine, self._container.container_id)
-        seen = await inspect(self._host.engine, self._assignment.name)
-        if seen is None or not self._is_mine(seen):
-            return None
-        self._container = self._handle(seen.container_id)
+            seen = await inspect(self._host.engine, self._container.container_id)
+        else:
+            seen = await inspect(self._host.engine, self._assignment.name)
+            if seen is None or not self._is_mine(seen):
+                return None
+            self._container = self._handle(seen.container_id)
+        if seen is not None:
+            self._has_check = seen.has_health_check
         return seen
 
     async def _existing(self) -> tuple[Container, Inspection]:
@@ -171,7 +179,7 @@ class DockerController:
             raise ExecutorError(f"No such container: {self._assignment.name}")
         return self._container, seen
 
-    async def _create(self, body: dict[str, object], pull_failure: str | None) -> None:
+    async def _create(self, body: Body, pull_failure: str | None) -> None:
         """Create the container; pull after all when the image turns out to be missing."""
         if await self._try_create(body):
             return
@@ -182,20 +190,21 @@ class DockerController:
         image = container_spec(self._assignment).Image
         raise ExecutorError(f"No such image: {image}" + (f": {pull_failure}" * bool(pull_failure)))
 
-    async def _try_create(self, body: dict[str, object]) -> bool:
+    async def _try_create(self, body: Body) -> bool:
         """Create the container, or find it made already; False when its image is missing."""
         name = self._assignment.name
         try:
+            complete = await self._dialect.complete(self._host.engine, self._assignment, body)
             made = await self._host.changes.post(
-                self._task_id, "/containers/create", body, name=name
+                self._task_id, "/containers/create", complete, name=name
             )
         except Refused as error:
-            if error.status == 404 and "no such image" in str(error).lower():
+            if self._dialect.is_no_image(error):
                 return False
-            if error.status == 404 and "network" in str(error):  # removed by hand, just now
+            if self._dialect.is_no_network(error):  # removed by hand, just now
                 self._host.networks.forget(joined(self._assignment))
                 raise EngineUnavailable(str(error)) from error
-            if error.status != 409:
+            if not self._dialect.is_name_taken(error):
                 raise ExecutorError(str(error)) from error
             taken = await inspect(self._host.engine, name)  # noqa: ASYNC120 - cancelled, nobody asks why
             if taken is None:  # by another daemon, just now; the next try finds out
@@ -218,7 +227,9 @@ class DockerController:
         for name, place in places.items():
             if name in seen.networks:
                 continue
-            body = {"Container": container.container_id, "EndpointConfig": place}
+            body = self._dialect.place_body(container.container_id, place)
+            if body is None:
+                return
             try:
                 path = f"/networks/{quoted(name)}/connect"
                 await self._host.changes.post(self._task_id, path, body)
@@ -245,12 +256,35 @@ class DockerController:
         Raises:
             EngineUnavailable: it is worth another try.
         """
-        if error.status == 404 and "network" in str(error) and not self._networks_remade:
+        if self._dialect.is_no_network(error) and not self._networks_remade:
             self._networks_remade = True
             networks = joined(self._assignment)
             self._host.networks.forget(networks)
             await self._host.networks.join(self._task_id, networks)
             raise EngineUnavailable(str(error)) from error
+
+    async def _while_probed(
+        self, container: Container, condition: Callable[[], Awaitable[Inspection]]
+    ) -> Inspection:
+        """Wait for a condition of a container, and run its health check meanwhile.
+
+        Whoever waits for a task sees to its checks, where the engine does not: so they begin with
+        the daemon that adopted it, and end with the wait.
+        """
+        probe = self._dialect.probe
+        if probe is None or not self._has_check:
+            return await condition()
+        outcome: Inspection | ExecutorError | EngineUnavailable
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(probe, container, name=f"health of task {self._task_id}")
+            try:
+                outcome = await condition()
+            except (ExecutorError, EngineUnavailable) as error:
+                outcome = error  # raised below, outside the nursery, which would wrap it
+            nursery.cancel_scope.cancel()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     async def _drop_files(self) -> None:
         """Remove the task's secrets and configs: a container of a task is not started twice."""

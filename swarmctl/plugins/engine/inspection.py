@@ -1,29 +1,45 @@
-"""What the engine's answers about a container mean. Pure: JSON in, our words out."""
+"""What an engine's answers about a container mean. Pure: JSON in, our words out.
+
+The JSON is Docker's; a dialect of another engine hands in the same facts under Docker's names.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swarmctl.plugins import ExitStatus, TaskObservation
-from swarmctl.plugins.model import ContainerStatus, PortConfig, PortStatus, parse_time
+from swarmctl.plugins.model import (
+    NANOSECONDS_PER_SECOND,
+    ContainerStatus,
+    PortConfig,
+    PortStatus,
+    parse_time,
+)
 
 from .labels import CLUSTER_LABEL, NODE_LABEL, TASK_LABEL
-from .translate import DEFAULT_STOP_GRACE_NS, NANOSECONDS
+from .spec import DEFAULT_STOP_GRACE_NS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swarmctl.plugins import NodeIdentity
 
-UNHEALTHY = "dockerexec: unhealthy container"  # Docker's own words: tools match on them
+UNHEALTHY = "unhealthy container"
 OUT_OF_MEMORY = "container ran out of memory"
 DEFAULT_HEALTH_RETRIES = 3
+RUNNING = ("running", "paused", "stopping")
+"""States in which there is a process; the last is Podman's, of a container that is to end."""
 
 
 class Inspection(NamedTuple):
-    """One answer of ``GET /containers/{id}/json``."""
+    """One answer of ``GET /containers/{id}/json``.
+
+    Attributes:
+        unhealthy: what the end of a container is put down to that failed its health check.
+    """
 
     body: dict[str, Any]
+    unhealthy: str = UNHEALTHY
 
     @property
     def container_id(self) -> str:
@@ -65,7 +81,7 @@ class Inspection(NamedTuple):
     def stop_timeout_s(self) -> int:
         """The grace it was created with, in seconds."""
         timeout = self.body["Config"].get("StopTimeout")
-        return DEFAULT_STOP_GRACE_NS // NANOSECONDS if timeout is None else int(timeout)
+        return DEFAULT_STOP_GRACE_NS // NANOSECONDS_PER_SECOND if timeout is None else int(timeout)
 
     @property
     def networks(self) -> frozenset[str]:
@@ -106,7 +122,7 @@ class Inspection(NamedTuple):
         health = self._state.get("Health") or {}
         retries = (self.body["Config"].get("Healthcheck") or {}).get("Retries")
         if health.get("FailingStreak", 0) >= (retries or DEFAULT_HEALTH_RETRIES):
-            return UNHEALTHY
+            return self.unhealthy
         return str(self._state.get("Error") or "")
 
     def _bound_ports(self, wanted: Sequence[PortConfig]) -> PortStatus | None:
@@ -154,7 +170,7 @@ class Listed(NamedTuple):
         return cls(
             container_id=row["Id"],
             task_id=(row.get("Labels") or {}).get(TASK_LABEL, ""),
-            is_running=row.get("State") in ("running", "paused"),
+            is_running=row.get("State") in RUNNING,
             verdict=next((word for word in ("unhealthy", "healthy") if f"({word})" in status), ""),
         )
 

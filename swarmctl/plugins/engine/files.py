@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from swarmctl.plugins import ExecutorError
 
-from .translate import FileBind
+from .spec import FileBind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MOUNT_TIMEOUT_S = 10
 IN_MEMORY = ("tmpfs", "ramfs")
+PROFILE = "profile"
 
 
 class TaskFiles:
@@ -47,14 +48,18 @@ class TaskFiles:
             for number, (_, target) in enumerate(_targets(assignment))
         ]
 
-    def write(self, assignment: TaskAssignment) -> None:
+    def profile(self, assignment: TaskAssignment) -> str:
+        """Say where the task's profile will be, a file for the engine's own eyes."""
+        return str(self._root / assignment.task.ID / PROFILE)
+
+    def write(self, assignment: TaskAssignment, profile: bytes = b"") -> None:
         """Write a task's files anew. Its container may not have been started yet.
 
         Raises:
             ExecutorError: they cannot be kept in memory here.
         """
         files = [file for file, _ in _targets(assignment)]
-        if not files:
+        if not files and not profile:
             return
         home = self._root / assignment.task.ID
         try:
@@ -63,6 +68,8 @@ class TaskFiles:
             home.mkdir(mode=0o700)
             for number, file in enumerate(files):
                 _write(home / str(number), file)
+            if profile:
+                (home / PROFILE).write_bytes(profile)
         except (OSError, subprocess.SubprocessError) as error:
             raise ExecutorError(
                 f"secrets and configs cannot be kept in memory at {self._root}: {_short(error)}"

@@ -17,8 +17,7 @@ import trio
 
 from swarmctl.plugins import EngineUnavailable
 
-from .engine import Refused
-from .inspection import Listed
+from .calls import Refused
 from .labels import owner_filter
 
 if TYPE_CHECKING:
@@ -26,14 +25,14 @@ if TYPE_CHECKING:
 
     from swarmctl.plugins import NodeIdentity
 
-    from .engine import Engine, Stream
+    from .calls import Engine, Stream
+    from .inspection import Listed
 
 logger = logging.getLogger(__name__)
 
 RECHECK_S = 30.0
 FIRST_RETRY_S = 0.1
 MAX_RETRY_S = 2.0
-EVENTS = ["die", "destroy", "health_status"]
 
 
 class Bell:
@@ -98,13 +97,14 @@ class Observer:
             except (EngineUnavailable, Refused) as error:
                 if said != (said := str(error)):  # once for each absence, not for each try
                     logger.warning("no events from the engine: %s", error)
-            self._engine.forget_level()
+            self._engine.forget_prefix()
             await trio.sleep(retry_s)
             retry_s = min(2 * retry_s, MAX_RETRY_S)
 
     async def _follow(self, identity: NodeIdentity, since: int) -> None:
         """Ring bells until the stream ends."""
-        filters = {"type": ["container"], "event": EVENTS, "label": owner_filter(identity)}
+        events = list(self._engine.dialect.events)
+        filters = {"type": ["container"], "event": events, "label": owner_filter(identity)}
         query = {"filters": msgspec.json.encode(filters).decode(), "since": str(since)}
         async with self._engine.stream("/events", query) as self._stream:
             rest = b""
@@ -136,7 +136,7 @@ class Observer:
         listed, now = await self._list(identity)
         quiet = {row.container_id for row in listed if row.is_running and not row.verdict}
         for container_id in list(self._bells.keys() - quiet):
-            self._ring(container_id)
+            self.ring(container_id)
         return now
 
     async def _list(self, identity: NodeIdentity) -> tuple[list[Listed], int]:
@@ -149,12 +149,13 @@ class Observer:
             raise EngineUnavailable(f"the engine cannot list containers: {error}") from error
         rows: list[dict[str, Any]] = msgspec.json.decode(answer.body)
         engine_time = parsedate_to_datetime(answer.headers["Date"])  # its clock, not ours
-        return [Listed.read(row) for row in rows], int(engine_time.timestamp())
+        return [self._engine.dialect.listed(row) for row in rows], int(engine_time.timestamp())
 
     def _ring_for(self, row: bytes) -> None:
         if row.strip():
-            self._ring(msgspec.json.decode(row)["Actor"]["ID"])
+            self.ring(msgspec.json.decode(row)["Actor"]["ID"])
 
-    def _ring(self, container_id: str) -> None:
+    def ring(self, container_id: str) -> None:
+        """Have whoever waits for a container look again."""
         for bell in self._bells.get(container_id, ()):
             bell.ring()

@@ -28,12 +28,13 @@ import trio
 
 from swarmctl.plugins import EngineUnavailable
 
-from .engine import Refused, quoted, unless_refused
-from .transport import Answer
+from .calls import Refused, quoted, unless_refused
+from .line import Answer
 
 if TYPE_CHECKING:
-    from .engine import Engine
-    from .transport import Line
+    from .calls import Engine
+    from .dialect import PullRequest
+    from .line import Line
 
 logger = logging.getLogger(__name__)
 
@@ -43,21 +44,6 @@ SILENCE_S = 300.0  # verifying and unpacking a large layer shows no progress
 MAX_REMEMBERED = 1000
 
 _IMAGE_ID = re.compile(r"(sha256:)?[0-9a-f]{64}")
-
-
-class Reference(NamedTuple):
-    """An image's name apart from its tag or digest, as ``POST /images/create`` wants it."""
-
-    name: str
-    tag: str
-
-    @classmethod
-    def parse(cls, image: str) -> Reference:
-        """Split ``host:5000/app:1@sha256:...``: a digest wins over a tag, none means latest."""
-        name, at, digest = image.partition("@")
-        head, slash, last = name.rpartition("/")
-        last, _, tag = last.partition(":")
-        return cls(f"{head}{slash}{last}", digest if at else tag or "latest")
 
 
 class Wanted(NamedTuple):
@@ -129,7 +115,8 @@ class Images:
 
     async def _is_here(self, image: str) -> bool:
         try:
-            await self._engine.get(f"/images/{quoted(image)}/json")
+            name = quoted(self._engine.dialect.image_name(image))
+            await self._engine.get(f"/images/{name}/json")
         except Refused as error:
             if error.status == 404:
                 return False
@@ -149,8 +136,13 @@ class Images:
 
     async def _pull(self, wanted: Wanted, first_answer_s: float) -> str:
         """Pull; a registry that stays silent has failed. Returns the failure, "" for none."""
-        prefix = f"/v{await self._engine.level()}"
-        work = partial(_pull_in_thread, wanted=wanted, prefix=prefix, first_answer_s=first_answer_s)
+        work = partial(
+            _pull_in_thread,
+            request=self._engine.dialect.pull(wanted.image),
+            auth=wanted.auth,
+            prefix=await self._engine.prefix(),
+            first_answer_s=first_answer_s,
+        )
         try:
             answer = await self._engine.call(work, self._engine.unlimited)
         except Refused as error:
@@ -173,15 +165,16 @@ class Images:
         return known
 
 
-def _pull_in_thread(line: Line, *, wanted: Wanted, prefix: str, first_answer_s: float) -> Answer:
+def _pull_in_thread(
+    line: Line, *, request: PullRequest, auth: str, prefix: str, first_answer_s: float
+) -> Answer:
     """Pull and read the progress to its end; the answer's body is the failure, empty for none."""
-    name, tag = Reference.parse(wanted.image)
     answer = unless_refused(
         line.ask(
             "POST",
-            f"{prefix}/images/create",
-            query={"fromImage": name, "tag": tag},
-            headers={"X-Registry-Auth": wanted.auth} if wanted.auth else {},
+            prefix + request.path,
+            query=request.query,
+            headers={"X-Registry-Auth": auth} if auth else {},
             patience_s=first_answer_s,
             stream=True,
         )

@@ -1,4 +1,4 @@
-"""Calls to one Docker engine from trio: threads, limits, versions, errors.
+"""Calls to one engine from trio: threads, limits, versions, errors.
 
 Every call runs in a thread and may be cancelled at once: its connection is cut, the thread ends,
 and its place is free again. Separate limits keep slow calls from holding up quick ones: a hung
@@ -23,11 +23,12 @@ import trio
 
 from swarmctl.plugins import EngineUnavailable
 
-from .level import NEWEST, OLDEST, ApiLevel
-from .transport import BROKEN, Answer, Line, why_broken
+from .line import Answer, Line, why_broken
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+    from .dialect import Dialect
 
 LOOKUPS = 8
 SIGNALS = 8
@@ -52,12 +53,13 @@ class NotAnEngine(EngineUnavailable):
 
 
 class Engine:
-    """One Docker engine on this host, behind its unix socket."""
+    """One engine on this host, behind its unix socket."""
 
-    def __init__(self, socket_path: str, *, changes: int) -> None:
+    def __init__(self, socket_path: str, dialect: Dialect, *, changes: int) -> None:
         """``changes``: how many containers may be created, started or removed at a time."""
         self.socket_path = socket_path
-        self._level: ApiLevel | None = None
+        self.dialect = dialect
+        self._prefix = ""
         self._idle: list[Line] = []
         self.lookups = trio.CapacityLimiter(LOOKUPS)
         self.changes = trio.CapacityLimiter(changes)
@@ -67,19 +69,19 @@ class Engine:
         self.outputs = trio.CapacityLimiter(OUTPUTS)
         self._outputs_open = 0
 
-    async def level(self) -> ApiLevel:
-        """Return the API version that is spoken, agreed upon with the engine when not yet known.
+    async def prefix(self) -> str:
+        """Return what all paths begin with, agreed upon with the engine when not yet known.
 
         Raises:
-            EngineUnavailable: it does not answer, is swarmctl itself, or is too old.
+            EngineUnavailable: it does not answer, is swarmctl itself, or cannot be used.
         """
-        if self._level is None:
-            self._level = await self._negotiate()
-        return self._level
+        if not self._prefix:
+            self._prefix = await self._negotiate()
+        return self._prefix
 
-    def forget_level(self) -> None:
+    def forget_prefix(self) -> None:
         """Agree on a version anew: the engine was away and may be another one now."""
-        self._level = None
+        self._prefix = ""
 
     async def get(self, path: str, **query: str) -> Any:
         """Look something up and return the decoded answer. Raises as :meth:`ask` does."""
@@ -127,7 +129,7 @@ class Engine:
             EngineUnavailable: no answer. Whether the request was carried out is unknown.
             Refused: the answer's status is 400 or above.
         """
-        prefix = f"/v{await self.level()}"
+        prefix = await self.prefix()
         return await self.call(
             partial(
                 _exchange,
@@ -148,7 +150,7 @@ class Engine:
 
         Leaving the block closes it. Raises as :meth:`ask` does.
         """
-        prefix = f"/v{await self.level()}"
+        prefix = await self.prefix()
         ask = partial(_exchange, method="GET", path=prefix + path, query=query, stream=True)
         line = self._take()
         limiter = limiter or self.streams
@@ -201,11 +203,11 @@ class Engine:
             line.cut()
             line.close()
             raise
-        except BROKEN as error:
+        except self.dialect.transport.broken as error:
             line.close()
             raise self._unavailable(error) from error
 
-    async def _negotiate(self) -> ApiLevel:
+    async def _negotiate(self) -> str:
         ask = partial(_exchange, method="GET", path="/version", patience_s=LOOKUP_PATIENCE_S)
         try:
             version = _decoded(await self.call(ask, self.lookups))
@@ -218,17 +220,16 @@ class Engine:
                 f"unix://{self.socket_path} is swarmctl's own API, not an engine: name the"
                 " engine's own socket with --engine"
             )
-        newest = ApiLevel.parse(version["ApiVersion"])
-        oldest = ApiLevel.parse(version.get("MinAPIVersion") or str(OLDEST))
-        if newest < OLDEST or oldest > NEWEST:
-            raise NotAnEngine(
-                f"the engine at unix://{self.socket_path} speaks API {oldest} to {newest};"
-                f" {OLDEST} to {NEWEST} can be used"
-            )
-        return min(newest, NEWEST)
+        try:
+            return self.dialect.agree(version)
+        except ValueError as error:
+            raise NotAnEngine(f"the engine at unix://{self.socket_path} {error}") from error
 
     def _take(self) -> Line:
-        return self._idle.pop() if self._idle else Line(self.socket_path)
+        return self._idle.pop() if self._idle else self._new_line()
+
+    def _new_line(self) -> Line:
+        return Line(self.socket_path, self.dialect.transport)
 
     def _give_back(self, line: Line) -> None:
         if len(self._idle) < MAX_IDLE_LINES:
@@ -238,17 +239,18 @@ class Engine:
 
     def _unavailable(self, error: Exception) -> EngineUnavailable:
         """Say why nothing answers, in words that help."""
-        place = f"unix://{self.socket_path}"
+        place, title = f"unix://{self.socket_path}", self.dialect.title
         try:
             is_socket = stat.S_ISSOCK(os.stat(self.socket_path).st_mode)  # noqa: PTH116
         except FileNotFoundError:
-            return EngineUnavailable(f"no Docker engine at {place}: there is no such socket")
+            return EngineUnavailable(f"no {title} engine at {place}: there is no such socket")
         except PermissionError:
-            return EngineUnavailable(f"no Docker engine at {place}: permission denied")
+            return EngineUnavailable(f"no {title} engine at {place}: permission denied")
         if not is_socket:
-            return NotAnEngine(f"no Docker engine at {place}: it is no socket")
+            return NotAnEngine(f"no {title} engine at {place}: it is no socket")
         return EngineUnavailable(
-            f"the Docker engine at {place} does not answer: {why_broken(error)}"
+            f"the {title} engine at {place} does not answer: "
+            + why_broken(error, self.dialect.transport)
         )
 
 

@@ -1,4 +1,4 @@
-"""What an engine is told of networks: the bridge of one, and a container's place on it.
+"""What any engine is told of networks: the bridge of one, and a container's place on it.
 
 Pure. A swarm network is, on one host, a bridge network of the engine under the same name, with the
 network's subnet and this node's own address in it as gateway. The ingress network is left out: a
@@ -8,7 +8,7 @@ container has nothing on it before published ports are routed.
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from swarmctl.plugins import ExecutorError
 
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from swarmctl.plugins import NodeIdentity
     from swarmctl.plugins.model import HostNetwork, TaskAssignment
 
-Json = dict[str, Any]
+    from .dialect import SeenNetwork
 
-BRIDGE_OPTION = "com.docker.network.bridge.name"
-MTU_OPTION = "com.docker.network.driver.mtu"
 OVERLAY_OPTION = "com.docker.network.driver.overlay."
 MTU = 1450
 """Leaves room for what carries a packet to another host, so that a bridge need not be remade."""
@@ -36,43 +34,34 @@ def bridge_name(network: HostNetwork) -> str:
     return f"sw-{network.id[:12]}"
 
 
-def network_body(network: HostNetwork, identity: NodeIdentity) -> Json:
-    """Return the body of ``POST /networks/create``."""
-    options = {
+def driver_options(network: HostNetwork) -> dict[str, str]:
+    """Return a network's options as far as they are the engine's bridge's."""
+    return {
         name: value
         for name, value in network.options.items()
         if not name.startswith(OVERLAY_OPTION)
     }
+
+
+def network_labels(network: HostNetwork, identity: NodeIdentity) -> dict[str, str]:
+    """Return the labels that mark a bridge as this node's."""
     return {
-        "Name": network.name,
-        "CheckDuplicate": True,
-        "Driver": "bridge",
-        "Internal": network.internal,
-        "EnableIPv6": any(":" in subnet for subnet in network.subnets),
-        "IPAM": {"Driver": "default", "Config": ipam_configs(network)},
-        "Options": {MTU_OPTION: str(MTU), **options, BRIDGE_OPTION: bridge_name(network)},
-        "Labels": {
-            CLUSTER_LABEL: identity.cluster_id,
-            NODE_LABEL: identity.node_id,
-            NETWORK_LABEL: network.id,
-        },
+        CLUSTER_LABEL: identity.cluster_id,
+        NODE_LABEL: identity.node_id,
+        NETWORK_LABEL: network.id,
     }
 
 
-def ipam_configs(network: HostNetwork) -> list[dict[str, str]]:
-    """Return subnet and gateway of each family, as the engine writes them."""
+def ipam_configs(network: HostNetwork) -> list[tuple[str, str]]:
+    """Return subnet and gateway of each family, as engines write them."""
     gateways = [ipaddress.ip_interface(text) for text in network.gateways]
-    return [{"Subnet": str(gateway.network), "Gateway": str(gateway.ip)} for gateway in gateways]
+    return [(str(gateway.network), str(gateway.ip)) for gateway in gateways]
 
 
-def fits(seen: Json, network: HostNetwork) -> bool:
+def fits(seen: SeenNetwork, network: HostNetwork) -> bool:
     """Return whether a network of the engine is what a swarm network has to be on this host."""
-    configs = [
-        {"Subnet": config.get("Subnet", ""), "Gateway": config.get("Gateway", "")}
-        for config in (seen.get("IPAM") or {}).get("Config") or ()
-    ]
     wanted = ipam_configs(network)
-    return seen["Name"] == network.name and all(config in configs for config in wanted)
+    return seen.name == network.name and all(config in seen.configs for config in wanted)
 
 
 def joined(assignment: TaskAssignment) -> list[HostNetwork]:
@@ -99,23 +88,26 @@ def predefined(assignment: TaskAssignment) -> str:
     return names[0] if names else ""
 
 
-def endpoints(assignment: TaskAssignment) -> dict[str, Json]:
-    """Return a container's place on each of its networks: fixed addresses, and its names there."""
+class Endpoint(NamedTuple):
+    """A container's place on one network: fixed addresses, and its names there."""
+
+    addresses: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def endpoints(assignment: TaskAssignment) -> dict[str, Endpoint]:
+    """Return a container's place on each of its networks, by the network's name."""
     return {network.name: _endpoint(assignment, network) for network in joined(assignment)}
 
 
-def _endpoint(assignment: TaskAssignment, network: HostNetwork) -> Json:
-    addresses: dict[str, str] = {}
-    for attachment in assignment.task.NetworksAttachments:
-        if network.id == attachment.Network.ID:
-            for text in attachment.Addresses:
-                key = "IPv6Address" if ":" in text else "IPv4Address"
-                addresses[key] = text.partition("/")[0]
-    body: Json = {"IPAMConfig": addresses}
-    names = list(dict.fromkeys(_names(assignment, network)))
-    if names:
-        body["Aliases"] = names
-    return body
+def _endpoint(assignment: TaskAssignment, network: HostNetwork) -> Endpoint:
+    addresses = [
+        text.partition("/")[0]
+        for attachment in assignment.task.NetworksAttachments
+        if network.id == attachment.Network.ID
+        for text in attachment.Addresses
+    ]
+    return Endpoint(tuple(addresses), tuple(dict.fromkeys(_names(assignment, network))))
 
 
 def _names(assignment: TaskAssignment, network: HostNetwork) -> Iterator[str]:
@@ -138,10 +130,9 @@ def overlapping(network: HostNetwork, subnets: Iterable[str]) -> str:
     return ""
 
 
-def subnets_of(seen: Json) -> list[str]:
+def subnets_of(seen: SeenNetwork) -> list[str]:
     """Return the subnets of a network of the engine."""
-    configs = (seen.get("IPAM") or {}).get("Config") or ()
-    return [config["Subnet"] for config in configs if config.get("Subnet")]
+    return [subnet for subnet, _ in seen.configs if subnet]
 
 
 def connected_routes(table: str) -> list[tuple[str, str]]:

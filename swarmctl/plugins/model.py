@@ -42,6 +42,7 @@ from ..core.model.spec import (
     Ulimit,
     VolumeOptions,
 )
+from ..core.model.suits import LACKS
 from ..core.model.task import (
     AttachedNetwork,
     AttachedNetworkSpec,
@@ -57,6 +58,7 @@ from ..core.model.task import (
 )
 
 __all__ = [
+    "LACKS",
     "NANOSECONDS_PER_SECOND",
     "NEVER",
     "SECOND",

@@ -22,7 +22,7 @@ from .translate import create_body, place_config
 from .transport import TRANSPORT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import PurePath
 
     from swarmctl.plugins import (
@@ -47,6 +47,7 @@ class DockerDialect:
     endpoint = "unix:///var/run/docker.sock"
     transport = TRANSPORT
     events: Sequence[str] = ("die", "destroy", "health_status")
+    removal: Mapping[str, str] = {"force": "1", "v": "1"}  # never changed
     networks: NetworkWords = DockerNetworks()
     probe: Callable[[Container], Awaitable[None]] | None = None
 

@@ -64,5 +64,6 @@ class DockerNetworks:
         """See :class:`swarmctl.plugins.engine.NetworkWords`."""
         return error.status in (403, 409)
 
-    async def free(self, engine: Engine, network: SeenNetwork) -> None:
-        """Do nothing: to Docker only running containers are on a network."""
+    async def remove(self, engine: Engine, network: SeenNetwork) -> None:
+        """Remove a network; to Docker only running containers are on it."""
+        await engine.delete(f"/networks/{network.id}")

@@ -20,8 +20,7 @@ from swarmctl.plugins.model import (
     NamedResourceSpec,
     PortConfig,
 )
-
-from .assignments import identity
+from tests.engines.assignments import identity
 
 STAMP = b"2024-01-01T00:00:00.000000007Z "
 AT = 1_704_067_200_000_000_007

@@ -38,8 +38,7 @@ from swarmctl.plugins.model import (
     Ulimit,
     VolumeOptions,
 )
-
-from .assignments import assign, identity
+from tests.engines.assignments import assign, identity
 
 LABELS = {
     "com.docker.swarm.node.id": "node-a",

@@ -103,6 +103,10 @@ class Engine:
         )
         return _decoded(answer) if answer.body.strip() else None
 
+    async def change(self, path: str, body: object = None) -> Any:
+        """Change something, in turn with others that do. Raises as :meth:`ask` does."""
+        return await self.post(path, body, limiter=self.changes, patience_s=CHANGE_PATIENCE_S)
+
     async def delete(self, path: str, **query: str) -> None:
         """Remove something. Raises as :meth:`ask` does."""
         await self.ask(

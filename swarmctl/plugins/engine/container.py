@@ -52,7 +52,7 @@ class Container:
 
     def __init__(self, engine: Engine, observer: Observer, container_id: str) -> None:
         self.container_id = container_id
-        self._engine = engine
+        self.engine = engine
         self._observer = observer
 
     async def inspect(self) -> Inspection:
@@ -62,10 +62,14 @@ class Container:
             ContainerGone: it was removed.
             EngineUnavailable: the engine does not answer.
         """
-        seen = await inspect(self._engine, self.container_id)
+        seen = await inspect(self.engine, self.container_id)
         if seen is None:
             raise ContainerGone
         return seen
+
+    def ring(self) -> None:
+        """Have whoever waits for it look again."""
+        self._observer.ring(self.container_id)
 
     async def until_ended(self) -> Inspection:
         """Sleep until it does not run, and return what is then seen. Raises as :meth:`inspect`."""
@@ -110,10 +114,10 @@ class Container:
             EngineUnavailable: the engine does not answer, or could not do it.
         """
         try:
-            await self._engine.post(
+            await self.engine.post(
                 f"/containers/{self.container_id}/kill",
                 signal=signal,
-                limiter=self._engine.signals,
+                limiter=self.engine.signals,
                 patience_s=KILL_PATIENCE_S,
             )
         except Refused as error:
@@ -127,7 +131,8 @@ class Container:
             EngineUnavailable: the engine does not answer, or could not do it yet.
         """
         try:
-            await self._engine.delete(f"/containers/{self.container_id}", force="1", v="1")
+            query = self.engine.dialect.removal
+            await self.engine.delete(f"/containers/{self.container_id}", **query)
         except Refused as error:
             if error.status == 409:  # somebody is at it, perhaps we, before we were cancelled
                 await self._until_gone()  # noqa: ASYNC120 - cancelled, nobody asks why
@@ -136,7 +141,7 @@ class Container:
 
     async def _until_gone(self) -> None:
         with trio.move_on_after(REMOVAL_PATIENCE_S), self._observer.bell(self.container_id) as bell:
-            while await inspect(self._engine, self.container_id) is not None:
+            while await inspect(self.engine, self.container_id) is not None:
                 await bell.wait()
             return
         raise EngineUnavailable("the engine takes too long to remove the container")

@@ -57,8 +57,7 @@ class NetworkWords(Protocol):
     """What an engine calls networks.
 
     Attributes:
-        list_path: where they are listed; ``POST /networks/create`` makes one on every engine, and
-            ``DELETE /networks/{id}`` removes it.
+        list_path: where they are listed; ``POST /networks/create`` makes one on every engine.
     """
 
     list_path: str
@@ -83,8 +82,8 @@ class NetworkWords(Protocol):
         """Return whether a removal was refused because containers are on the network."""
         ...
 
-    async def free(self, engine: Engine, network: SeenNetwork) -> None:
-        """Take ended containers off a network, where the engine would refuse to remove it else.
+    async def remove(self, engine: Engine, network: SeenNetwork) -> None:
+        """Remove a network; containers that have ended do not keep it.
 
         Raises:
             Refused, EngineUnavailable: as the engine's calls do.
@@ -101,6 +100,7 @@ class Dialect(Protocol):
         endpoint: where the engine listens by default.
         transport: the library that reaches it.
         events: about which of its containers' events bells ring.
+        removal: the query that removes a container with its anonymous volumes, running or not.
         networks: what it calls networks.
         probe: runs a container's health check, on time, until cancelled or of no more use; None
             for an engine that does so by itself.
@@ -111,6 +111,7 @@ class Dialect(Protocol):
     endpoint: str
     transport: Transport
     events: Sequence[str]
+    removal: Mapping[str, str]
     networks: NetworkWords
     probe: Callable[[Container], Awaitable[None]] | None
 

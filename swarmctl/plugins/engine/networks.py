@@ -19,7 +19,7 @@ import trio
 
 from swarmctl.plugins import EngineUnavailable, ExecutorError
 
-from .calls import Refused, quoted
+from .calls import Refused
 from .endpoints import bridge_name, connected_routes, fits, overlapping, subnets_of
 from .labels import NETWORK_LABEL, owner_filter
 
@@ -186,8 +186,7 @@ class EngineNetworks:
         Containers that have ended do not keep it: none of ours is started a second time.
         """
         try:
-            await self._words.free(self._engine, seen)
-            await self._engine.delete(f"/networks/{quoted(seen.id)}")
+            await self._words.remove(self._engine, seen)
         except Refused as error:
             if self._words.is_in_use(error):
                 return False

@@ -10,7 +10,7 @@ import trio
 
 from swarmctl.plugins import EngineUnavailable, ExecutorError, ExitStatus
 
-from .conftest import insist
+from .conftest import docker_only, insist
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from swarmctl.plugins import TaskController
 
     from .conftest import Node
-    from .private_engine import PrivateEngine
+    from .private import PrivateEngine
 
 pytestmark = pytest.mark.engine
 PAUSE_S = 20
@@ -65,7 +65,7 @@ class Waiters:
 async def test_killed_with_live_restore(
     mortal: PrivateEngine, make_node: Callable[..., Awaitable[Node]], nursery: trio.Nursery
 ) -> None:
-    """dockerd killed: who kept running is not failed, and who ended while it was away has 7."""
+    """The engine killed: who kept running is not failed, and who ended while it was away has 7."""
     node = await make_node()
     waiters = Waiters(nursery)
     for slot, script in enumerate(["exec sleep 1000", "sleep 1.5; exit 7"], 1):
@@ -84,6 +84,7 @@ async def test_killed_with_live_restore(
     assert waiters.codes() == {"t1": 137, "t2": 7}
 
 
+@docker_only
 async def test_restarted_without_live_restore(
     mortal: PrivateEngine, make_node: Callable[..., Awaitable[Node]], nursery: trio.Nursery
 ) -> None:
@@ -101,7 +102,7 @@ async def test_restarted_without_live_restore(
 async def test_hung_for_twenty_seconds(
     mortal: PrivateEngine, make_node: Callable[..., Awaitable[Node]], nursery: trio.Nursery
 ) -> None:
-    """dockerd stopped for 20 s: nothing fails, the exit inside has its code, steps go on after."""
+    """The engine stopped for 20 s: nothing fails, an exit inside has its code, steps go on."""
     node = await make_node()
     waiters = Waiters(nursery)
     for slot, script in enumerate(["exec sleep 1000", "sleep 2; exit 5"], 1):

@@ -15,6 +15,7 @@ from swarmctl.plugins.model import HealthConfig, Mount, PortConfig, SecretFile
 from tests.e2e.lab.waiting import eventually
 
 from .assignments import IMAGE
+from .conftest import docker_only
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from swarmctl.plugins import TaskController
 
     from .conftest import Node
-    from .private_engine import PrivateEngine
+    from .private import PrivateEngine
 
 pytestmark = pytest.mark.engine
 MS = 1_000_000
@@ -135,6 +136,7 @@ async def test_a_bind_source_that_is_missing_is_refused(node: Node) -> None:
     assert not Path("/no/such").exists()
 
 
+@docker_only
 async def test_a_field_newer_than_the_engine_is_refused_before_anything_is_made(
     node: Node, engine: PrivateEngine
 ) -> None:
@@ -200,8 +202,8 @@ async def test_start_returns_once_the_task_is_healthy(node: Node) -> None:
     assert (await task.observe()).healthy is True
 
 
-async def test_an_unhealthy_task_is_stopped_and_says_so(node: Node) -> None:
-    """A task whose check fails while it runs is stopped; its end carries Docker's words."""
+async def test_an_unhealthy_task_is_stopped_and_says_so(node: Node, engine: PrivateEngine) -> None:
+    """A task whose check fails while it runs is stopped, and its end says why."""
     check = HealthConfig(Test=("CMD", "test", "!", "-e", "/bad"), **TWO_PROBES)
     task = await node.running(
         LOOP, setting="trap 'exit 3' TERM", Healthcheck=check, StopGracePeriod=30_000 * MS
@@ -210,17 +212,17 @@ async def test_an_unhealthy_task_is_stopped_and_says_so(node: Node) -> None:
     assert container is not None
     Path(f"/proc/{container.PID}/root/bad").touch()
     status = await task.wait()
-    assert (status.code, status.error) == (3, "dockerexec: unhealthy container")
+    assert (status.code, status.error) == (3, engine.unhealthy)
 
 
 async def test_a_task_that_never_gets_healthy_ends_and_a_new_daemon_knows_why(
-    node: Node, make_node: Callable[..., Awaitable[Node]]
+    node: Node, engine: PrivateEngine, make_node: Callable[..., Awaitable[Node]]
 ) -> None:
     """Start returns when the task was stopped for its health; the cause survives the daemon."""
     check = HealthConfig(Test=("CMD", "false"), **TWO_PROBES)
     task = await node.running(Healthcheck=check)
     status = await task.wait()
-    assert status.error == "dockerexec: unhealthy container"
+    assert status.error == engine.unhealthy
     again = (await make_node()).controller()
     assert await again.wait() == status
 
@@ -255,7 +257,7 @@ async def test_secrets_and_configs_are_files_in_memory(node: Node, engine: Priva
         "(echo x > /etc/app/conf) 2>/dev/null || echo read-only; exec sleep 1000"
     )
     task = await node.running(script, assignment=files)
-    home = Path(node.identity.state_dir, "docker", "files")
+    home = Path(node.identity.state_dir, engine.kind, "files")
     assert os.stat(home).st_dev != os.stat(home.parent).st_dev  # noqa: PTH116
     assert f" {home} " in Path("/proc/self/mountinfo").read_text()
     said = [line.text for line in await lines(task, at_least=4)]
@@ -327,7 +329,7 @@ async def test_the_node_is_described_by_its_engine(node: Node, engine: PrivateEn
     assert described.Resources.MemoryBytes == info["MemTotal"]
     assert described.Platform.OS == "linux"
     assert described.Engine.EngineVersion == info["ServerVersion"]
-    assert described.Engine.Labels["swarmctl.executor"] == "docker"
+    assert described.Engine.Labels["swarmctl.executor"] == engine.kind
     assert ("Volume", "local") in {(p.Type, p.Name) for p in described.Engine.Plugins}
 
 

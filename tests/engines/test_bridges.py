@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from swarmctl.plugins import TaskController
 
     from .conftest import Node
-    from .private_engine import PrivateEngine
+    from .private import PrivateEngine
 
 pytestmark = pytest.mark.engine
 
@@ -89,10 +90,8 @@ async def test_a_container_has_its_address_and_names(node: Node, engine: Private
         "swarmctl.node.id": "node-a",
         "swarmctl.network.id": "id-of-net-0123456789",
     }
-    assert bridge["Options"] == {
-        "com.docker.network.bridge.name": "sw-id-of-net-01",
-        "com.docker.network.driver.mtu": "1450",
-    }
+    (link,) = json.loads(engine.said_inside("ip", "-json", "link", "show", "sw-id-of-net-01"))
+    assert link["mtu"] == 1450
     await remove(task)
     assert bridges(engine) == {}
 
@@ -194,7 +193,7 @@ async def test_a_network_that_was_removed_by_hand(node: Node, engine: PrivateEng
     """The next container finds out, and has it made again."""
     first = await node.running(task_id="t0", **on(network()))
     await first.shutdown()
-    engine.api("DELETE", "/networks/net")
+    engine.remove_network("net")
     second = node.controller(task_id="t1", **on(network(), last=10))
     await insist(second.prepare)
     await insist(second.start)
@@ -205,7 +204,7 @@ async def test_a_network_that_was_removed_by_hand(node: Node, engine: PrivateEng
 async def test_the_ingress_network_is_not_made(node: Node, engine: PrivateEngine) -> None:
     """A container has nothing on it before published ports are routed."""
     task = await node.running(**on(network("ingress", ingress=True)))
-    assert set(seen(engine)["NetworkSettings"]["Networks"]) == {"bridge"}
+    assert set(seen(engine)["NetworkSettings"]["Networks"]) == {engine.default_network}
     assert bridges(engine) == {}
     await remove(task)
 

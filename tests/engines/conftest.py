@@ -1,6 +1,7 @@
-"""The engine that these tests run against, and a node on it.
+"""The engines that these tests run against, and a node on each.
 
-The engine is started for these tests alone: they kill it, hang it and start swarms on it.
+An engine is started for these tests alone: they kill it, hang it and start swarms on it. Each test
+runs on every kind; one that is about one kind says so (:data:`docker_only`).
 """
 
 from __future__ import annotations
@@ -11,25 +12,37 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from swarmctl_docker_exec.executor import DockerExecutor
+from swarmctl_podman_exec.executor import PodmanExecutor
 
 from swarmctl.plugins import EngineUnavailable, ExecutorSettings, LogOptions, NodeIdentity
 
 from .assignments import assign, identity
-from .private_engine import PrivateEngine, missing
+from .private import KINDS, PrivateEngine
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from typing import Any, TypeVar
 
     from swarmctl.plugins import TaskController
+    from swarmctl.plugins.engine import EngineExecutor
 
     T = TypeVar("T")
+
+
+EXECUTORS: dict[str, Callable[[ExecutorSettings], EngineExecutor]] = {
+    "docker": DockerExecutor,
+    "podman": PodmanExecutor,
+}
+
+
+docker_only = pytest.mark.parametrize("engine", ["docker"], indirect=True)
+podman_only = pytest.mark.parametrize("engine", ["podman"], indirect=True)
 
 
 class Node:
     """An executor that runs, and what tests do with it again and again."""
 
-    def __init__(self, executor: DockerExecutor, who: NodeIdentity) -> None:
+    def __init__(self, executor: EngineExecutor, who: NodeIdentity) -> None:
         self.executor = executor
         self.identity = who
 
@@ -58,12 +71,13 @@ class Node:
         return made
 
 
-@pytest.fixture(scope="session")
-def engine() -> Iterator[PrivateEngine]:
-    reason = missing()
+@pytest.fixture(scope="session", params=["docker", "podman"])
+def engine(request: pytest.FixtureRequest) -> Iterator[PrivateEngine]:
+    kind = KINDS[request.param]
+    reason = kind.missing()
     if reason:
         pytest.skip(reason)
-    started = PrivateEngine()
+    started = kind()
     try:
         started.start()
         yield started
@@ -82,7 +96,7 @@ def make_node(
 
     async def make(name: str = "node-a", **settings: Any) -> Node:
         who = identity(name, state_dir=str(home / name))
-        executor = DockerExecutor(
+        executor = EXECUTORS[engine.kind](
             ExecutorSettings(state_dir=who.state_dir, engine=f"unix://{engine.socket}", **settings)
         )
         await nursery.start(executor.run, who)

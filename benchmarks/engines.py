@@ -28,7 +28,7 @@ sys.path[:0] = [str(REPO), str(REPO / "plugins/docker_exec"), str(REPO / "plugin
 import docker  # noqa: E402
 
 from swarmctl.plugins import Executor, ExecutorSettings  # noqa: E402
-from tests.e2e.lab.podman import podman_command  # noqa: E402
+from tests.e2e.lab.podman import podman_cli  # noqa: E402
 from tests.engines.assignments import IMAGE, assign, identity  # noqa: E402
 from tests.engines.conftest import EXECUTORS  # noqa: E402
 from tests.engines.private import KINDS, PrivateEngine  # noqa: E402
@@ -56,8 +56,7 @@ def docker_alone(engine: PrivateEngine, containers: int) -> float:
 
 def podman_alone(engine: PrivateEngine, containers: int) -> float:
     """Seconds that ``podman run -d`` needs, eight at a time, on the same storage."""
-    words = podman_command(engine.home, engine.socket)
-    podman = words[: words.index("system")]
+    podman = podman_cli(engine.home)
 
     def one(number: int) -> None:
         name = f"--name=raw-{number}"

@@ -264,11 +264,16 @@ class PodmanEngine(PrivateEngine):
     unhealthy = "unhealthy container"
     default_network = "podman"
 
+    @property
+    def podman_home(self) -> Path:
+        """Where it keeps everything."""
+        return self.home
+
     def command(self, *, live_restore: bool) -> list[str]:
-        return podman_command(self.home, self.socket)
+        return podman_command(self.podman_home, self.socket)
 
     def environment(self) -> dict[str, str]:
-        return podman_environment(self.home, insecure=(REGISTRY, SILENT))
+        return podman_environment(self.podman_home, insecure=(REGISTRY, SILENT))
 
     def name_image(self) -> None:
         tag_for_hub(self.socket)

@@ -26,6 +26,7 @@ _CONTAINERS_CONF = """
 [containers]
 default_ulimits = ["nofile=4096:8192", "nproc=8192:8192"]
 log_driver = "k8s-file"
+{init}
 [engine]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
@@ -36,18 +37,20 @@ network_backend = "netavark"
 """
 
 
+_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", *_HELPERS))
+
+
 def podman_missing() -> str | None:
     """Why no Podman can be started here; None when it can."""
-    where = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", *_HELPERS))
-    absent = [name for name in _NEEDED if shutil.which(name, path=where) is None]
+    absent = [name for name in _NEEDED if shutil.which(name, path=_PATH) is None]
     if not absent:
         return None
     packages = " ".join(sorted({_NEEDED[name] for name in absent}))
     return f"not on PATH: {', '.join(absent)} (Debian: apt-get install {packages})"
 
 
-def podman_command(home: Path, socket: Path) -> list[str]:
-    """Return what serves Podman's API at a socket, with its state below ``home``."""
+def podman_cli(home: Path) -> list[str]:
+    """Return the words before a Podman command on the state below ``home``."""
     return [
         "podman",
         f"--root={home}/root",
@@ -55,11 +58,12 @@ def podman_command(home: Path, socket: Path) -> list[str]:
         f"--tmpdir={home}/tmp",
         f"--network-config-dir={home}/networks",
         "--log-level=warn",
-        "system",
-        "service",
-        "--time=0",
-        f"unix://{socket}",
     ]
+
+
+def podman_command(home: Path, socket: Path) -> list[str]:
+    """Return what serves Podman's API at a socket, with its state below ``home``."""
+    return [*podman_cli(home), "system", "service", "--time=0", f"unix://{socket}"]
 
 
 def podman_environment(home: Path, *, insecure: Sequence[str] = ()) -> dict[str, str]:
@@ -70,7 +74,8 @@ def podman_environment(home: Path, *, insecure: Sequence[str] = ()) -> dict[str,
     """
     home.mkdir(exist_ok=True)
     conf, registries = home / "containers.conf", home / "registries.conf"
-    conf.write_text(_CONTAINERS_CONF)
+    init = shutil.which("docker-init", path=_PATH)  # Debian has no catatonit
+    conf.write_text(_CONTAINERS_CONF.format(init=f'init_path = "{init}"' if init else ""))
     registries.write_text(
         'short-name-mode = "disabled"\n'
         + "".join(f'[[registry]]\nlocation = "{name}"\ninsecure = true\n' for name in insecure)

@@ -132,7 +132,7 @@ def _give(descriptor: int, file: SecretFile) -> None:
         os.fchown(descriptor, *owner)
     elif owner != (0, 0):
         raise ExecutorError(
-            f"{file.target} cannot be {file.uid}:{file.gid}'s: without root, files can only be 0:0's"
+            f"{file.target} cannot belong to {file.uid}:{file.gid}: without root, files are 0:0's"
         )
 
 

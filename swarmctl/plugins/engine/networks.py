@@ -106,7 +106,8 @@ class EngineNetworks:
         async with self._lock:
             for seen in await self._networks(label=owner_filter(self._identity)):
                 network_id = _id_of(seen)
-                if network_id and network_id not in self._users:
+                # Engines differ in what two labels in a filter mean.
+                if self._is_mine(seen) and network_id not in self._users:
                     on_it = msgspec.json.encode({"network": [seen.id]}).decode()
                     if not await self._ask("/containers/json", all="1", filters=on_it):
                         self._made.pop(network_id, None)

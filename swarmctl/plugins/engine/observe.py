@@ -18,6 +18,7 @@ import trio
 from swarmctl.plugins import EngineUnavailable
 
 from .calls import Refused
+from .inspection import is_ours
 from .labels import owner_filter
 
 if TYPE_CHECKING:
@@ -149,7 +150,9 @@ class Observer:
             raise EngineUnavailable(f"the engine cannot list containers: {error}") from error
         rows: list[dict[str, Any]] = msgspec.json.decode(answer.body)
         engine_time = parsedate_to_datetime(answer.headers["Date"])  # its clock, not ours
-        return [self._engine.dialect.listed(row) for row in rows], int(engine_time.timestamp())
+        listed = self._engine.dialect.listed
+        ours = [listed(row) for row in rows if is_ours(row.get("Labels") or {}, identity)]
+        return ours, int(engine_time.timestamp())
 
     def _ring_for(self, row: bytes) -> None:
         if row.strip():

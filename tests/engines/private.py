@@ -50,14 +50,17 @@ class PrivateEngine:
 
     kind = ""
     program = ""
+    namespaces: tuple[str, ...] = ("--net",)
     unhealthy = ""
     default_network = ""
 
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix=f"{self.kind}-exec-"))
         self.socket = self.home / "engine.sock"
+        (self.home / "run").mkdir()
+        begin = f"ip link set lo up; {self._own_mounts()} echo ready; exec sleep infinity"
         self._network = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", "ip link set lo up; echo ready; exec sleep infinity"],
+            ["unshare", *self.namespaces, "--propagation=slave", "sh", "-ec", begin],
             stdout=subprocess.PIPE,
         )
         assert self._network.stdout is not None
@@ -65,6 +68,10 @@ class PrivateEngine:
         self.live_restore = False
         self._process: subprocess.Popen[bytes] | None = None
         self._log = (self.home / "log").open("ab")
+
+    def _own_mounts(self) -> str:
+        """Return a shell command that gives the engine what others of its kind would share."""
+        return ""
 
     @classmethod
     def missing(cls) -> str | None:
@@ -169,9 +176,8 @@ class PrivateEngine:
         self, argv: Sequence[str], *, output: int, env: dict[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
         """Start a process in the engine's network; it is our own child, not a shell's."""
-        net = f"--net=/proc/{self._network.pid}/ns/net"
         return subprocess.Popen(
-            ["nsenter", net, *argv],
+            ["nsenter", f"--target={self._network.pid}", *self.namespaces, *argv],
             stdout=output,
             stderr=self._log,
             env={**os.environ, **(env or {})},
@@ -261,8 +267,13 @@ class PodmanEngine(PrivateEngine):
 
     kind = "podman"
     program = "podman"
+    namespaces = ("--net", "--mount")
     unhealthy = "unhealthy container"
     default_network = "podman"
+
+    def _own_mounts(self) -> str:
+        # Addresses that are taken are noted here by all Podmans of a machine, whatever their roots.
+        return f"mkdir -p /run/containers; mount --bind {self.home}/run /run/containers;"
 
     @property
     def podman_home(self) -> Path:

@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.engine, podman_only]
 
 def seen(engine: PrivateEngine, name: str = "web.1.t0") -> dict[str, Any]:
     """What libpod knows of a container."""
-    found: dict[str, Any] = engine.api("GET", f"/libpod/containers/{name}/json")
+    found: dict[str, Any] = engine.api("GET", f"/v4.0.0/libpod/containers/{name}/json")
     return found
 
 

@@ -88,6 +88,10 @@ class DockerDialect:
         """See :class:`swarmctl.plugins.engine.Dialect`."""
         return error.status == 409
 
+    def is_not_running(self, error: Refused) -> bool:
+        """See :class:`swarmctl.plugins.engine.Dialect`."""
+        return error.status in (404, 409)
+
     def place_body(self, container_id: str, place: Endpoint) -> Body | None:
         """Return the body of ``POST /networks/{id}/connect``."""
         return {"Container": container_id, "EndpointConfig": place_config(place)}

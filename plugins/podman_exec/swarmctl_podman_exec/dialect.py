@@ -23,6 +23,7 @@ from . import answers
 from .describe import description, stats_sample
 from .health import RHYTHM_LABEL, Prober, health_keys
 from .images import full_name, names_of
+from .limits import limits_here, with_limits
 from .logs import read_logs
 from .mounts import bind_sources, volumes_to_make
 from .networks import PodmanNetworks
@@ -106,9 +107,10 @@ class PodmanDialect:
         name, image = await self._image(engine, spec.Image)
         health, rhythm = health_keys(spec.Healthcheck, image.get("Healthcheck") or {})
         await trio.to_thread.run_sync(_see_to_binds, spec.Mounts, limiter=self._disk)
+        own_limits = await trio.to_thread.run_sync(limits_here, limiter=self._disk)
         for volume in volumes_to_make(spec.Mounts):
             await self._make_volume(engine, volume)
-        completed: Body = {**body, "image": name}
+        completed: Body = {**body, "image": name, "r_limits": with_limits(body, own_limits)}
         if health is not None:
             labels: Mapping[str, str] = body["labels"]  # type: ignore[assignment] # create_body()'s
             completed["labels"] = {**labels, RHYTHM_LABEL: str(rhythm)}
@@ -128,6 +130,10 @@ class PodmanDialect:
     def is_name_taken(self, error: Refused) -> bool:
         """See :class:`swarmctl.plugins.engine.Dialect`."""
         return error.status == 409 or "is already in use" in str(error)
+
+    def is_not_running(self, error: Refused) -> bool:
+        """See :class:`swarmctl.plugins.engine.Dialect`."""
+        return error.status in (404, 409) or "state improper" in str(error)
 
     def place_body(self, container_id: str, place: Endpoint) -> Body | None:
         """Return None: a create takes all networks."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from swarmctl_podman_exec.limits import limits_here, with_limits
 from swarmctl_podman_exec.mounts import bind_sources, volumes_to_make
 from swarmctl_podman_exec.networks import PodmanNetworks
 from swarmctl_podman_exec.translate import create_body, profile_of, signal_number
@@ -488,3 +489,13 @@ TRIED = {name for given, _ in FIELDS for name in given} | {"Mounts", "Privileges
 def test_no_field_of_a_container_is_forgotten() -> None:
     """Every field of the model is translated by a test of this file, or stands above."""
     assert set(ContainerSpec.__struct_fields__) - TRIED == LEFT_TO_OTHERS
+
+
+def test_a_container_gets_no_more_than_the_host_allows() -> None:
+    """Podman's own wishes for files and processes are bounded; the spec's stand as they are."""
+    own = {"type": "nofile", "soft": 8, "hard": 9}
+    here = {"nofile": 20000, "nproc": 32768}
+    processes = {"type": "nproc", "soft": 32768, "hard": 32768}
+    assert with_limits({"r_limits": [own]}, here) == [own, processes]
+    assert with_limits({}, {}) == []
+    assert all(0 < value < 1 << 20 for value in limits_here().values())

@@ -121,7 +121,7 @@ class Container:
                 patience_s=KILL_PATIENCE_S,
             )
         except Refused as error:
-            if error.status not in (404, 409):
+            if not self.engine.dialect.is_not_running(error):
                 raise EngineUnavailable(f"cannot send {signal}: {error}") from error
 
     async def remove(self) -> None:

@@ -171,6 +171,10 @@ class Dialect(Protocol):
         """Return whether a create was refused because there is a container of that name."""
         ...
 
+    def is_not_running(self, error: Refused) -> bool:
+        """Return whether a signal was refused because the container does not run, or is gone."""
+        ...
+
     def place_body(self, container_id: str, place: Endpoint) -> Body | None:
         """Return what connects a container to a further network; None if create took them all."""
         ...

@@ -88,6 +88,6 @@ def tag_for_hub(socket: Path) -> None:
     with UnixClient(socket) as client:
         client.call(
             "POST",
-            "/libpod/images/localhost/alpine:latest/tag",
+            "/v4.0.0/libpod/images/localhost/alpine:latest/tag",
             query={"repo": "docker.io/library/alpine", "tag": "latest"},
         )

@@ -58,6 +58,9 @@ class PrivateEngine:
         self.home = Path(tempfile.mkdtemp(prefix=f"{self.kind}-exec-"))
         self.socket = self.home / "engine.sock"
         (self.home / "run").mkdir()
+        # What is mounted below it later, a tmpfs for secrets, the engine has to see as well.
+        for how in (["--bind", self.home], ["--make-shared"]):
+            subprocess.run(["mount", *how, self.home], check=True)
         begin = f"ip link set lo up; {self._own_mounts()} echo ready; exec sleep infinity"
         self._network = subprocess.Popen(
             ["unshare", *self.namespaces, "--propagation=slave", "sh", "-ec", begin],
@@ -141,7 +144,7 @@ class PrivateEngine:
         self._network.communicate()
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
             mount = line.split()[4]
-            if mount.startswith(f"{self.home}/"):
+            if mount == str(self.home) or mount.startswith(f"{self.home}/"):
                 subprocess.run(["umount", "-l", mount], check=False)
         shutil.rmtree(self.home, ignore_errors=True)
 
@@ -208,7 +211,10 @@ class PrivateEngine:
 
     def run_foreign(self, name: str, **labels: str) -> str:
         """A container that no executor made; returns its id."""
-        body = {"Image": "alpine:latest", "Cmd": ["sleep", "1000"], "Labels": labels}
+        body: dict[str, Any] = {"Image": "alpine:latest", "Cmd": ["sleep", "1000"]}
+        # Podman would set more than this machine may allow.
+        limits = [{"Name": one, "Soft": 4096, "Hard": 4096} for one in ("nofile", "nproc")]
+        body |= {"Labels": labels, "HostConfig": {"Ulimits": limits}}
         made: str = self.api("POST", "/containers/create", body, name=name)["Id"]
         self.api("POST", f"/containers/{made}/start")
         return made
@@ -221,6 +227,8 @@ class PrivateEngine:
         """Remove every container and network."""
         for row in self.api("GET", "/containers/json", all=1):
             with UnixClient(self.socket) as client:
+                # Podman would grant ten seconds of grace.
+                client.request("POST", f"/containers/{row['Id']}/kill")
                 client.request("DELETE", f"/containers/{row['Id']}?force=1&v=1")
         self.api("POST", "/networks/prune")
 
@@ -292,7 +300,9 @@ class PodmanEngine(PrivateEngine):
     def remove_network(self, name: str) -> None:
         for row in self.api("GET", "/containers/json", all=1, filters={"network": [name]}):
             body = {"Container": row["Id"], "Force": True}
-            self.api("POST", f"/networks/{name}/disconnect", body)
+            with UnixClient(self.socket) as client:  # which answers OK, and no JSON
+                done = client.request("POST", f"/networks/{name}/disconnect", body)
+            assert done.status == 200, done.body
         super().remove_network(name)
 
     def close(self) -> None:

@@ -178,7 +178,8 @@ class PodmanDialect:
 
     def pull(self, image: str) -> PullRequest:
         """Return how Podman pulls."""
-        return PullRequest("/images/pull", {"reference": full_name(image), "policy": "always"})
+        query = {"reference": full_name(image), "policy": "always"}
+        return PullRequest("/images/pull", query, asking=b"Trying to pull")
 
     async def _image(self, engine: Engine, wanted: str) -> tuple[str, Json]:
         """Find an image here. Returns the name by which it is known and what is known of it.

@@ -9,8 +9,6 @@ interval in the start period), and an end for a check that hangs.
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +17,8 @@ import trio
 from swarmctl.plugins import EngineUnavailable
 from swarmctl.plugins.engine import ContainerGone, Refused
 from swarmctl.plugins.model import NANOSECONDS_PER_SECOND
+
+from .sessions import kill_session
 
 if TYPE_CHECKING:
     from swarmctl.plugins.engine import Body, Container, Inspection, Json
@@ -139,9 +139,8 @@ class Prober:
             now = await container.inspect()
             for session in now.body.get("ExecIDs") or ():
                 run = await container.engine.get(f"/exec/{session}/json")
-                if run.get("Running") and run.get("Pid") and command_of(run) == argv(seen):
-                    with suppress(ProcessLookupError):
-                        os.kill(run["Pid"], signal.SIGKILL)
+                if command_of(run) == argv(seen):
+                    await trio.to_thread.run_sync(kill_session, session, limiter=self._places)
 
 
 def pause_s(seen: Inspection, age_s: float) -> float:

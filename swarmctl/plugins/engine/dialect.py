@@ -34,10 +34,15 @@ Body = dict[str, object]
 
 
 class PullRequest(NamedTuple):
-    """How an image is pulled: ``POST`` this path, below the engine's prefix, with this query."""
+    """How an image is pulled: ``POST`` this path, below the engine's prefix, with this query.
+
+    Attributes:
+        asking: words of a line of progress that does not mean that the registry has answered.
+    """
 
     path: str
     query: Mapping[str, str]
+    asking: bytes = b"\n"  # in no line
 
 
 class SeenNetwork(NamedTuple):

@@ -179,10 +179,12 @@ def _pull_in_thread(
             stream=True,
         )
     )
-    line.be_patient(SILENCE_S)
+    line.be_patient(first_answer_s)
     failure, rest = "", b""
     for chunk in answer.chunks:
         *complete, rest = (rest + chunk).split(b"\n")
+        if any(request.asking not in row for row in complete):
+            line.be_patient(SILENCE_S)
         for row in complete:
             failure = _failure_in(row) or failure
     return Answer(200, {}, (_failure_in(rest) or failure).encode(), iter(()))

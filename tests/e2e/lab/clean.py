@@ -61,6 +61,8 @@ def _empty_engine(engine: Engine) -> None:
             client.call("POST", "/swarm/leave", query={"force": "1"})
         listed: list[dict[str, Any]] = client.call("GET", "/containers/json", query={"all": "1"})
         for container in listed:
+            if container["State"] == "running":  # Podman would grant ten seconds of grace
+                client.request("POST", f"/containers/{container['Id']}/kill")
             client.call("DELETE", f"/containers/{container['Id']}", query={"force": "1", "v": "1"})
         images = client.call("GET", "/images/json")
         for image in {tag for listed in images for tag in listed["RepoTags"] or ()} - {

@@ -2,8 +2,8 @@
 
 Everything lives in one temporary directory (state, socket, cache of the archive), so a swarm that
 already runs here is neither used nor touched; at the end nothing of it is left. Tasks are
-containers when a Docker engine answers and has an image, else plain processes. Each step prints
-what it does and how long it took; the first one that fails ends the run with exit code 1.
+containers when a Docker or Podman engine answers and has an image, else plain processes. Each step
+prints what it does and how long it took; the first one that fails ends the run with exit code 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 REPO = Path(__file__).resolve().parent.parent
 ARCHIVE = REPO / "dist" / "swarmctl.pyz"
-ENGINE_SOCKET = "/var/run/docker.sock"
+ENGINES = {"docker": "/var/run/docker.sock", "podman": "/run/podman/podman.sock"}
 IMAGES = ("alpine:latest", "busybox:latest")
 REPLICAS = 2
 STEP_TIMEOUT_S = 60.0
@@ -68,7 +68,8 @@ def main() -> None:
 def main_job(swarm: Swarm) -> None:
     """What a user does on the first day."""
     executor, image, command = workload()
-    print(f"tasks will be {'containers of ' + image if executor == 'docker' else 'processes'}")
+    what = f"containers of {image} on {executor}" if executor in ENGINES else "processes"
+    print(f"tasks will be {what}")
     with swarm.daemon(executor):
         with step("swarmctl init"):
             address = f"127.0.0.1:{free_port()}"
@@ -167,19 +168,20 @@ def workload() -> tuple[str, str, list[str]]:
     Nothing is pulled: a demonstration that waits for a registry shows the registry.
     """
     if os.geteuid() == 0:  # else the containers' processes are not ours to kill
-        for image in IMAGES:
-            if engine_has(image):
-                return "docker", image, ["sleep", "1000"]
+        for executor, engine in ENGINES.items():
+            for image in IMAGES:
+                if engine_has(engine, image):
+                    return executor, image, ["sleep", "1000"]
     return "process", "host", ["--", "sleep", "1000"]
 
 
-def engine_has(image: str) -> bool:
-    """Does a Docker engine answer on this machine, and hold ``image``?"""
+def engine_has(socket_path: str, image: str) -> bool:
+    """Does an engine answer at this socket, and hold ``image``? Both speak Docker's API."""
     engine = http.client.HTTPConnection("localhost", timeout=2)
     try:
         engine.sock = socket.socket(socket.AF_UNIX)
         engine.sock.settimeout(2)
-        engine.sock.connect(ENGINE_SOCKET)
+        engine.sock.connect(socket_path)
         engine.request("GET", f"/images/{image}/json")
         return engine.getresponse().status == http.HTTPStatus.OK
     except OSError:

@@ -45,6 +45,9 @@ swarmctl.plugins               http_metrics:T metric_check:T
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T
+swarmctl.plugins.engine        dialect:P spec inspection endpoints output labels line:E files:E
+swarmctl.plugins.engine        calls:T changes:T container:T observe:T pull:T networks:T task:T
+swarmctl.plugins.engine        executor:T cgroups:E
 swarmctl.core                  errors ids clock:T node:T member:T founding:E membership:E
 swarmctl.core                  together:T statedir:E managership:T refusals nodeport:T
 swarmctl.core                  comeback:T reissue:E leftovers:T nodestate batching:T

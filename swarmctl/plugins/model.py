@@ -67,6 +67,7 @@ from ..core.model.spec import (
     Ulimit,
     VolumeOptions,
 )
+from ..core.model.suits import LACKS
 from ..core.model.task import (
     AttachedNetwork,
     AttachedNetworkSpec,
@@ -83,6 +84,7 @@ from ..core.model.task import (
 
 __all__ = [
     "EMPTY_TABLE",
+    "LACKS",
     "NANOSECONDS_PER_SECOND",
     "NEVER",
     "SECOND",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.e2e.lab import Lab
     from tests.e2e.swarm import Swarm
 
-pytestmark = [pytest.mark.lab, pytest.mark.engine]
+pytestmark = [pytest.mark.lab, pytest.mark.engine, pytest.mark.every_engine]
 
 # From here on a crash is no crash loop, and its replacement need not wait (5 s, and some leeway).
 SETTLED_S = 5.2

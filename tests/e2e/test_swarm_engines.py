@@ -47,6 +47,7 @@ def _on(swarm: Swarm, service: str, index: int) -> dict[str, Any]:
 # --- outages ----------------------------------------------------------------------------------
 
 
+@pytest.mark.every_engine
 def test_a_hung_engine_fails_nothing(swarm: Swarm) -> None:
     """An engine that stands still for 20 s costs no task; meanwhile its node takes no new ones."""
     service = swarm.create_spec("web", 6)
@@ -71,6 +72,7 @@ def test_a_hung_engine_fails_nothing(swarm: Swarm) -> None:
     assert 1 in swarm.nodes_of(swarm.running(other))
 
 
+@pytest.mark.every_engine
 def test_a_killed_engine_with_live_restore(swarm: Swarm) -> None:
     """Its containers run on; one that ended while it was away is reported with its own code."""
     engine = _engine(swarm, 1)
@@ -98,6 +100,7 @@ def test_a_killed_engine_with_live_restore(swarm: Swarm) -> None:
     assert swarm.containers_on(1, service) == kept
 
 
+@pytest.mark.docker_only("Podman's containers never end with it")
 def test_a_killed_engine_without_live_restore(swarm: Swarm) -> None:
     """A dockerd that stops what it finds has each task told with its real code, and replaced."""
     service = swarm.create_spec("web", 6)
@@ -123,6 +126,7 @@ def _ended(swarm: Swarm, task_id: str) -> dict[str, Any] | None:
 # --- neighbours on one engine ---------------------------------------------------------------------
 
 
+@pytest.mark.docker_only("Podman has no swarm of its own")
 def test_neighbours_on_the_engine_stay_unharmed(lab1: Lab) -> None:
     """A Docker swarm and another swarmctl node on the same engine outlive ours, untouched."""
     host = lab1[0]

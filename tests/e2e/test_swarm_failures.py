@@ -89,6 +89,7 @@ def test_a_manager_killed_while_it_creates(swarm: Swarm) -> None:
     assert len(swarm.tasks(service)) == 30, "no task had to be replaced"
 
 
+@pytest.mark.every_engine
 def test_a_killed_worker_daemon_adopts_its_tasks(swarm: Swarm) -> None:
     """Its containers run on; one that ended meanwhile is reported with its own exit code."""
     service = swarm.create_spec("web", 6)
@@ -153,6 +154,7 @@ def test_a_manager_that_restarts(swarm: Swarm) -> None:
     assert [swarm.containers_on(index, service) for index in range(3)] == kept
 
 
+@pytest.mark.every_engine
 def test_a_host_that_loses_its_power(swarm: Swarm) -> None:
     """Switched off, its tasks run elsewhere; switched on, it takes part and holds nothing old."""
     service = swarm.create_spec("web", 6)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.e2e.lab import Engine, Lab
     from tests.e2e.swarm import Swarm
 
-pytestmark = [pytest.mark.lab, pytest.mark.engine]
+pytestmark = [pytest.mark.lab, pytest.mark.engine, pytest.mark.every_engine]
 
 _SERVE = ["sh", "-c", "while :; do echo served by $HOSTNAME | nc -l -p 80; done"]
 

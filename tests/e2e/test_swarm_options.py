@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.e2e.lab import Host, Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.engine]
+pytestmark = [pytest.mark.lab, pytest.mark.engine, pytest.mark.every_engine]
 
 
 @pytest.fixture

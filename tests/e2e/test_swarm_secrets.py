@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.lab, pytest.mark.engine]
 
 SLEEP = "exec sleep 7654"
-DOCKER, PROCESS = 1, 2  # hosts by index; the manager is host 0
+ENGINE, PROCESS = 1, 2  # hosts by index; the manager is host 0
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def _files_in_memory(host: Host) -> list[str]:
 
 
 READ = {
-    DOCKER: "cd /run/secrets; stat -c '%a %u %g' pw; cat pw; echo; cat /etc/app.conf; echo;"
+    ENGINE: "cd /run/secrets; stat -c '%a %u %g' pw; cat pw; echo; cat /etc/app.conf; echo;"
     " stat -f -c %T pw; ",
     PROCESS: "cd $SWARMCTL_SECRETS_DIR; stat -c '%a %u %g' pw; cat pw; echo;"
     " cat $SWARMCTL_CONFIGS_DIR/etc/app.conf; echo; stat -f -c %T pw; ",
@@ -136,7 +136,8 @@ def _serve_reader(swarm: Swarm, where: int, secret: str, config: str) -> str:
 # --- tests ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", [DOCKER, PROCESS], ids=["docker", "process"])
+@pytest.mark.every_engine
+@pytest.mark.parametrize("where", [ENGINE, PROCESS], ids=["engine", "process"])
 def test_files_are_as_asked_for_and_go_with_the_task(swarm: Swarm, where: int) -> None:
     """Owner, mode and content are right, a config's template is filled in, all of it in memory;
     no other host has any of it, and neither has this one once the task has ended."""
@@ -163,7 +164,7 @@ def test_files_are_as_asked_for_and_go_with_the_task(swarm: Swarm, where: int) -
     eventually(lambda: not _files_in_memory(swarm.hosts[where]), 20, what="all files to go")
 
 
-@pytest.mark.parametrize("where", [DOCKER, PROCESS], ids=["docker", "process"])
+@pytest.mark.parametrize("where", [ENGINE, PROCESS], ids=["engine", "process"])
 def test_a_new_version_rolls_the_service_and_a_rollback_returns(swarm: Swarm, where: int) -> None:
     """`secret update` replaces the tasks with ones that read the new data; after `rollback` they
     read the old; with --no-roll nothing happens until the service is updated."""
@@ -207,7 +208,7 @@ def _reads(swarm: Swarm, service: str, secret: str, config: str) -> None:
     eventually(right, 30, what=f"{secret} and {config} to be read")
 
 
-@pytest.mark.parametrize("where", [DOCKER, PROCESS], ids=["docker", "process"])
+@pytest.mark.parametrize("where", [ENGINE, PROCESS], ids=["engine", "process"])
 def test_a_restarted_daemon_gets_secrets_again(swarm: Swarm, where: int) -> None:
     """A killed daemon's tasks keep their files; the next daemon, which has none of the data on its
     disk, is given it again by the manager and starts further tasks."""
@@ -232,14 +233,15 @@ def test_a_restarted_daemon_gets_secrets_again(swarm: Swarm, where: int) -> None
         assert _lines(swarm, one["ID"])[1:3] == ["one", "setting"]
 
 
+@pytest.mark.every_engine
 def test_secrets_are_nowhere_to_be_found(swarm: Swarm) -> None:
     """Not on any host's disk, databases and logs included, not in arguments or environments of
     processes, not in what the engine knows of a container; in memory nobody else opens them."""
     data = secrets.token_hex(16)
     secret = _make(swarm, "secret", "pw", data)
     template = _make(swarm, "config", "conf", 'key={{secret "pw"}}', Templating={"Name": "golang"})
-    for name, where in (("boxed", DOCKER), ("plain", PROCESS)):
-        check = "test -s /run/secrets/pw" if where == DOCKER else "test -s $SWARMCTL_SECRETS_DIR/pw"
+    for name, where in (("boxed", ENGINE), ("plain", PROCESS)):
+        check = "test -s /run/secrets/pw" if where == ENGINE else "test -s $SWARMCTL_SECRETS_DIR/pw"
         _serve(
             swarm,
             name,
@@ -248,7 +250,7 @@ def test_secrets_are_nowhere_to_be_found(swarm: Swarm) -> None:
             Secrets=[_use("secret", secret, "pw")],
             Configs=[_use("config", template, "conf", "/etc/app.conf")],
         )
-    for where in (DOCKER, PROCESS):
+    for where in (ENGINE, PROCESS):
         host = swarm.hosts[where]
         assert len(_files_in_memory(host)) == 2
         for file in _files_in_memory(host):

@@ -95,6 +95,7 @@ def _fewest(swarm: Swarm, service: str) -> Iterator[list[int]]:
         fewest[:] = [min(fewest)]
 
 
+@pytest.mark.every_engine
 @pytest.mark.parametrize(("order", "floor"), [("stop-first", 3), ("start-first", 4)])
 def test_a_rolling_update_keeps_its_floor(
     swarm: Swarm, order: str, floor: int, record_property: pytest.RecordProperty

@@ -1,225 +1,69 @@
-"""The engine's bridge networks that stand for networks of the swarm on this host.
-
-One is made when the first task needs it and removed with the last container on it. Laws:
-
-- Only what carries this cluster's and this node's identity is touched; a network of somebody else
-  that stands in the way is an error that names it.
-- Whoever is about to make a container has said so first (:meth:`join`), so no network goes from
-  under it; containers of an earlier daemon are found by asking the engine.
-- A host keeps the addresses it has: no bridge gets a subnet that a route of the host leads to.
-"""
+"""What Docker calls networks. Pure but for what an engine is asked."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
-import trio
-
-from swarmctl.plugins import EngineUnavailable, ExecutorError
-
-from .endpoints import (
+from swarmctl.plugins.engine import (
+    MTU,
+    Body,
+    Json,
+    SeenNetwork,
     bridge_name,
-    connected_routes,
-    fits,
-    network_body,
-    overlapping,
-    subnets_of,
+    driver_options,
+    ipam_configs,
+    network_labels,
 )
-from .engine import Refused
-from .labels import NETWORK_LABEL, owner_filter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from swarmctl.plugins import NodeIdentity
+    from swarmctl.plugins.engine import Engine, Refused
     from swarmctl.plugins.model import HostNetwork
 
-    from .changes import Changes
-    from .engine import Engine
-
-Json = dict[str, Any]
-ROUTES = Path("/proc/net/route")
-SWEEP_RETRY_S = 5.0
+BRIDGE_OPTION = "com.docker.network.bridge.name"
+MTU_OPTION = "com.docker.network.driver.mtu"
 
 
-class EngineNetworks:
-    """The bridge networks of one node on one engine.
+class DockerNetworks:
+    """Implements :class:`swarmctl.plugins.engine.NetworkWords`."""
 
-    Args:
-        changes: sees a network that is being made through, as it does containers.
-        disk: lets one thread at a time at files.
-    """
+    list_path = "/networks"
 
-    def __init__(
-        self,
-        engine: Engine,
-        changes: Changes,
-        identity: NodeIdentity,
-        disk: trio.CapacityLimiter,
-    ) -> None:
-        self._engine = engine
-        self._identity = identity
-        self._changes = changes
-        self._disk = disk
-        self._lock = trio.Lock()
-        self._users: dict[str, set[str]] = {}
-        self._made: dict[str, HostNetwork] = {}
+    def seen(self, row: Json) -> SeenNetwork:
+        """Read one element of ``GET /networks``."""
+        configs = (row.get("IPAM") or {}).get("Config") or ()
+        return SeenNetwork(
+            id=row["Id"],
+            name=row["Name"],
+            labels=row.get("Labels") or {},
+            configs=[(one.get("Subnet", ""), one.get("Gateway", "")) for one in configs],
+        )
 
-    async def run(self) -> None:
-        """Remove what an earlier daemon left without containers, once the engine answers."""
-        while True:
-            try:
-                await self.sweep()
-                return
-            except EngineUnavailable:
-                await trio.sleep(SWEEP_RETRY_S)
+    def body(self, network: HostNetwork, identity: NodeIdentity) -> Body:
+        """Return the body of ``POST /networks/create``."""
+        options = {MTU_OPTION: str(MTU), **driver_options(network)}
+        configs = [
+            {"Subnet": subnet, "Gateway": gateway} for subnet, gateway in ipam_configs(network)
+        ]
+        return {
+            "Name": network.name,
+            "CheckDuplicate": True,
+            "Driver": "bridge",
+            "Internal": network.internal,
+            "EnableIPv6": any(":" in subnet for subnet in network.subnets),
+            "IPAM": {"Driver": "default", "Config": configs},
+            "Options": {**options, BRIDGE_OPTION: bridge_name(network)},
+            "Labels": network_labels(network, identity),
+        }
 
-    async def join(self, task_id: str, networks: Sequence[HostNetwork]) -> None:
-        """Make sure that the networks of a task that is about to get a container are there.
+    def exists_already(self, error: Refused) -> bool:
+        """See :class:`swarmctl.plugins.engine.NetworkWords`."""
+        return error.status == 409
 
-        Raises:
-            ExecutorError: one cannot be made beside what this host has.
-            EngineUnavailable: the engine does not answer, or one cannot be made yet.
-        """
-        for network in networks:
-            self._users.setdefault(network.id, set()).add(task_id)
-        for network in networks:
-            if self._made.get(network.id) != network:
-                async with self._lock:
-                    await self._ensure(network)
+    def is_in_use(self, error: Refused) -> bool:
+        """See :class:`swarmctl.plugins.engine.NetworkWords`."""
+        return error.status in (403, 409)
 
-    async def leave(self, task_id: str) -> None:
-        """Note that a task is gone, and remove the networks that nobody is on any more.
-
-        Raises:
-            EngineUnavailable: the engine does not answer, or cannot tell.
-        """
-        for network_id in [one for one, users in self._users.items() if task_id in users]:
-            self._users[network_id].discard(task_id)
-            if not self._users[network_id]:
-                del self._users[network_id]
-        await self.sweep()
-
-    def forget(self, networks: Sequence[HostNetwork]) -> None:
-        """Look again next time: the engine says that one of them is not there."""
-        for network in networks:
-            self._made.pop(network.id, None)
-
-    async def sweep(self) -> None:
-        """Remove what is ours and nobody is on, or about to be. Raises as :meth:`leave`."""
-        async with self._lock:
-            labels = msgspec.json.encode({"label": owner_filter(self._identity)}).decode()
-            for seen in await self._ask("/networks", filters=labels):
-                network_id = (seen.get("Labels") or {}).get(NETWORK_LABEL, "")
-                if network_id and network_id not in self._users:
-                    on_it = msgspec.json.encode({"network": [seen["Id"]]}).decode()
-                    if not await self._ask("/containers/json", all="1", filters=on_it):
-                        self._made.pop(network_id, None)
-                        await self._remove(seen)
-
-    # --- one network ---
-
-    async def _ensure(self, network: HostNetwork) -> None:
-        """Make a network, or find it made."""
-        await self._changes.settled(_key(network))
-        if self._made.get(network.id) == network:
-            return  # while we waited for our turn
-        for seen in await self._ask("/networks"):
-            if self._is_mine(seen) and _id_of(seen) == network.id and fits(seen, network):
-                self._made[network.id] = network
-                return
-            await self._clear_way(seen, network)
-        await self._check_routes(network)
-        body = network_body(network, self._identity)
-        try:
-            await self._changes.post(_key(network), "/networks/create", body)
-        except Refused as error:
-            if error.status == 409:  # made meanwhile, by a daemon that we do not know
-                raise EngineUnavailable(f"network {network.name}: {error}") from error
-            raise ExecutorError(f"network {network.name} cannot be made: {error}") from error
-        self._made[network.id] = network
-
-    async def _clear_way(self, seen: Json, network: HostNetwork) -> None:
-        """See to a network of the engine that stands in the way of one to make, if it does.
-
-        Raises:
-            ExecutorError: it is somebody else's, or in use.
-            EngineUnavailable: it is ours, of an earlier time, and not yet free of containers.
-        """
-        overlap = overlapping(network, subnets_of(seen))
-        has_name = seen["Name"] == network.name
-        if not (overlap or has_name or (self._is_mine(seen) and _id_of(seen) == network.id)):
-            return
-        if not self._is_mine(seen):
-            what = (
-                f"this host's engine has a network called {network.name} that is not swarmctl's; "
-                "rename or remove one of the two"
-                if has_name
-                else f"network {network.name} ({', '.join(network.subnets)}) overlaps with "
-                f"{overlap} of this engine's network {seen['Name']}; remove that, or create the "
-                "network with another --subnet"
-            )
-            raise ExecutorError(what)
-        if not await self._remove(seen):
-            raise EngineUnavailable(
-                f"network {network.name} waits for containers that are still on {seen['Name']} "
-                f"({', '.join(subnets_of(seen))})"
-            )
-        self._made.pop(_id_of(seen), None)
-
-    async def _check_routes(self, network: HostNetwork) -> None:
-        """Check that the host itself does not use a network's addresses.
-
-        Raises:
-            ExecutorError: which interface does.
-        """
-        try:
-            table = await trio.to_thread.run_sync(ROUTES.read_text, limiter=self._disk)
-        except OSError:
-            return  # no IPv4 here
-        for interface, subnet in connected_routes(table):
-            if interface != bridge_name(network) and overlapping(network, [subnet]):
-                raise ExecutorError(
-                    f"network {network.name} ({', '.join(network.subnets)}) overlaps with {subnet},"
-                    f" which this host reaches through {interface}; create the network with another"
-                    " --subnet, or the swarm with another --default-addr-pool"
-                )
-
-    async def _remove(self, seen: Json) -> bool:
-        """Remove a network of ours; False while containers run on it.
-
-        Containers that have ended do not keep it: none of ours is started a second time.
-        """
-        try:
-            await self._engine.delete(f"/networks/{seen['Id']}")
-        except Refused as error:
-            if error.status in (403, 409):
-                return False
-            if error.status != 404:
-                raise EngineUnavailable(
-                    f"network {seen['Name']} cannot be removed: {error}"
-                ) from error
-        return True
-
-    async def _ask(self, path: str, **query: str) -> list[Json]:
-        try:
-            found: list[Json] = await self._engine.get(path, **query)
-        except Refused as error:
-            raise EngineUnavailable(f"the engine cannot list {path}: {error}") from error
-        return found
-
-    def _is_mine(self, seen: Json) -> bool:
-        labels = seen.get("Labels") or {}
-        wanted = dict(text.split("=", 1) for text in owner_filter(self._identity))
-        return wanted.items() <= labels.items() and NETWORK_LABEL in labels
-
-
-def _id_of(seen: Json) -> str:
-    return str((seen.get("Labels") or {}).get(NETWORK_LABEL, ""))
-
-
-def _key(network: HostNetwork) -> str:
-    """Return what a network's making goes by among the changes under way."""
-    return f"network {network.id}"
+    async def remove(self, engine: Engine, network: SeenNetwork) -> None:
+        """Remove a network; to Docker only running containers are on it."""
+        await engine.delete(f"/networks/{network.id}")

@@ -10,13 +10,26 @@ It must not know where files lie or which containers exist: paths of secrets com
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from swarmctl.plugins import ExecutorError
+from swarmctl.plugins.engine import (
+    CPU_PERIOD_US,
+    Body,
+    container_labels,
+    container_spec,
+    cpu_quota_us,
+    endpoints,
+    host_entries,
+    host_ports,
+    joined,
+    log_driver,
+    predefined,
+    resource_env,
+    stop_timeout_s,
+)
 from swarmctl.plugins.model import bound_to
 
-from .endpoints import endpoints, joined, predefined
-from .labels import CLUSTER_LABEL, NODE_LABEL, TASK_LABEL
 from .level import ApiLevel, need
 from .mounts import mount_body
 
@@ -24,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from swarmctl.plugins import NodeIdentity
+    from swarmctl.plugins.engine import Endpoint, FileBind
     from swarmctl.plugins.model import (
         ContainerSpec,
         HealthConfig,
@@ -32,19 +46,7 @@ if TYPE_CHECKING:
         TaskAssignment,
     )
 
-Body = dict[str, object]
-
 SEVERAL_NETWORKS = ApiLevel(1, 44)
-CPU_PERIOD_US = 100_000
-NANOSECONDS = 1_000_000_000
-DEFAULT_STOP_GRACE_NS = 10 * NANOSECONDS
-
-
-class FileBind(NamedTuple):
-    """A file on the host that shows inside the container, read-only; both paths absolute."""
-
-    source: str
-    target: str
 
 
 def create_body(
@@ -66,7 +68,7 @@ def create_body(
     spec = container_spec(assignment)
     config: Body = {
         "Image": spec.Image,
-        "Labels": labels(assignment, identity),
+        "Labels": container_labels(assignment, identity),
         "Env": [*spec.Env, *resource_env(assignment)],
         **_invocation(spec),
     }
@@ -81,13 +83,13 @@ def create_body(
     ):
         if value:
             config[key] = value
-    if spec.StopGracePeriod is not None:
+    if (grace_s := stop_timeout_s(spec)) is not None:
         # So that an engine that shuts down, or `docker stop`, keeps the task's grace as well.
-        config["StopTimeout"] = -(-spec.StopGracePeriod // NANOSECONDS)
+        config["StopTimeout"] = grace_s
     if spec.Healthcheck is not None:
         config["Healthcheck"] = _health(spec.Healthcheck, level)
     config["HostConfig"] = _host_config(assignment, spec, level, files)
-    places = endpoints(assignment)
+    places = {name: place_config(place) for name, place in endpoints(assignment).items()}
     if places:
         # An older engine takes one network at create; the others are connected before the start.
         first = next(iter(places))
@@ -96,56 +98,15 @@ def create_body(
     return config
 
 
-def container_spec(assignment: TaskAssignment) -> ContainerSpec:
-    """Return what runs.
-
-    Raises:
-        ExecutorError: the task is none that a container engine runs.
-    """
-    spec = assignment.task.Spec.ContainerSpec
-    if spec is None:
-        raise ExecutorError("the docker executor runs container tasks only; this one has no image")
-    return spec
-
-
-def stop_grace_ns(spec: ContainerSpec) -> int:
-    """How long a task has between its stop signal and the kill, in nanoseconds."""
-    return DEFAULT_STOP_GRACE_NS if spec.StopGracePeriod is None else spec.StopGracePeriod
-
-
-def labels(assignment: TaskAssignment, identity: NodeIdentity) -> dict[str, str]:
-    """Return a container's labels: the spec's, then those that nobody may set by hand."""
-    task = assignment.task
-    return {
-        **assignment.task.Spec.ContainerSpec.Labels,  # type: ignore[union-attr] # container_spec()
-        "com.docker.swarm.node.id": task.NodeID,
-        "com.docker.swarm.service.id": task.ServiceID,
-        "com.docker.swarm.service.name": assignment.service_name,
-        "com.docker.swarm.task": "",
-        TASK_LABEL: task.ID,
-        "com.docker.swarm.task.name": assignment.name,
-        CLUSTER_LABEL: identity.cluster_id,
-        NODE_LABEL: identity.node_id,
+def place_config(place: Endpoint) -> Body:
+    """Return a container's place on a network as an ``EndpointConfig``."""
+    addresses = {
+        "IPv6Address" if ":" in address else "IPv4Address": address for address in place.addresses
     }
-
-
-def resource_env(assignment: TaskAssignment) -> Iterator[str]:
-    """Tell the task which generic resources it got: ``DOCKER_RESOURCE_GPU=UUID1,UUID2``."""
-    values: dict[str, list[str]] = {}
-    for resource in assignment.task.GenericResources:
-        if resource.NamedResourceSpec is not None:
-            named = resource.NamedResourceSpec
-            values.setdefault(named.Kind, []).append(named.Value)
-        if resource.DiscreteResourceSpec is not None:
-            counted = resource.DiscreteResourceSpec
-            values.setdefault(counted.Kind, []).append(str(counted.Value))
-    for kind, held in values.items():
-        yield f"DOCKER_RESOURCE_{kind}".upper() + "=" + ",".join(held)
-
-
-def host_ports(assignment: TaskAssignment) -> list[PortConfig]:
-    """The ports that are bound on this host by the engine itself."""
-    return [port for port in assignment.ports if port.PublishMode == "host"]
+    body: Body = {"IPAMConfig": addresses}
+    if place.names:
+        body["Aliases"] = list(place.names)
+    return body
 
 
 def _invocation(spec: ContainerSpec) -> Body:
@@ -187,7 +148,7 @@ def _host_config(
         ("CapAdd", list(spec.CapabilityAdd)),
         ("CapDrop", list(spec.CapabilityDrop)),
         ("OomScoreAdj", spec.OomScoreAdj),
-        ("ExtraHosts", [entry for line in spec.Hosts for entry in _extra_hosts(line)]),
+        ("ExtraHosts", host_entries(spec)),
         ("SecurityOpt", list(_security(spec.Privileges)) if spec.Privileges else []),
         ("Isolation", "" if spec.Isolation == "default" else spec.Isolation),
         ("Dns", list(dns.Nameservers) if dns else []),
@@ -198,8 +159,7 @@ def _host_config(
             host[key] = value
     if spec.Init is not None:
         host["Init"] = spec.Init
-    driver = assignment.task.Spec.LogDriver or assignment.log_driver
-    if driver is not None and driver.Name:
+    if driver := log_driver(assignment):
         host["LogConfig"] = {"Type": driver.Name, "Config": driver.Options}
     return host
 
@@ -221,7 +181,7 @@ def _resources(assignment: TaskAssignment, spec: ContainerSpec) -> Body:
             body["Memory"] = limits.MemoryBytes
         if limits.NanoCPUs:
             body["CpuPeriod"] = CPU_PERIOD_US
-            body["CpuQuota"] = limits.NanoCPUs * CPU_PERIOD_US // NANOSECONDS
+            body["CpuQuota"] = cpu_quota_us(limits.NanoCPUs)
         if limits.Pids:
             body["PidsLimit"] = limits.Pids
     if spec.Ulimits:
@@ -244,15 +204,6 @@ def _port_bindings(assignment: TaskAssignment) -> Body:
         where = {"HostIp": bound} if bound else {}
         held.append({**where, "HostPort": str(port.PublishedPort) if port.PublishedPort else ""})
     return dict(bindings)
-
-
-def _extra_hosts(line: str) -> Iterator[str]:
-    """From ``/etc/hosts`` order, which specs have, to the engine's ``name:address``."""
-    address, *names = line.split() or [""]
-    if not names:
-        raise ExecutorError(f'host entry "{line}" must be "ADDRESS NAME [ALIAS...]"')
-    for name in names:
-        yield f"{name}:{address}"
 
 
 def _security(privileges: Privileges) -> Iterator[str]:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from swarmctl_docker_exec import describe
+from swarmctl_docker_exec.dialect import UNHEALTHY
 from swarmctl_docker_exec.executor import DockerExecutor
-from swarmctl_docker_exec.inspection import Inspection, Listed
-from swarmctl_docker_exec.logs import LogParser
-from swarmctl_docker_exec.pull import Reference
+from swarmctl_docker_exec.reference import Reference
 
 from swarmctl.plugins import ExecutorSettings, InvalidArgument, LogLine, PluginInfo
+from swarmctl.plugins.engine import Inspection, Listed, LogParser
 from swarmctl.plugins.loader import NoSuchExecutor, Plugins
 from swarmctl.plugins.model import (
     DiscreteResourceSpec,
@@ -20,8 +20,7 @@ from swarmctl.plugins.model import (
     NamedResourceSpec,
     PortConfig,
 )
-
-from .assignments import identity
+from tests.engines.assignments import identity
 
 STAMP = b"2024-01-01T00:00:00.000000007Z "
 AT = 1_704_067_200_000_000_007
@@ -43,7 +42,8 @@ def inspection(
             "Config": config or {},
             "NetworkSettings": {"Ports": {}},
             **more,
-        }
+        },
+        UNHEALTHY,
     )
 
 

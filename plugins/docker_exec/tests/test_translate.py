@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from swarmctl_docker_exec.level import NEWEST, ApiLevel
-from swarmctl_docker_exec.translate import FileBind, create_body, stop_grace_ns
+from swarmctl_docker_exec.translate import create_body
 
 from swarmctl.plugins import ExecutorError
+from swarmctl.plugins.engine import FileBind
+from swarmctl.plugins.engine.spec import stop_grace_ns
 from swarmctl.plugins.model import (
     AppArmorOpts,
     AttachedNetwork,
@@ -36,8 +38,7 @@ from swarmctl.plugins.model import (
     Ulimit,
     VolumeOptions,
 )
-
-from .assignments import assign, identity
+from tests.engines.assignments import assign, identity
 
 LABELS = {
     "com.docker.swarm.node.id": "node-a",

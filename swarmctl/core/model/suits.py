@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 EXECUTOR_LABEL = "swarmctl.executor"
 HOST_IMAGES = ("host", "host:latest")
+LACKS = "swarmctl.lacks."
+"""Prefix of engine labels that name an ability an executor has not got; the value is the reason."""
 PROCESS_EXECUTOR = "process"
 PROCESS_EXECUTORS = (PROCESS_EXECUTOR, "null")
 
@@ -35,6 +37,7 @@ def suits(spec: TaskSpec) -> Callable[[NodeRow], bool]:
     except InvalidConstraint:  # no API accepts one; nothing to hold a running task to
         constraints = ()
     platforms = platform_keys(placement.Platforms if placement is not None else ())
+    needed = limits_needed(spec)
     runs = None
     if container is not None:
         runs = runs_processes if container.Image in HOST_IMAGES else runs_containers
@@ -44,6 +47,7 @@ def suits(spec: TaskSpec) -> Callable[[NodeRow], bool]:
             node_matches(constraints, node)
             and (not platforms or has_platform(platforms, node))
             and (runs is None or runs(node))
+            and not any(lack_of(ability, node) for ability in needed)
         )
 
     return asked
@@ -90,3 +94,27 @@ def runs_containers(node: NodeRow) -> bool:
 
 def _executor(node: NodeRow) -> str | None:
     return node.api.Description.Engine.Labels.get(EXECUTOR_LABEL)
+
+
+# --- abilities -----------------------------------------------------------------------------------
+
+NETWORKS = "networks"
+"""The ability to put a task on an overlay, with an address of its own."""
+
+
+def limits_needed(spec: TaskSpec) -> tuple[str, ...]:
+    """Return the abilities that the limits of a task ask of an executor."""
+    limits = spec.Resources.Limits if spec.Resources is not None else None
+    if limits is None:
+        return ()
+    asked = {
+        "cpu-limit": limits.NanoCPUs,
+        "memory-limit": limits.MemoryBytes,
+        "pids-limit": limits.Pids,
+    }
+    return tuple(ability for ability, value in asked.items() if value)
+
+
+def lack_of(ability: str, node: NodeRow) -> str:
+    """Return why a node's executor has not got an ability; "" when it has."""
+    return node.api.Description.Engine.Labels.get(f"{LACKS}{ability}", "")

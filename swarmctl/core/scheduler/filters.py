@@ -24,13 +24,17 @@ from ..model.objects import NodeRow, TaskRow
 from ..model.suits import (
     EXECUTOR_LABEL,
     HOST_IMAGES,
+    NETWORKS,
     PlatformKey,
     has_platform,
+    lack_of,
+    limits_needed,
     platform_key,
     platform_keys,
     runs_containers,
     runs_processes,
 )
+from ..model.validate_cluster import PREDEFINED_LABEL
 from .quantities import cpus, memory
 from .resources import NodeLoad, demand_of, generic_free
 
@@ -332,6 +336,54 @@ def _runs_containers(node: NodeRow, _load: NodeLoad) -> int:
     return NO_LIMIT if runs_containers(node) else 0
 
 
+class AbilityFilter:
+    """The node's executor can give what the task needs beyond being run: limits, overlays.
+
+    Most can; one that cannot, such as Podman without root, says so in labels with the reason.
+    """
+
+    static = True
+    name = "abilities"
+
+    def check(self, task: TaskRow) -> Check | None:
+        needed = _abilities(task)
+        return _HasAbilities(needed) if needed else None
+
+    def explain(self, nodes: int) -> str:
+        return f"executor cannot give the limits or networks asked for on {_nodes(nodes)}"
+
+    def why(self, task: TaskRow, place: Place, others: Sequence[TaskRow]) -> Needed:
+        lacking = {one: reason for one in _abilities(task) if (reason := lack_of(one, place.node))}
+        return Needed(
+            ", ".join(_ABILITY_WORDS[one] for one in lacking),
+            "; ".join(dict.fromkeys(lacking.values())),
+        )
+
+
+_ABILITY_WORDS = {
+    "cpu-limit": "a CPU limit",
+    "memory-limit": "a memory limit",
+    "pids-limit": "a limit of processes",
+    NETWORKS: "an overlay network",
+}
+
+
+class _HasAbilities(msgspec.Struct, frozen=True):
+    needed: tuple[str, ...]
+
+    def __call__(self, node: NodeRow, _load: NodeLoad) -> int:
+        return 0 if any(lack_of(one, node) for one in self.needed) else NO_LIMIT
+
+
+def _abilities(task: TaskRow) -> tuple[str, ...]:
+    overlays = any(
+        not attachment.Network.Spec.Ingress
+        and attachment.Network.Spec.Labels.get(PREDEFINED_LABEL) != "true"
+        for attachment in task.api.NetworksAttachments
+    )
+    return (*limits_needed(task.api.Spec), *((NETWORKS,) if overlays else ()))
+
+
 class HostPortFilter:
     """Nobody on the node has the ports that the task binds there."""
 
@@ -388,6 +440,7 @@ BUILT_IN: tuple[Filter, ...] = (
     ConstraintFilter(),
     PlatformFilter(),
     ExecutorFilter(),
+    AbilityFilter(),
     HostPortFilter(),
     MaxReplicasFilter(),
 )

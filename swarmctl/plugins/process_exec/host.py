@@ -11,6 +11,7 @@ from pathlib import Path
 from swarmctl import __version__
 from swarmctl.plugins import ExecutorDescription
 from swarmctl.plugins.model import (
+    LACKS,
     NANOSECONDS_PER_SECOND,
     EngineDescription,
     NodeDescription,
@@ -48,7 +49,7 @@ def describe(key: str, *, layout: cgroups.Layout | None = None) -> ExecutorDescr
         ),
         Engine=EngineDescription(
             EngineVersion=__version__,
-            Labels={"swarmctl.executor": "process"},
+            Labels={"swarmctl.executor": "process", **_lacks(layout)},
             Plugins=PLUGINS,
         ),
     )
@@ -74,6 +75,15 @@ def memory_bytes() -> int:
             if text.isdecimal():
                 total = min(total, int(text))
     return total
+
+
+def _lacks(layout: cgroups.Layout) -> dict[str, str]:
+    """Return the labels by which the scheduler keeps tasks away whose limits cannot be given."""
+    return {
+        f"{LACKS}{name}-limit": reason
+        for name, reason in layout.problems.items()
+        if name in cgroups.LIMITED
+    }
 
 
 def _warnings(layout: cgroups.Layout) -> tuple[str, ...]:

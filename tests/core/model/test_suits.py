@@ -11,18 +11,24 @@ from swarmctl.core.model.suits import suits
 from .specs import service_spec
 
 PLACEMENT = "TaskTemplate.Placement"
+LIMITS = "TaskTemplate.Resources.Limits"
 IMAGE = "TaskTemplate.ContainerSpec.Image"
 AMD64, ARM64 = ({"Architecture": arch, "OS": "linux"} for arch in ("amd64", "aarch64"))
 
 
-def node(executor: str = "docker", arch: str = "x86_64", zone: str = "a") -> NodeRow:
+def node(
+    executor: str = "docker", arch: str = "x86_64", zone: str = "a", lacks: str = ""
+) -> NodeRow:
+    labels = {"swarmctl.executor": executor}
+    if lacks:
+        labels[f"swarmctl.lacks.{lacks}"] = "it is full moon"
     return NodeRow(
         api=Node(
             ID="n1",
             Spec=NodeSpec(Labels={"zone": zone}),
             Description=NodeDescription(
                 Platform=Platform(Architecture=arch, OS="linux" if arch else ""),
-                Engine=EngineDescription(Labels={"swarmctl.executor": executor}),
+                Engine=EngineDescription(Labels=labels),
             ),
         )
     )
@@ -45,6 +51,9 @@ def node(executor: str = "docker", arch: str = "x86_64", zone: str = "a") -> Nod
         ({IMAGE: "host"}, node(), False),
         ({IMAGE: "host"}, node("process"), True),
         ({IMAGE: "host:latest"}, node("null"), True),
+        ({LIMITS: {"MemoryBytes": 1}}, node(), True),
+        ({LIMITS: {"MemoryBytes": 1}}, node(lacks="memory-limit"), False),
+        ({LIMITS: {"MemoryBytes": 1}}, node(lacks="cpu-limit"), True),
     ],
 )
 def test_what_a_node_is(changes: dict[str, object], row: NodeRow, fits: bool) -> None:

@@ -13,6 +13,7 @@ from swarmctl.core.model.objects import EngineDescription, PluginDescription
 from swarmctl.core.model.spec import (
     DiscreteResourceSpec,
     GenericResource,
+    Limit,
     Placement,
     PortConfig,
     ResourceRequirements,
@@ -83,6 +84,19 @@ def placed(*constraints: str, **kwargs: object) -> TaskSpec:
             {"executor": "process"},
             TaskSpec(),
             ("executor", "an executor that runs containers", "executor process"),
+        ),
+        (
+            {
+                "engine": replace(
+                    DOCKER,
+                    Labels={
+                        f"swarmctl.lacks.{one}-limit": "it is full moon"
+                        for one in ("cpu", "pids", "memory")
+                    },
+                )
+            },
+            TaskSpec(Resources=ResourceRequirements(Limits=Limit(NanoCPUs=1, Pids=1))),
+            ("abilities", "a CPU limit, a limit of processes", "it is full moon"),
         ),
         (
             {"engine": replace(DOCKER, Plugins=(PluginDescription(Type="Log", Name="json-file"),))},

@@ -7,9 +7,10 @@ from msgspec.structs import replace
 
 from swarmctl.core.model.base import Driver, Platform
 from swarmctl.core.model.change import Update
-from swarmctl.core.model.objects import EngineDescription, PluginDescription
+from swarmctl.core.model.objects import EngineDescription, PluginDescription, TaskRow
 from swarmctl.core.model.spec import (
     ContainerSpec,
+    Limit,
     Mount,
     Placement,
     PortConfig,
@@ -18,9 +19,16 @@ from swarmctl.core.model.spec import (
     TaskSpec,
     VolumeOptions,
 )
-from swarmctl.core.model.task import TaskState
+from swarmctl.core.model.task import (
+    AttachedNetwork,
+    AttachedNetworkSpec,
+    NetworkAttachment,
+    Task,
+    TaskState,
+)
 from swarmctl.core.scheduler.explain import no_suitable_node
 from swarmctl.core.scheduler.filters import BUILT_IN
+from swarmctl.core.scheduler.resources import NodeLoad, Place
 from tests.core.pipeline.world import World, spec
 
 GB = 1 << 30
@@ -192,6 +200,47 @@ def test_executors(image: str, executor: str, fits: bool) -> None:
     world.node("n0", executor=executor)
     expected = "n0" if fits else "no suitable node (executor cannot run this image on 1 node)"
     assert placed(world, spec(image=image)) == expected
+
+
+@pytest.mark.parametrize(
+    ("limits", "fits"),
+    [
+        (Limit(MemoryBytes=1), False),
+        (Limit(MemoryBytes=1, NanoCPUs=1), False),
+        (Limit(NanoCPUs=1, Pids=1), True),
+        (Limit(), True),
+    ],
+)
+def test_limits_that_an_executor_cannot_give(limits: Limit, fits: bool) -> None:
+    """A task whose limit would not hold on a node waits for another, and says so."""
+    world = World()
+    labels = {"swarmctl.executor": "podman", "swarmctl.lacks.memory-limit": "no control groups"}
+    world.node("n0", engine=EngineDescription(Labels=labels))
+    why = "no suitable node (executor cannot give the limits or networks asked for on 1 node)"
+    task = TaskSpec(Resources=ResourceRequirements(Limits=limits))
+    assert placed(world, spec(task=task)) == ("n0" if fits else why)
+
+
+@pytest.mark.parametrize(
+    ("network", "fits"),
+    [
+        (AttachedNetworkSpec(Name="back"), False),
+        (AttachedNetworkSpec(Name="ingress", Ingress=True), True),
+        (AttachedNetworkSpec(Name="host", Labels={"com.docker.swarm.predefined": "true"}), True),
+    ],
+)
+def test_networks_that_an_executor_cannot_give(network: AttachedNetworkSpec, fits: bool) -> None:
+    """Overlays need an executor whose bridges are the host's; what every engine has does not."""
+    world = World()
+    labels = {"swarmctl.executor": "podman", "swarmctl.lacks.networks": "no root"}
+    node = world.node("n0", engine=EngineDescription(Labels=labels))
+    attached = NetworkAttachment(Network=AttachedNetwork(ID="net", Spec=network))
+    task = TaskRow(api=Task(ID="t0", NetworksAttachments=(attached,)))
+    (ability,) = (one for one in BUILT_IN if one.name == "abilities")
+    check = ability.check(task)
+    assert (check is None or bool(check(node, NodeLoad()))) is fits
+    if not fits:
+        assert ability.why(task, Place(node, NodeLoad()), ()) == ("an overlay network", "no root")
 
 
 @pytest.mark.parametrize(

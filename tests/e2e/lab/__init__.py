@@ -1,7 +1,7 @@
 """Several real hosts with real engines on one Linux machine.
 
 A lab host is a process tree with its own network, mounts, processes, host name and control
-groups, joined to its neighbours by a bridge. Each can run a dockerd and a swarmctl daemon of its
+groups, joined to its neighbours by a bridge. Each can run an engine and a swarmctl daemon of its
 own, be cut off, slowed, paused, or lose its power; the tests and the benchmarks drive it as
 somebody with a shell on three machines would.
 
@@ -12,7 +12,7 @@ it and nothing else. Nothing here knows swarmctl's code: only its command line a
 
 from . import traces
 from .daemons import Daemon
-from .engines import Engine, run_container
+from .engines import Engine, PodmanEngine, run_container
 from .hosts import Host, HostCommandFailed
 from .images import IMAGE
 from .lab import Lab
@@ -30,6 +30,7 @@ __all__ = [
     "Host",
     "HostCommandFailed",
     "Lab",
+    "PodmanEngine",
     "Registry",
     "Reply",
     "UnixClient",

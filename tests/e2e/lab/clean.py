@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .images import IMAGE
 from .unix_http import ApiError
 from .waiting import eventually
 
@@ -71,7 +70,9 @@ def _empty_engine(engine: Engine) -> None:
             what="the engine to be empty",
         )
         images = client.call("GET", "/images/json")
-        for image in {tag for listed in images for tag in listed["RepoTags"] or ()} - {IMAGE}:
+        for image in {tag for listed in images for tag in listed["RepoTags"] or ()} - {
+            *engine.images
+        }:
             client.call("DELETE", f"/images/{image}", query={"force": "1"})
         client.call("POST", "/networks/prune")
         client.call("POST", "/volumes/prune")
@@ -102,10 +103,10 @@ def _kill_once(host: Host) -> set[int]:
 def _engine_pids(engine: Engine | None) -> set[int]:
     if engine is None or engine.process is None or not engine.process.running:
         return set()
-    dockerd = engine.process.pid
-    pids = {engine.process.popen.pid, dockerd}
+    pid = engine.process.pid
+    pids = {engine.process.popen.pid, pid}
     # containerd, dockerd's only lasting child; started by any of its threads.
-    for children in Path(f"/proc/{dockerd}/task").glob("*/children"):
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(FileNotFoundError):
             pids.update(map(int, children.read_text().split()))
     return pids

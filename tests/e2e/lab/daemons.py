@@ -58,7 +58,7 @@ class Daemon:
         ]
         if engine if engine is not None else self.host.engine is not None:
             if self.host.engine is None:
-                raise RuntimeError(f"{self.host.name} has no engine: call start_dockerd first")
+                raise RuntimeError(f"{self.host.name} has no engine: call start_engine first")
             command.append(f"--engine={self.host.engine.url}")
         with self.log.open("ab") as log:
             self.process = self.host.popen([*command, *args], stdout=log, stderr=subprocess.STDOUT)

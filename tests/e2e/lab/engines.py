@@ -1,4 +1,4 @@
-"""A Docker engine of a host's own: started, stopped, killed, paused, restarted."""
+"""An engine of a host's own, Docker's or Podman's: started, stopped, killed, paused, restarted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-from .images import image_tar
+from .images import IMAGE, image_tar
+from .podman import podman_cli, podman_command, podman_environment, tag_for_hub
 from .unix_http import UnixClient
 from .waiting import eventually
 
@@ -22,19 +23,29 @@ _STOP_S = 30.0
 
 
 class Engine:
-    """The dockerd of one host; made by :meth:`Host.start_dockerd`. Its data outlives its process.
+    """The engine of one host; made by :meth:`Host.start_engine`. Its data outlives its process.
+
+    Either kind speaks Docker's API, by which tests look past swarmctl.
 
     Attributes:
         socket: its API's socket, the same path inside the host and outside. Inside it is at
             Docker's own default, ``/run/docker.sock``, too.
-        process: the running dockerd; None before the first start.
-        log: the file that holds what dockerd says.
+        process: the running engine; None before the first start.
+        log: the file that holds what it says.
+        kind: ``docker`` or ``podman``.
+        images: what the lab's image is called here.
+        stops_containers: whether its containers end with it, unless asked to live on.
     """
+
+    kind = "docker"
+    program = "dockerd"
+    images: tuple[str, ...] = (IMAGE,)
+    stops_containers = True
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.socket: Path = host.state_dir / "run" / "docker.sock"
-        self.log: Path = host.state_dir / "dockerd.log"
+        self.socket: Path = self._socket()
+        self.log: Path = host.state_dir / f"{self.program}.log"
         self.process: HostProcess | None = None
         self._live_restore = False
 
@@ -57,23 +68,33 @@ class Engine:
     # --- its life ---------------------------------------------------------------------------
 
     def start(self, *, live_restore: bool = False, wait: bool = True) -> None:
-        """Start dockerd on this host's data.
+        """Start it on this host's data.
 
         Args:
-            live_restore: keep containers while dockerd is away (Docker refuses a swarm then).
-            wait: see :meth:`Host.start_dockerd`.
+            live_restore: keep containers while it is away (Docker refuses a swarm then; Podman
+                always does).
+            wait: see :meth:`Host.start_engine`.
 
         Raises:
             RuntimeError: it runs already, or it ended instead of getting ready; holds its log.
         """
         if self.process is not None and self.process.running:
-            raise RuntimeError(f"{self.host.name} runs a dockerd already")
+            raise RuntimeError(f"{self.host.name} runs its {self.program} already")
         self._live_restore = live_restore
-        self.socket.unlink(missing_ok=True)  # a killed dockerd leaves it
+        self.socket.unlink(missing_ok=True)  # a killed one leaves it
+        self.socket.parent.mkdir(exist_ok=True)
         with self.log.open("ab") as log:
-            self.process = self.host.popen(self._command(), stdout=log, stderr=subprocess.STDOUT)
+            self.process = self.host.popen(
+                self._command(), stdout=log, stderr=subprocess.STDOUT, env=self._environment()
+            )
         if wait:
             self.wait_until_ready()
+
+    def _socket(self) -> Path:
+        return self.host.state_dir / "run" / "docker.sock"
+
+    def _environment(self) -> dict[str, str]:
+        return {}
 
     def _command(self) -> list[str]:
         state, name = self.host.state_dir, self.host.name
@@ -96,15 +117,24 @@ class Engine:
         Raises:
             RuntimeError: it ended instead; holds the end of its log.
         """
-        eventually(self._answers, _READY_S, every_s=0.02, what=f"dockerd on {self.host.name}")
+        eventually(
+            self._answers, _READY_S, every_s=0.02, what=f"{self.program} on {self.host.name}"
+        )
         with self.client() as client:
             if not client.call("GET", "/images/json"):
                 client.call("POST", "/images/load", image_tar().read_bytes())
+                self._name_image()
+
+    def _name_image(self) -> None:
+        """Give the image that was loaded the name that services use."""
+
+    def lost_power(self) -> None:
+        """Forget what a machine forgets that was switched off; only Podman needs to be told."""
 
     def _answers(self) -> bool:
         if self.process is None or not self.process.running:
             said = self.log.read_text(errors="replace")[-4000:]
-            raise RuntimeError(f"dockerd on {self.host.name} ended at once:\n{said}")
+            raise RuntimeError(f"{self.program} on {self.host.name} ended at once:\n{said}")
         with self.client(timeout_s=5) as client:
             return client.request("GET", "/_ping").status == 200
 
@@ -115,7 +145,7 @@ class Engine:
             self.process.terminate(_STOP_S)
 
     def kill(self) -> None:
-        """SIGKILL to dockerd alone; the containers' shims live on and wait for the next one."""
+        """SIGKILL to the engine alone; its containers live on and wait for the next one."""
         if self.process is not None:
             self.process.kill()
 
@@ -157,6 +187,51 @@ class Engine:
     def remove_container(self, container: str) -> None:
         """Kill and remove a container."""
         self.api("DELETE", f"/containers/{container}", query={"force": "1", "v": "1"})
+
+
+class PodmanEngine(Engine):
+    """The Podman service of one host. Inside it is at Podman's own default, too."""
+
+    kind = "podman"
+    program = "podman"
+    images = ("docker.io/library/alpine:latest", "localhost/alpine:latest")
+    stops_containers = False
+
+    def _socket(self) -> Path:
+        return self.host.state_dir / "run" / "podman" / "podman.sock"
+
+    @property
+    def _home(self) -> Path:
+        return self.host.state_dir / "podman"
+
+    def cli(self, *args: str) -> list[str]:
+        """Return a command line of Podman itself on this engine's state, for the host to run."""
+        return [*podman_cli(self._home), *args]
+
+    def cli_environment(self) -> dict[str, str]:
+        """Return what :meth:`cli` needs in its environment."""
+        return self._environment()
+
+    def _environment(self) -> dict[str, str]:
+        registries = [f"{host.address}:5000" for host in self.host.lab.hosts]
+        return podman_environment(self._home, insecure=registries)
+
+    def _command(self) -> list[str]:
+        return podman_command(self._home, self.socket)
+
+    def _name_image(self) -> None:
+        tag_for_hub(self.socket)
+
+    def lost_power(self) -> None:
+        """What a machine has below /run is lost with its power; Podman tells by that."""
+        script = (
+            f"for at in $(awk '{{print $2}}' /proc/mounts | grep ^{self._home}/ | tac); "
+            f"do umount -l $at; done; rm -rf {self._home}/runroot {self._home}/tmp"
+        )
+        self.host.run(["sh", "-c", script])
+
+
+KINDS: dict[str, type[Engine]] = {"docker": Engine, "podman": PodmanEngine}
 
 
 def run_container(client: UnixClient, body: dict[str, Any], *, name: str | None = None) -> str:

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from . import cgroups
 from .daemons import Daemon, daemon_environment
-from .engines import Engine
+from .engines import KINDS, Engine
 from .processes import HostProcess
 from .registry import Registry
 
@@ -54,7 +54,7 @@ class Host:
         name: ``h1``, ``h2``, ...; also its host name.
         address: its IPv4 address on the lab's bridge.
         state_dir: a directory of its own, the same path inside and outside.
-        engine: its Docker engine once :meth:`start_dockerd` was called.
+        engine: its engine once :meth:`start_engine` was called.
         daemon: its swarmctl daemon once :meth:`start_daemon` was called.
     """
 
@@ -166,24 +166,31 @@ class Host:
 
         Args:
             args: further arguments of ``swarmctl daemon``.
-            engine: whether to point it at this host's Docker engine; by default, if it runs one.
+            engine: whether to point it at this host's engine; by default, if it runs one.
         """
         if self.daemon is None:
             self.daemon = Daemon(self)
         self.daemon.start(*args, engine=engine)
         return self.daemon
 
-    def start_dockerd(self, *, live_restore: bool = False, wait: bool = True) -> Engine:
-        """Start a dockerd of this host's own, with the lab's image loaded.
+    def start_engine(
+        self, kind: str = "docker", *, live_restore: bool = False, wait: bool = True
+    ) -> Engine:
+        """Start an engine of this host's own, with the lab's image loaded.
 
         Args:
+            kind: ``docker`` or ``podman``; a host that has one keeps its kind.
             wait: whether to return only when it can run containers. Without, call
                 ``engine.wait_until_ready()`` later: several engines start faster side by side.
         """
         if self.engine is None:
-            self.engine = Engine(self)
+            self.engine = KINDS[kind](self)
         self.engine.start(live_restore=live_restore, wait=wait)
         return self.engine
+
+    def start_dockerd(self, *, live_restore: bool = False, wait: bool = True) -> Engine:
+        """As :meth:`start_engine`, for Docker's."""
+        return self.start_engine(live_restore=live_restore, wait=wait)
 
     def start_registry(self) -> Registry:
         """Start a registry on this host that every engine of the lab can pull from."""
@@ -252,6 +259,8 @@ class Host:
         for service in (self.engine, self.daemon):
             if service is not None and service.process is not None:
                 service.process.wait(10)
+        if self.engine is not None:
+            self.engine.lost_power()
 
     # --- making and ending it, for Lab ------------------------------------------------------
 

@@ -85,9 +85,9 @@ class Lab:
         finally:
             traces.erase(self.names)
 
-    def start_engines(self) -> list[Engine]:
-        """Start a dockerd on every host, side by side, and wait for all; see Host.start_dockerd."""
-        engines = [host.start_dockerd(wait=False) for host in self.hosts]
+    def start_engines(self, kind: str = "docker") -> list[Engine]:
+        """Start an engine on every host, side by side, and wait for all; see Host.start_engine."""
+        engines = [host.start_engine(kind, wait=False) for host in self.hosts]
         for engine in engines:
             engine.wait_until_ready()
         return engines

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from functools import cache
 
+from .podman import podman_missing
+
 _FOR_HOSTS = {
     "busybox": "busybox-static",
     "ip": "iproute2",
@@ -19,10 +21,8 @@ _FOR_HOSTS = {
     "strace": "strace",
     "unshare": "util-linux",
 }
-_FOR_ENGINES = {
-    "dockerd": "docker.io",
-    "docker-registry": "docker-registry",
-}
+_REGISTRY = {"docker-registry": "docker-registry"}
+_FOR_ENGINES = {"dockerd": "docker.io", **_REGISTRY}
 
 
 @cache
@@ -47,9 +47,12 @@ def missing_for_hosts() -> str | None:
 
 
 @cache
-def missing_for_engines() -> str | None:
-    """Why no lab host could run a Docker engine here; None when it could."""
-    return missing_for_hosts() or _missing_commands(_FOR_ENGINES)
+def missing_for_engines(kind: str = "docker") -> str | None:
+    """Why no lab host could run such an engine here; None when it could."""
+    missing = missing_for_hosts()
+    if kind == "podman":
+        return missing or podman_missing() or _missing_commands(_REGISTRY)
+    return missing or _missing_commands(_FOR_ENGINES)
 
 
 def _missing_commands(wanted: dict[str, str]) -> str | None:

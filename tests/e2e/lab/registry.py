@@ -9,7 +9,6 @@ import subprocess
 import urllib.request
 from typing import TYPE_CHECKING
 
-from .images import IMAGE
 from .waiting import eventually
 
 if TYPE_CHECKING:
@@ -59,11 +58,15 @@ class Registry:
             ApiError: the engine refused; a push that failed half-way is an ``AssertionError``.
         """
         if self.host.engine is None:
-            raise RuntimeError(f"{self.host.name} has no engine: call start_dockerd first")
+            raise RuntimeError(f"{self.host.name} has no engine: call start_engine first")
         repository, _, tag = name.partition(":")
         full, tag = f"{self.address}/{repository}", tag or "latest"
         with self.host.engine.client() as client:
-            client.call("POST", f"/images/{IMAGE}/tag", query={"repo": full, "tag": tag})
+            client.call(
+                "POST",
+                f"/images/{self.host.engine.images[0]}/tag",
+                query={"repo": full, "tag": tag},
+            )
             # The engine asks for the header even where no password is needed; {} in base64.
             pushed = client.request(
                 "POST",

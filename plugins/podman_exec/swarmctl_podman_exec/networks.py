@@ -1,0 +1,85 @@
+"""What Podman calls networks: netavark's bridges, in libpod's words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from swarmctl.plugins.engine import (
+    MTU,
+    Body,
+    Json,
+    Refused,
+    SeenNetwork,
+    bridge_name,
+    driver_options,
+    ipam_configs,
+    network_labels,
+    quoted,
+)
+
+if TYPE_CHECKING:
+    from swarmctl.plugins import NodeIdentity
+    from swarmctl.plugins.engine import Engine
+    from swarmctl.plugins.model import HostNetwork
+
+DOCKERS_MTU = "com.docker.network.driver.mtu"
+HAVE_ENDED = ("exited", "stopped", "dead")
+
+
+class PodmanNetworks:
+    """Implements :class:`swarmctl.plugins.engine.NetworkWords`."""
+
+    list_path = "/networks/json"
+
+    def seen(self, row: Json) -> SeenNetwork:
+        """Read one element of ``GET /networks/json``."""
+        subnets = row.get("subnets") or ()
+        return SeenNetwork(
+            id=row["name"],  # libpod finds networks by name as well, and some calls only so
+            name=row["name"],
+            labels=row.get("labels") or {},
+            configs=[(one.get("subnet", ""), one.get("gateway", "")) for one in subnets],
+        )
+
+    def body(self, network: HostNetwork, identity: NodeIdentity) -> Body:
+        """Return the body of ``POST /networks/create``."""
+        options = driver_options(network)
+        mtu = options.pop(DOCKERS_MTU, str(MTU))
+        return {
+            "name": network.name,
+            "driver": "bridge",
+            "network_interface": bridge_name(network),
+            "subnets": [
+                {"subnet": subnet, "gateway": gateway} for subnet, gateway in ipam_configs(network)
+            ],
+            "ipv6_enabled": any(":" in subnet for subnet in network.subnets),
+            "internal": network.internal,
+            "dns_enabled": True,
+            # As on Docker, packets go from one bridge to another by way of published ports only.
+            "options": {"mtu": mtu, "isolate": "true", **options},
+            "labels": network_labels(network, identity),
+        }
+
+    def exists_already(self, error: Refused) -> bool:
+        """See :class:`swarmctl.plugins.engine.NetworkWords`."""
+        return error.status == 409 or "already used" in str(error) or "exists" in str(error)
+
+    def is_in_use(self, error: Refused) -> bool:
+        """See :class:`swarmctl.plugins.engine.NetworkWords`."""
+        return error.status == 409 or "being used" in str(error)
+
+    async def remove(self, engine: Engine, network: SeenNetwork) -> None:
+        """Remove a network; ended containers are taken off it first, which Podman asks for.
+
+        Its own way of forcing a removal would take running containers along.
+        """
+        on_it = msgspec.json.encode({"network": [network.name]}).decode()
+        rows = await engine.get("/containers/json", all="1", filters=on_it)
+        if any(row["State"] not in HAVE_ENDED for row in rows):
+            raise Refused(409, f"network {network.name} is being used")
+        path = f"/networks/{quoted(network.name)}"
+        for row in rows:
+            await engine.change(f"{path}/disconnect", {"Container": row["Id"], "Force": True})
+        await engine.delete(path)

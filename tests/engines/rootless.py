@@ -1,0 +1,74 @@
+"""A Podman of an ordinary user, who exists for it alone, in namespaces of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .private import PodmanEngine
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Sequence
+
+USER, UID = "swarmctl-rootless", 47110
+FIRST_SUB_ID, SUB_IDS = 471_100_000, 65_536
+
+# The files that make a user are laid over the machine's, where nobody else sees it.
+ENTER = """
+set -e
+mount --make-rprivate /
+for name in passwd group subuid subgid; do mount --bind "$1/etc/$name" "/etc/$name"; done
+shift
+exec setpriv --reuid={uid} --regid={uid} --clear-groups -- "$@"
+"""
+
+
+class RootlessPodman(PodmanEngine):
+    """See :class:`PodmanEngine`; the socket is open to root as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        etc = self.home / "etc"
+        etc.mkdir()
+        home = self.home / "user"
+        line = f"{USER}:x:{UID}:{UID}::{home}:/bin/sh\n"
+        (etc / "passwd").write_text(Path("/etc/passwd").read_text() + line)
+        (etc / "group").write_text(Path("/etc/group").read_text() + f"{USER}:x:{UID}:\n")
+        for name in ("subuid", "subgid"):
+            (etc / name).write_text(f"{USER}:{FIRST_SUB_ID}:{SUB_IDS}\n")
+        self._state = home / "state"
+        self._runtime = home / "runtime"
+        for path in (home, self._state, self._runtime):
+            path.mkdir(mode=0o700)
+            os.chown(path, UID, UID)
+        self.home.chmod(0o711)
+        self.socket = self._runtime / "podman.sock"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Why no such engine can be started here; None when it can."""
+        wanted = {"newuidmap": "uidmap", "slirp4netns": "slirp4netns", "setpriv": "util-linux"}
+        absent = [name for name in wanted if shutil.which(name) is None]
+        if absent:
+            return f"not on PATH: {', '.join(absent)}"
+        return super().missing()
+
+    @property
+    def podman_home(self) -> Path:
+        return self._state
+
+    def environment(self) -> dict[str, str]:
+        made = super().environment()
+        for path in self._state.iterdir():
+            os.chown(path, UID, UID)
+        return {**made, "HOME": str(self.home / "user"), "XDG_RUNTIME_DIR": str(self._runtime)}
+
+    def run_inside(
+        self, argv: Sequence[str], *, output: int, env: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a process of the user's."""
+        enter = ["unshare", "--mount", "sh", "-c", ENTER.format(uid=UID), "sh", str(self.home)]
+        return super().run_inside([*enter, *argv], output=output, env=env)

@@ -32,6 +32,7 @@ from ..core.agent.network import (
     Probe,
     Sandbox,
     bridge_name,
+    mac_address,
 )
 from ..core.allocator.policy import AddressSpace, AddressUser, Allocator, SubnetWish
 from ..core.errors import InvalidArgument, SwarmError
@@ -79,4 +80,5 @@ __all__ = [
     "TaskStats",
     "bridge_name",
     "hookimpl",
+    "mac_address",
 ]

@@ -211,9 +211,9 @@ class DockerController:
 
     async def _connect(self) -> None:
         """Connect the container to those of its networks that it was not created on."""
-        places = endpoints(self._assignment)
-        if len(places) < 2:
+        if len(joined(self._assignment)) < 2:
             return
+        places = endpoints(self._assignment, await self._host.engine.level())
         container, seen = await self._existing()
         for name, place in places.items():
             if name in seen.networks:

@@ -1,8 +1,8 @@
 """What an engine is told of networks: the bridge of one, and a container's place on it.
 
 Pure. A swarm network is, on one host, a bridge network of the engine under the same name, with the
-network's subnet and this node's own address in it as gateway. The ingress network is left out: a
-container has nothing on it before published ports are routed.
+network's subnet and this node's own address in it as gateway. The ingress network is one like the
+others; who publishes ports has its address there, and reaches the world through it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
-from swarmctl.plugins import ExecutorError
+from swarmctl.plugins import ExecutorError, bridge_name, mac_address
 
 from .labels import CLUSTER_LABEL, NETWORK_LABEL, NODE_LABEL
+from .level import ApiLevel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,12 +29,10 @@ OVERLAY_OPTION = "com.docker.network.driver.overlay."
 MTU = 1450
 """Leaves room for what carries a packet to another host, so that a bridge need not be remade."""
 
+OWN_MAC = ApiLevel(1, 44)
+"""Older engines derive the MAC address of an interface as we do, newer ones choose any."""
+
 PREDEFINED_LABEL = "com.docker.swarm.predefined"
-
-
-def bridge_name(network: HostNetwork) -> str:
-    """Return the name of a network's interface on this host; an interface has 15 characters."""
-    return f"sw-{network.id[:12]}"
 
 
 def network_body(network: HostNetwork, identity: NodeIdentity) -> Json:
@@ -50,7 +49,7 @@ def network_body(network: HostNetwork, identity: NodeIdentity) -> Json:
         "Internal": network.internal,
         "EnableIPv6": any(":" in subnet for subnet in network.subnets),
         "IPAM": {"Driver": "default", "Config": ipam_configs(network)},
-        "Options": {MTU_OPTION: str(MTU), **options, BRIDGE_OPTION: bridge_name(network)},
+        "Options": {MTU_OPTION: str(MTU), **options, BRIDGE_OPTION: bridge_name(network.id)},
         "Labels": {
             CLUSTER_LABEL: identity.cluster_id,
             NODE_LABEL: identity.node_id,
@@ -76,8 +75,11 @@ def fits(seen: Json, network: HostNetwork) -> bool:
 
 
 def joined(assignment: TaskAssignment) -> list[HostNetwork]:
-    """Return the networks that a task's container is put on."""
-    return [network for network in assignment.networks if not network.ingress]
+    """Return the networks that a task's container is put on, ingress last.
+
+    An older engine names a container after its place on the first.
+    """
+    return sorted(assignment.networks, key=lambda network: network.ingress)
 
 
 def predefined(assignment: TaskAssignment) -> str:
@@ -99,12 +101,16 @@ def predefined(assignment: TaskAssignment) -> str:
     return names[0] if names else ""
 
 
-def endpoints(assignment: TaskAssignment) -> dict[str, Json]:
-    """Return a container's place on each of its networks: fixed addresses, and its names there."""
-    return {network.name: _endpoint(assignment, network) for network in joined(assignment)}
+def endpoints(assignment: TaskAssignment, level: ApiLevel) -> dict[str, Json]:
+    """Return a container's place on each of its networks: fixed addresses, and its names there.
+
+    Args:
+        level: API version spoken with the engine.
+    """
+    return {network.name: _endpoint(assignment, network, level) for network in joined(assignment)}
 
 
-def _endpoint(assignment: TaskAssignment, network: HostNetwork) -> Json:
+def _endpoint(assignment: TaskAssignment, network: HostNetwork, level: ApiLevel) -> Json:
     addresses: dict[str, str] = {}
     for attachment in assignment.task.NetworksAttachments:
         if network.id == attachment.Network.ID:
@@ -112,7 +118,9 @@ def _endpoint(assignment: TaskAssignment, network: HostNetwork) -> Json:
                 key = "IPv6Address" if ":" in text else "IPv4Address"
                 addresses[key] = text.partition("/")[0]
     body: Json = {"IPAMConfig": addresses}
-    names = list(dict.fromkeys(_names(assignment, network)))
+    if addresses and level >= OWN_MAC:
+        body["MacAddress"] = mac_address(*addresses.values())
+    names = [] if network.ingress else list(dict.fromkeys(_names(assignment, network)))
     if names:
         body["Aliases"] = names
     return body

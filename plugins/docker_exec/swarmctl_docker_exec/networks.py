@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
-from swarmctl.plugins import EngineUnavailable, ExecutorError
+from swarmctl.plugins import EngineUnavailable, ExecutorError, bridge_name
 
 from .endpoints import (
-    bridge_name,
     connected_routes,
     fits,
     network_body,
@@ -136,7 +135,8 @@ class EngineNetworks:
         try:
             await self._changes.post(_key(network), "/networks/create", body)
         except Refused as error:
-            if error.status == 409:  # made meanwhile, by a daemon that we do not know
+            # Made meanwhile, by a daemon that we do not know; or its bridge by the network driver.
+            if error.status == 409 or "file exists" in str(error):
                 raise EngineUnavailable(f"network {network.name}: {error}") from error
             raise ExecutorError(f"network {network.name} cannot be made: {error}") from error
         self._made[network.id] = network
@@ -180,7 +180,7 @@ class EngineNetworks:
         except OSError:
             return  # no IPv4 here
         for interface, subnet in connected_routes(table):
-            if interface != bridge_name(network) and overlapping(network, [subnet]):
+            if interface != bridge_name(network.id) and overlapping(network, [subnet]):
                 raise ExecutorError(
                     f"network {network.name} ({', '.join(network.subnets)}) overlaps with {subnet},"
                     f" which this host reaches through {interface}; create the network with another"

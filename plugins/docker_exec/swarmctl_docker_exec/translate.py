@@ -87,7 +87,7 @@ def create_body(
     if spec.Healthcheck is not None:
         config["Healthcheck"] = _health(spec.Healthcheck, level)
     config["HostConfig"] = _host_config(assignment, spec, level, files)
-    places = endpoints(assignment)
+    places = endpoints(assignment, level)
     if places:
         # An older engine takes one network at create; the others are connected before the start.
         first = next(iter(places))

@@ -20,6 +20,7 @@ from swarmctl.plugins.model import (
     Driver,
     GenericResource,
     HealthConfig,
+    HostNetwork,
     ImageOptions,
     Limit,
     Mount,
@@ -344,13 +345,39 @@ def test_the_log_driver_is_the_specs_before_the_clusters() -> None:
 
 @pytest.mark.parametrize(("predefined", "mode"), [("true", "host"), ("", "default")])
 def test_networks(predefined: str, mode: str) -> None:
-    """The engine's own networks are joined by name; overlays leave the default network for now."""
+    """The engine's own networks are joined by name; without any it is the default one."""
     network = AttachedNetworkSpec(
         Name="host", Labels={"com.docker.swarm.predefined": predefined} if predefined else {}
     )
     attachment = NetworkAttachment(Network=AttachedNetwork(Spec=network))
     made = body(task={"NetworksAttachments": (attachment,)})
     assert made["HostConfig"]["NetworkMode"] == mode
+
+
+@pytest.mark.parametrize("level", [ApiLevel(1, 41), ApiLevel(1, 44)])
+def test_ingress_is_a_network_like_the_others(level: ApiLevel) -> None:
+    """It comes last, without names; where the engine chooses MAC addresses by itself, we do."""
+    ingress = HostNetwork(id="i", name="ingress", ingress=True)
+    net = HostNetwork(id="n", name="net")
+    attachments = tuple(
+        NetworkAttachment(Network=AttachedNetwork(ID=one.id), Addresses=(f"10.0.{place}.7/24",))
+        for place, one in enumerate((ingress, net))
+    )
+    made = body(
+        task={"NetworksAttachments": attachments},
+        assignment={"networks": (ingress, net)},
+        level=level,
+    )
+    assert made["HostConfig"]["NetworkMode"] == "net"
+    places = made["NetworkingConfig"]["EndpointsConfig"]
+    assert places["net"]["Aliases"] == ["web", "tasks.web"]
+    if level == ApiLevel(1, 41):
+        assert list(places) == ["net"]
+        assert "MacAddress" not in places["net"]
+    else:
+        assert places["net"]["MacAddress"] == "02:42:0a:00:01:07"
+        assert places["ingress"]["MacAddress"] == "02:42:0a:00:00:07"
+        assert "Aliases" not in places["ingress"]
 
 
 def test_secret_files_are_bound_read_only_after_the_users_mounts() -> None:

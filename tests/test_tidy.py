@@ -151,7 +151,6 @@ LIBRARIES = {
     "msgspec": ("swarmctl", "swarmctl_docker_exec", "swarmctl_podman_exec"),
     "pluggy": ("swarmctl.plugins",),
     "podman": ("swarmctl_podman_exec",),
-    "pyroute2": ("swarmctl.plugins.overlay",),
     "requests": ("swarmctl_docker_exec", "swarmctl_podman_exec"),
     "rich": ("swarmctl.cli",),
     "tomli": ("swarmctl.config",),

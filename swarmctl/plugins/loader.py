@@ -48,6 +48,7 @@ BUILT_INS = {
     "spread": "swarmctl.plugins.spread",
     "subnets": "swarmctl.plugins.subnets",
     "binpack": "swarmctl.plugins.binpack",
+    "overlay": "swarmctl.plugins.overlay",
 }
 # Enabled by being installed. The module is part of the rule: another distribution that takes the
 # entry point's name is a stranger all the same.

@@ -41,6 +41,7 @@ swarmctl.plugins               cancelling:T programs null_driver:T network_check
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T
+swarmctl.plugins.overlay.dns   state zone answer resolvconf sockets:E handover:E *:T
 swarmctl.core                  errors ids clock:T node:T member:T founding:E membership:E
 swarmctl.core                  together:T statedir:E managership:T refusals nodeport:T
 swarmctl.core                  comeback:T reissue:E leftovers:T nodestate batching:T
@@ -145,6 +146,7 @@ LIBRARIES = {
         *("swarmctl.core.ca.keys", "swarmctl.core.ca.x509", "swarmctl.core.ca.roots"),
         "swarmctl.core.raft.seal",
     ),
+    "dns": ("swarmctl.plugins.overlay.dns.answer",),
     "docker": ("swarmctl_docker_exec",),
     "exceptiongroup": ("swarmctl", "swarmctl_docker_exec", "swarmctl_podman_exec"),
     "h11": ("swarmctl.core.wire.http1",),
@@ -195,7 +197,10 @@ FSYNC = Ban(
     "the loop may not wait for a disk; write through a module that owns a writer thread",
 )
 BANNED_CALLS = {
-    "time.sleep": Ban(("swarmctl.cli",), "wait on an Event, or trio.sleep"),
+    # The second: a responder waits for the one before it, and serves nobody yet.
+    "time.sleep": Ban(
+        ("swarmctl.cli", "swarmctl.plugins.overlay.dns.handover"), "wait on an Event, or trio.sleep"
+    ),
     "time.time": CLOCK,
     "time.time_ns": CLOCK,
     "datetime.datetime.now": CLOCK,
@@ -228,6 +233,7 @@ MAY_SWALLOW = frozenset(
         "swarmctl.core.agent.networking",  # per driver: a plugin's bug may not end the tasks
         "swarmctl.plugins.loader",
         "swarmctl.plugins.process_exec.keeper.server",  # per request, and per turn: see there
+        "swarmctl.plugins.overlay.dns.serve",  # per question
     }
 )
 

@@ -38,6 +38,13 @@ def is_loopback(server: str) -> bool:
     return server == "::1" or server.startswith("127.")
 
 
-def usable(servers: tuple[str, ...], own: frozenset[str]) -> tuple[str, ...]:
-    """Return the servers without ourselves, whom we would ask for ever."""
+def chosen(named: tuple[str, ...], hosts: tuple[str, ...], own: frozenset[str]) -> tuple[str, ...]:
+    """Return whom to ask.
+
+    Args:
+        named: by the one who asks; one on its own loopback is not the one on ours.
+        hosts: the host's servers, for those who name none.
+        own: our own addresses; we would ask ourselves for ever.
+    """
+    servers = tuple(one for one in named if not is_loopback(one)) if named else hosts
     return tuple(server for server in servers if server not in own)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swarmctl.plugins.overlay.dns.resolvconf import parse_servers, usable
+from swarmctl.plugins.overlay.dns.resolvconf import chosen, parse_servers
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,17 @@ def test_servers_are_read_in_order(text: str, servers: tuple[str, ...]) -> None:
     assert parse_servers(text) == servers
 
 
-def test_we_do_not_ask_ourselves() -> None:
-    """A server that is one of our own addresses is left out."""
-    assert usable(("10.0.1.250", "9.9.9.9"), frozenset({"10.0.1.250"})) == ("9.9.9.9",)
+@pytest.mark.parametrize(
+    ("named", "asked"),
+    [
+        ((), ("127.0.0.53", "9.9.9.9")),
+        (("8.8.8.8",), ("8.8.8.8",)),
+        (("127.0.0.1", "8.8.8.8", "::1"), ("8.8.8.8",)),
+        (("127.0.0.1",), ()),
+        (("10.0.1.250",), ()),
+    ],
+)
+def test_who_is_asked(named: tuple[str, ...], asked: tuple[str, ...]) -> None:
+    """Whom the asker names, else the host's; never ourselves, nor what only looks the same."""
+    hosts = ("127.0.0.53", "10.0.1.250", "9.9.9.9")
+    assert chosen(named, hosts, frozenset({"10.0.1.250"})) == asked

@@ -24,7 +24,9 @@ TABLE = EndpointTable(
 
 def made(*sandboxes: Sandbox) -> ResponderState:
     """Return the state for some sandboxes, of whose processes only 101 lives."""
-    return state_of(TABLE, sandboxes, number=3, boot="b", start_of=lambda pid: {101: 55}.get(pid, 0))
+    return state_of(
+        TABLE, sandboxes, number=3, boot="b", start_of=lambda pid: {101: 55}.get(pid, 0)
+    )
 
 
 def test_networks_come_without_what_has_no_names() -> None:

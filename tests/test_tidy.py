@@ -37,7 +37,7 @@ swarmctl.cli                   *:E
 swarmctl.cli.service           *:E
 swarmctl.plugins               hookspecs model loader:E testing:T conformance spread subnets
 swarmctl.plugins               null_exec:T null_behaviour binpack branches scheduler_check:E
-swarmctl.plugins               cancelling:T programs null_driver:T network_check:T
+swarmctl.plugins               cancelling:T detaching:T programs null_driver:T network_check:T
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
 swarmctl.plugins.overlay       *:T

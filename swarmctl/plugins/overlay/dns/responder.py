@@ -168,6 +168,8 @@ class Responder:
             if place not in self._open:
                 try:
                     self._open[place] = await self._opened(place)
+                except (ProcessLookupError, FileNotFoundError):
+                    continue  # its client has ended, and nobody has told us yet
                 except OSError as error:
                     failed[place] = f"DNS is not answered at {place}: {error.strerror or error}"
                     continue

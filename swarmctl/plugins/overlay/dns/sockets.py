@@ -12,14 +12,15 @@ and come again. Functions here block, for the blink of an eye; a thread calls th
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .state import ResponderState
 
@@ -28,6 +29,8 @@ INSIDE_ADDRESS = "127.0.0.11"  # Docker's, which configurations of many programs
 INSIDE_PORT = 61_053
 """Beyond the ports that programs get by chance (up to 60,999). Not 53: a name server in a container
 listens there itself."""
+
+T = TypeVar("T")
 
 BACKLOG = 64
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78  # linux/in.h, linux/in6.h; Python has no names for them
@@ -89,12 +92,13 @@ def open_pair(place: Place) -> Pair:
     """
     if not place.inside:
         return _bind(place)
-    with open(f"/proc/{place.pid}/ns/net") as namespace:  # noqa: PTH123 - for its descriptor
+    with Path(f"/proc/{place.pid}/ns/net").open() as namespace:
+        # The descriptor is open: what is found out now is about this very namespace.
         if start_of(place.pid) != place.start:
-            raise ProcessLookupError(3, "its process is gone")
-        if os.stat(namespace.fileno()).st_ino == os.stat("/proc/self/ns/net").st_ino:  # noqa: PTH116
-            raise OSError(22, "it has the host's network")
-        return _bind_in(namespace.fileno(), place)
+            raise ProcessLookupError(errno.ESRCH, "its process is gone")
+        if os.fstat(namespace.fileno()).st_ino == Path("/proc/self/ns/net").stat().st_ino:
+            raise OSError(errno.EINVAL, "it has the host's network")
+        return call_in(namespace.fileno(), lambda: _bind(place))
 
 
 def _bind(place: Place) -> Pair:
@@ -121,24 +125,27 @@ def _bind(place: Place) -> Pair:
     return Pair(datagram, stream)
 
 
-def _bind_in(namespace: int, place: Place) -> Pair:
-    """Bind in another namespace: sockets stay in the one they were made in."""
-    made: list[Pair] = []
+def call_in(namespace: int, function: Callable[[], T]) -> T:
+    """Call a function in another network namespace; sockets stay in the one they are made in.
+
+    Raises:
+        OSError: it cannot be entered, or what the function raised.
+    """
+    made: list[T] = []
     failed: list[OSError] = []
 
     def enter() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(namespace, _CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            failed.append(OSError(number, os.strerror(number)))
-            return
         try:
-            made.append(_bind(place))
+            if libc.setns(namespace, _CLONE_NEWNET) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))  # noqa: TRY301
+            made.append(function())
         except OSError as error:
             failed.append(error)
 
     # A thread of its own, which ends: no other work must ever run in a foreign namespace.
-    thread = threading.Thread(target=enter, name=f"enter {place.owner}")
+    thread = threading.Thread(target=enter, name="in another namespace")
     thread.start()
     thread.join()
     if failed:

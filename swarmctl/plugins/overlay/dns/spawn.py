@@ -12,7 +12,6 @@ import importlib.metadata
 import importlib.resources
 import json
 import os
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -22,14 +21,13 @@ import msgspec
 import trio
 
 from swarmctl.core.errors import SwarmError
+from swarmctl.plugins.detaching import start_detached
 
 from .control import LOG
 
 if TYPE_CHECKING:
     from .responder import Settings
 
-START_TIMEOUT_S = 30.0  # a loaded machine; normally it takes a third of a second
-LAUNCH_END_S = 1.0
 PACKAGE = "swarmctl.plugins.overlay.dns"
 LIBRARIES = ("dnspython", "msgspec", "trio")
 # The first process ends at once, so that the daemon is not the responder's parent.
@@ -69,7 +67,9 @@ async def spawn_responder(root: Path, settings: Settings | None = None) -> None:
     try:
         log = await trio.to_thread.run_sync(_open_log, root)
         try:
-            answer = await _run(command, log)
+            # The lock of the tree that the one-file archive unpacked for us, if we run from one.
+            tree = getattr(sys.modules.get("swarmctl_boot"), "held", ())
+            answer = await start_detached(command, stderr=log, pass_fds=tree)
         finally:
             os.close(log)
     except OSError as error:
@@ -86,31 +86,3 @@ def _path() -> str:
 
 def _open_log(root: Path) -> int:
     return os.open(root / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-
-
-async def _run(command: list[str], log: int) -> str:
-    """Run the program that detaches the responder; return the line that this one says."""
-    process = await trio.lowlevel.open_process(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=log,  # should it fail before it opens its log itself
-        cwd="/",
-        pass_fds=getattr(sys.modules.get("swarmctl_boot"), "held", ()),
-    )
-    assert process.stdout is not None
-    text = b""
-    try:
-        with trio.move_on_after(START_TIMEOUT_S):
-            async for chunk in process.stdout:
-                text += chunk
-                if b"\n" in text:
-                    break
-        return text.decode(errors="replace").strip()
-    finally:
-        with trio.CancelScope(shield=True):
-            await process.stdout.aclose()
-            with trio.move_on_after(LAUNCH_END_S):
-                await process.wait()  # it forks and ends at once
-            process.kill()
-            await process.wait()

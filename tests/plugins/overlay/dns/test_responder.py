@@ -65,6 +65,14 @@ class Node:
             yield link
             nursery.cancel_scope.cancel()
 
+    @contextlib.asynccontextmanager
+    async def answering(self) -> AsyncIterator[ResponderLink]:
+        """Run a daemon that has a network, answered for."""
+        async with self.daemon() as link:
+            link.want(table(), ())
+            await current(link)
+            yield link
+
     def status(self) -> Status:
         """Return how the responder says it is."""
         with connect(self.root, 5) as sock:
@@ -128,9 +136,7 @@ async def test_a_node_without_networks_has_no_responder(node: Node) -> None:
 
 async def test_names_are_answered_while_no_daemon_runs(node: Node) -> None:
     """The responder goes on without one, and the next daemon finds that very process."""
-    async with node.daemon() as link:
-        link.want(table(), ())
-        await current(link)
+    async with node.answering() as link:
         pid = node.status().pid
     assert await node.answer() == ["127.9.1.2"]
     async with node.daemon() as link:
@@ -143,9 +149,7 @@ async def test_names_are_answered_while_no_daemon_runs(node: Node) -> None:
 
 async def test_a_responder_that_is_killed_is_followed_at_once(node: Node) -> None:
     """With the same answers; that it happened is a problem only until then."""
-    async with node.daemon() as link:
-        link.want(table(), ())
-        await current(link)
+    async with node.answering() as link:
         pid = node.status().pid
         os.kill(pid, signal.SIGKILL)
         await wait_gone(pid)
@@ -166,9 +170,8 @@ def node_pid(node: Node) -> int:
 
 async def test_one_that_died_with_the_daemon_is_started_with_what_it_knew(node: Node) -> None:
     """A daemon that has not heard of its networks yet still brings the last names back."""
-    async with node.daemon() as link:
-        link.want(table(), ())
-        await current(link)
+    async with node.answering():
+        pass
     pid = node.status().pid
     os.kill(pid, signal.SIGKILL)
     await wait_gone(pid)
@@ -181,9 +184,8 @@ async def test_a_newer_build_follows_without_losing_a_question(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of the questions asked while one responder follows another is answered in time."""
-    async with node.daemon() as link:
-        link.want(table(), ())
-        await current(link)
+    async with node.answering():
+        pass
     old = node.status()
     monkeypatch.setattr(link_module, "build", lambda: "newer")
     monkeypatch.setattr(spawn, "build", lambda: "newer")
@@ -225,9 +227,8 @@ async def test_what_was_passed_on_is_answered_by_the_one_that_read_it(
     asked = trio.Event()
     give = trio.Event()
     arrived = trio.Event()
-    async with node.daemon() as link:
-        link.want(table(), ())
-        await current(link)
+    async with node.answering():
+        pass
     old = node.status()
     monkeypatch.setattr(link_module, "build", lambda: "newer")
     monkeypatch.setattr(spawn, "build", lambda: "newer")
@@ -264,9 +265,8 @@ async def test_what_was_passed_on_is_answered_by_the_one_that_read_it(
 
 async def test_sockets_that_nobody_took_are_kept(node: Node) -> None:
     """A follower that dies half-way leaves everything as it was."""
-    async with node.daemon() as link:
-        link.want(table(), ())
-        await current(link)
+    async with node.answering():
+        pass
     pid = node.status().pid
     with connect(node.root, 5) as sock:
         decode_packet(sock.recv(MAX_PACKET_BYTES))
@@ -284,9 +284,8 @@ async def test_a_responder_that_hangs_is_replaced(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that takes the connection and says nothing is killed, by whom we are connected to."""
-    async with node.daemon() as link:
-        link.want(table(), ())
-        await current(link)
+    async with node.answering():
+        pass
     pid = node.status().pid
     os.kill(pid, signal.SIGSTOP)
     monkeypatch.setattr(link_module, "CONNECT_S", 0.2)
@@ -299,9 +298,7 @@ async def test_a_responder_that_hangs_is_replaced(
 
 async def test_a_second_one_of_the_same_build_does_not_start(node: Node) -> None:
     """Two daemons of one directory share its responder."""
-    async with node.daemon() as link:
-        link.want(table(), ())
-        await current(link)
+    async with node.answering():
         pid = node.status().pid
         await spawn_responder(node.root, node.settings)
         assert node.status().pid == pid
@@ -340,9 +337,7 @@ async def test_a_network_that_is_gone_is_not_listened_for(node: Node) -> None:
 
 async def test_the_same_gateway_in_a_new_network_is_listened_at(node: Node) -> None:
     """A network that was removed and made anew has another id and perhaps the same address."""
-    async with node.daemon() as link:
-        link.want(table(), ())
-        await current(link)
+    async with node.answering() as link:
         web = table().networks[0]
         anew = msgspec.structs.replace(web.network, id="n1-new")
         link.want(table(msgspec.structs.replace(web, network=anew)), ())
@@ -353,9 +348,7 @@ async def test_the_same_gateway_in_a_new_network_is_listened_at(node: Node) -> N
 
 async def test_a_host_that_leaves_keeps_nothing(node: Node) -> None:
     """The process ends and its files go; a network that comes later begins anew."""
-    async with node.daemon() as link:
-        link.want(table(), ())
-        await current(link)
+    async with node.answering() as link:
         pid = node.status().pid
         await link.remove()
         await wait_gone(pid)
@@ -368,9 +361,8 @@ async def test_a_host_that_leaves_keeps_nothing(node: Node) -> None:
 
 async def test_a_responder_whose_directory_is_gone_ends(node: Node) -> None:
     """Nobody could tell it anything any more."""
-    async with node.daemon() as link:
-        link.want(table(), ())
-        await current(link)
+    async with node.answering():
+        pass
     pid = node.status().pid
     node.root.rename(node.state_dir / "gone")
     await wait_gone(pid)
@@ -378,9 +370,7 @@ async def test_a_responder_whose_directory_is_gone_ends(node: Node) -> None:
 
 async def test_a_damaged_state_changes_nothing(node: Node) -> None:
     """What was known is answered until something whole arrives."""
-    async with node.daemon() as link:
-        link.want(table(), ())
-        await current(link)
+    async with node.answering() as link:
         (node.root / STATE).write_bytes(b'{"networks": [')
         with connect(node.root, 5) as sock:
             sock.send(b"load")

@@ -99,6 +99,10 @@ def _decide(
     if len(query.question) != 1:
         return Reply(_bare(wire, dns.rcode.FORMERR))
     question = query.question[0]
+    name = question.name.to_wire()
+    assert name is not None  # it is given back unless it is written somewhere
+    if not wire[HEADER_BYTES:].lower().startswith(name.lower()):
+        return Reply(_bare(wire, dns.rcode.FORMERR))  # a name that points into the header
     if question.rdclass != dns.rdataclass.IN or question.rdtype in _TRANSFERS:
         return _plain(query, dns.rcode.REFUSED)
     answers = _ours(question, asker, zone, rng)

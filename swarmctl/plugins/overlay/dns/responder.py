@@ -96,7 +96,7 @@ class Responder:
         self._number = 0
         self._look = trio.Event()
         self._changed = trio.Event()
-        self._handing_over = False
+        self._sockets = trio.Lock()  # one at a time opens, closes or hands on
 
     async def run(self, listener: SocketType, *, on_ready: Callable[[], None], lock: int) -> None:
         """Serve until told to end.
@@ -133,7 +133,7 @@ class Responder:
             if not await trio.to_thread.run_sync(self._root.is_dir):
                 logger.info("%s is gone, and so are we", self._root)
                 nursery.cancel_scope.cancel()
-            elif not self._handing_over:
+            else:
                 await self._listen(nursery)
 
     async def _load(self) -> None:
@@ -153,6 +153,11 @@ class Responder:
 
     async def _listen(self, nursery: trio.Nursery) -> None:
         """Listen where we should and do not, and nowhere else."""
+        async with self._sockets:
+            await self._listen_now(nursery)
+        self._tell()
+
+    async def _listen_now(self, nursery: trio.Nursery) -> None:
         state = self._state
         wanted = dict.fromkeys(places_of(state, self._settings.gateway_port))
         for place in list(self._inherited):
@@ -179,7 +184,6 @@ class Responder:
                 logger.warning("%s", text)
         self._failed = failed
         self._number = state.number
-        self._tell()
 
     async def _opened(self, place: Place) -> Opened:
         pair = self._inherited.pop(place, None)
@@ -216,8 +220,8 @@ class Responder:
                 last = await self._do_requests(sock)
                 own.cancel_scope.cancel()
             if last == control.HANDOVER:
-                last = control.QUIT if await self._hand_over(sock, nursery) else b""
-            if last == control.QUIT:
+                await self._hand_over(sock, nursery)
+            elif last == control.QUIT:
                 nursery.cancel_scope.cancel()
 
     async def _tell_status(self, sock: SocketType) -> None:
@@ -240,24 +244,21 @@ class Responder:
             else:
                 return request
 
-    async def _hand_over(self, sock: SocketType, nursery: trio.Nursery) -> bool:
-        """Give our sockets to the responder at the other end; True once it has them."""
-        if self._handing_over:
-            return False
-        self._handing_over = True
-        for opened in self._open.values():
-            await opened.stop_reading()
-        with contextlib.suppress(OSError), trio.move_on_after(HANDOVER_S):
-            await self._send_sockets(sock)
-            if await sock.recv(control.MAX_REQUEST_BYTES) == control.TAKEN:
-                logger.info("another responder has our sockets")
-                return True
-        logger.warning("another responder wanted our sockets and did not take them")
-        for place, opened in list(self._open.items()):
-            self._open[place] = again = Opened(opened.pair)
-            nursery.start_soon(self._read, place, again, name=f"read {place}")
-        self._handing_over = False
-        return False
+    async def _hand_over(self, sock: SocketType, nursery: trio.Nursery) -> None:
+        """Give our sockets to the responder at the other end, and end once it has them."""
+        async with self._sockets:
+            for opened in self._open.values():
+                await opened.stop_reading()
+            with contextlib.suppress(OSError), trio.move_on_after(HANDOVER_S):
+                await self._send_sockets(sock)
+                if await sock.recv(control.MAX_REQUEST_BYTES) == control.TAKEN:
+                    logger.info("another responder has our sockets")
+                    nursery.cancel_scope.cancel()
+                    return
+            logger.warning("another responder wanted our sockets and did not take them")
+            for place, opened in list(self._open.items()):
+                self._open[place] = again = Opened(opened.pair)
+                nursery.start_soon(self._read, place, again, name=f"read {place}")
 
     async def _send_sockets(self, sock: SocketType) -> None:
         size = control.MAX_DESCRIPTORS // 2

@@ -35,6 +35,7 @@ MAX_DATAGRAM_BYTES = 4096
 MAX_FORWARDS, MAX_FORWARDS_EACH = 1_024, 100
 MAX_STREAMS, MAX_STREAMS_EACH = 512, 32
 STREAM_IDLE_S = 10.0
+SEND_S = 1.0  # the kernel takes a datagram at once, or not at all
 TROUBLE_PAUSE_S = 0.1
 LOOK_AFTER_S = 1.0
 _RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
@@ -125,7 +126,7 @@ class Desk:
                 wire, source = await sock.recvfrom(MAX_DATAGRAM_BYTES)
                 # Not to be cancelled between reading and answering: another responder may have
                 # taken over the socket, but not what was read from it.
-                with trio.CancelScope(shield=True):
+                with trio.move_on_after(SEND_S, shield=True):
                     await self._answer_datagram(place, sock, wire, source)
             except OSError as error:
                 # An answer that cannot be sent now, or a kernel in trouble.

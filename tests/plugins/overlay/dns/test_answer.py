@@ -239,6 +239,14 @@ def test_a_message_asks_one_question(count: int) -> None:
     assert send(query).rcode() == dns.rcode.FORMERR
 
 
+def test_a_question_says_its_name_itself() -> None:
+    """One that points to other bytes of the message could not be found again in an answer."""
+    wire = bytes.fromhex("123401000001000000000000") + b"\xc0\x04" + bytes([0, 1, 0, 1])
+    outcome = decide(wire, BACK, ZONE, Random(1), stream=False)
+    assert isinstance(outcome, Reply)
+    assert dns.message.from_wire(outcome.wire).rcode() == dns.rcode.FORMERR
+
+
 def check_outcome(wire: bytes, *, stream: bool) -> None:
     """An outcome is a message with the question's number, or the question itself, or nothing."""
     outcome = decide(wire, BACK, ZONE, Random(1), stream=stream)

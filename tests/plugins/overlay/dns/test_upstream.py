@@ -11,6 +11,8 @@ import dns.message
 import dns.rcode
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from swarmctl.plugins.overlay.dns import upstream
 from swarmctl.plugins.overlay.dns.upstream import Upstreams, fits, question_end
@@ -210,6 +212,16 @@ def test_a_refusal_may_lack_the_question() -> None:
     assert fits(wire, refusal)
     assert not fits(wire, wire[:2] + b"\x81\x80" + bytes(8))
     assert question_end(wire) == 12 + len(b"\x07example\x03com\x00") + 4
+
+
+@given(st.binary(max_size=80), st.sampled_from([0, 2, 6, 12, 29]))
+def test_any_bytes_are_an_answer_or_not(data: bytes, known: int) -> None:
+    """What a server sends, or who pretends to be one, is judged and never trips us."""
+    wire = QUERY.to_wire()
+    answer = wire[:known] + data
+    if fits(wire, answer):
+        assert answer[:2] == wire[:2]
+        assert answer[2] & 0x80
 
 
 def test_a_server_that_folds_letters_is_believed() -> None:

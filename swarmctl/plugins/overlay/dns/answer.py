@@ -187,7 +187,8 @@ def _render(query: dns.message.Message, answers: dns.rrset.RRset, *, stream: boo
     while True:
         response.answer = [_head(answers, records[:kept])] if kept else []
         try:
-            wire = response.to_wire(max_size=limit)
+            # dnspython would shuffle again, what is kept alone and by chance of its own.
+            wire = response.to_wire(max_size=limit, want_shuffle=False)  # type: ignore[arg-type]
         except dns.exception.TooBig:
             response.flags |= dns.flags.TC
             kept = _fewer(kept, limit, answers)

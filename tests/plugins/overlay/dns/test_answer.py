@@ -181,6 +181,16 @@ def test_an_answer_too_large_for_a_packet_is_cut_and_says_so(
     assert len(addresses(response)) <= 199
 
 
+def test_each_member_is_in_some_of_the_cut_answers() -> None:
+    """Who reads only what fits still spreads over all."""
+    rng = Random(7)
+    query = dns.message.make_query("db", "A", use_edns=False)
+    seen: set[str] = set()
+    for _ in range(100):
+        seen.update(addresses(send(query, asker=MANY_ASKER, zone=MANY, rng=rng)))
+    assert len(seen) == 199
+
+
 def test_over_tcp_the_answer_is_whole() -> None:
     """All 199 members, and of thousands as many as anybody reads."""
     response = ask("db", asker=MANY_ASKER, zone=MANY, stream=True)

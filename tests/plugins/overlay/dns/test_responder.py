@@ -180,6 +180,19 @@ async def test_one_that_died_with_the_daemon_is_started_with_what_it_knew(node: 
         assert await node.answer() == ["127.9.1.2"]
 
 
+async def test_what_is_wanted_before_the_link_runs_counts(node: Node) -> None:
+    """What the last daemon wrote is older, whatever was read first."""
+    async with node.answering():
+        pass
+    link = ResponderLink(node.state_dir, settings=node.settings)
+    link.want(table(vip="127.9.1.8"), ())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(link.run)
+        await current(link)
+        assert await node.answer() == ["127.9.1.8"]
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_newer_build_follows_without_losing_a_question(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import dns.rcode
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from swarmctl.core.agent.network import Sandbox
 from swarmctl.plugins.overlay.dns import resolvconf, serve
@@ -264,6 +265,18 @@ async def test_too_many_questions_for_others_are_dropped(counter: Counter) -> No
         assert counter.desk.counts["dropped"] == 20
         neighbour = await ask(port=counter.port, source="127.9.1.77")
         assert addresses(neighbour) == ["127.9.1.2"]
+
+
+async def test_what_is_over_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions passed on, and connections, count while they last."""
+    monkeypatch.setattr(serve, "MAX_FORWARDS_EACH", 1)
+    monkeypatch.setattr(serve, "MAX_STREAMS_EACH", 1)
+    async with at_work(tmp_path) as counter, serving(counter.upstream, a1=address()):
+        for stream in (False, False, False, True, True, True):
+            await trio.testing.wait_all_tasks_blocked()
+            response = await ask("x.org", port=counter.port, stream=stream)
+            assert addresses(response) == ["192.0.2.1"]
+        assert counter.desk.counts["dropped"] == 0
 
 
 async def test_a_newer_table_counts_at_once(counter: Counter) -> None:

@@ -61,6 +61,12 @@ def test_addresses_that_nobody_said_are_looked_up() -> None:
     assert client.addresses == ("10.0.1.11", "fd00:1::11", "10.0.2.11")
 
 
+def test_the_hosts_address_is_nobodys_own() -> None:
+    """A task on the host's network is a member by its node's address, which many share."""
+    (client,) = made(Sandbox(id="t0", pid=101, networks=("net-back",))).clients
+    assert client.addresses == ()
+
+
 def test_a_process_that_is_gone_is_not_entered() -> None:
     """Its pid may be another's soon; the task is still known at gateways."""
     (client,) = made(Sandbox(id="t1", pid=102, networks=("net-back",))).clients

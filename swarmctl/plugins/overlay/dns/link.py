@@ -222,9 +222,8 @@ class ResponderLink:
         """Go on counting where the last daemon stopped; what it wrote is served until we know."""
         with contextlib.suppress(OSError, msgspec.DecodeError):
             state = decode((self._root / STATE).read_bytes())
-            if self._number == 0:  # nothing newer was wanted yet
-                self._written = state.number
-            self._number += state.number
+            self._written = state.number
+            self._number += state.number  # more than that if something was wanted already
             self._needed = self._needed or bool(state.networks)
 
     async def _write(self) -> None:

@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -344,14 +345,10 @@ def _become_steady() -> None:
 
 
 def _open_log() -> None:
-    """Let stderr be the log, kept small."""
-    log = os.open(control.LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    if os.fstat(log).st_size > MAX_LOG_BYTES:
-        os.ftruncate(log, 0)
-    os.dup2(log, 2)
-    os.close(log)
+    """Log to a file that is kept small whatever we are asked. (Whoever started us set stderr.)"""
+    handler = RotatingFileHandler(control.LOG, maxBytes=MAX_LOG_BYTES, backupCount=1)
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=logging.INFO, format=form)
+    logging.basicConfig(level=logging.INFO, format=form, handlers=[handler])
 
 
 def _say(line: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dns.flags
@@ -17,7 +19,7 @@ import trio.testing
 from swarmctl.core.agent.network import Sandbox
 from swarmctl.plugins.overlay.dns import resolvconf, serve
 from swarmctl.plugins.overlay.dns.serve import Desk, HostServers, Room
-from swarmctl.plugins.overlay.dns.sockets import Place, open_pair
+from swarmctl.plugins.overlay.dns.sockets import Place, call_in, open_pair
 from swarmctl.plugins.overlay.dns.state import state_of
 from swarmctl.plugins.overlay.dns.upstream import Upstreams
 from swarmctl.plugins.overlay.dns.zone import Zone
@@ -35,7 +37,6 @@ from tests.plugins.overlay.dns.servers import address, code, free_port, ip, serv
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
 
     from swarmctl.core.model.endpoints import EndpointTable
 
@@ -296,6 +297,17 @@ def test_room_is_given_back() -> None:
     assert [room.enter("b"), room.enter("c")] == [True, False]
     room.leave("a")
     assert [room.enter("c"), room.enter("a")] == [True, False]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to enter a namespace")
+def test_what_is_done_in_a_namespace_comes_back() -> None:
+    """What the function gives, or its error; here in our own, which is entered like any other."""
+    with Path("/proc/self/ns/net").open() as space:
+        assert call_in(space.fileno(), lambda: "made") == "made"
+        with pytest.raises(FileNotFoundError):
+            call_in(space.fileno(), Path("/nowhere").stat)
+    with Path("/dev/null").open() as nothing, pytest.raises(OSError, match="Invalid argument"):
+        call_in(nothing.fileno(), lambda: None)
 
 
 def test_gateways_may_be_ipv6() -> None:

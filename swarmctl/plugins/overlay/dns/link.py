@@ -165,13 +165,14 @@ class ResponderLink:
         try:
             with trio.move_on_after(CONNECT_S):
                 status = _status(await sock.recv(MAX_PACKET_BYTES))
+                if status is not None and status.build == build():
+                    self._take(status)
+                    return True
+                await sock.send(LOAD)  # should ours not start, this one knows what we know
         finally:
             if status is None or status.build != build():
                 sock.close()
-        if status is None or status.build != build():
-            return False
-        self._take(status)
-        return True
+        return False
 
     async def _keep_informed(self, sock: SocketType) -> None:
         """Tell the responder of every change, and hear how it is, until the connection ends."""

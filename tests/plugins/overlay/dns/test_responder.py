@@ -293,6 +293,25 @@ async def test_sockets_that_nobody_took_are_kept(node: Node) -> None:
     assert node.status().pid == pid
 
 
+async def test_one_whose_follower_cannot_start_hears_what_is_new(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade that fails leaves the responder of before, and it answers from newer tables."""
+    async with node.answering():
+        pass
+    pid = node.status().pid
+    monkeypatch.setattr(link_module, "build", lambda: "newer")
+    monkeypatch.setattr(spawn, "build", lambda: "newer")
+    monkeypatch.setattr(spawn, "PROGRAM", "raise SystemExit('no')")
+    async with node.daemon() as link:
+        link.want(table(vip="127.9.1.9"), ())
+        with trio.fail_after(PATIENCE_S):
+            while await node.answer() != ["127.9.1.9"]:
+                await link._changed.wait()
+        assert "cannot start" in link.problems[0]
+    assert node.status().pid == pid
+
+
 async def test_a_responder_that_hangs_is_replaced(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,3 +63,9 @@ async def nft(pid: int, rules: str) -> None:
     await trio.run_process(
         ["nsenter", f"--net=/proc/{pid}/ns/net", "nft", "-f", "-"], stdin=rules.encode()
     )
+
+
+async def add_interface(pid: int, address: str) -> None:
+    """Give a process's namespace an interface that leads nowhere, with an address."""
+    script = "ip link add eth0 type bridge && ip addr add $0 dev eth0 && ip link set eth0 up"
+    await trio.run_process(["nsenter", f"--net=/proc/{pid}/ns/net", "sh", "-c", script, address])

@@ -16,9 +16,9 @@ from swarmctl.plugins.overlay.dns import link as link_module
 from swarmctl.plugins.overlay.dns import spawn
 from swarmctl.plugins.overlay.dns.sockets import INSIDE_ADDRESS, INSIDE_PORT
 from tests.plugins.overlay.dns.asking import addresses, loop_network, table
-from tests.plugins.overlay.dns.namespaces import MISSING, inside, namespace, nft
+from tests.plugins.overlay.dns.namespaces import MISSING, add_interface, inside, namespace, nft
 from tests.plugins.overlay.dns.tables import service
-from tests.plugins.overlay.dns.test_responder import Node, current, node, wait_gone
+from tests.plugins.overlay.dns.test_responder import Node, current, node, node_pid, wait_gone
 
 if TYPE_CHECKING:
     from swarmctl.core.model.endpoints import EndpointTable
@@ -30,14 +30,20 @@ PATIENCE_S = 5.0
 
 # What the driver makes in each sandbox, beside what Docker made before it.
 RULES = """
-table ip docker { chain output { type nat hook output priority -100;
-    ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:9
-    ip daddr 127.0.0.11 tcp dport 53 dnat to 127.0.0.11:9
-} }
-table ip swarmctl { chain output { type nat hook output priority -110;
-    ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:61053
-    ip daddr 127.0.0.11 tcp dport 53 dnat to 127.0.0.11:61053
-} }
+table ip docker {
+    chain output {
+        type nat hook output priority -100
+        ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:9
+        ip daddr 127.0.0.11 tcp dport 53 dnat to 127.0.0.11:9
+    }
+}
+table ip swarmctl {
+    chain output {
+        type nat hook output priority -110
+        ip daddr { 127.0.0.11, 10.9.1.250 } udp dport 53 dnat to 127.0.0.11:61053
+        ip daddr { 127.0.0.11, 10.9.1.250 } tcp dport 53 dnat to 127.0.0.11:61053
+    }
+}
 """
 
 
@@ -53,7 +59,9 @@ def sandbox(name: str, pid: int, *networks: str) -> Sandbox:
     return Sandbox(id=name, pid=pid, networks=networks)
 
 
-async def look_up(pid: int, *, port: int = INSIDE_PORT, stream: bool = False) -> list[str]:
+async def look_up(
+    pid: int, *, at: str = INSIDE_ADDRESS, port: int = INSIDE_PORT, stream: bool = False
+) -> list[str]:
     """Return what ``web`` stands for to a program in a namespace."""
     query = dns.message.make_query("web", "A", use_edns=False)
     wire = query.to_wire()
@@ -62,7 +70,7 @@ async def look_up(pid: int, *, port: int = INSIDE_PORT, stream: bool = False) ->
         kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
         with socket.socket(socket.AF_INET, kind) as sock:
             sock.settimeout(PATIENCE_S)
-            sock.connect((INSIDE_ADDRESS, port))
+            sock.connect((at, port))
             if not stream:
                 sock.send(wire)
                 return sock.recv(65_535)
@@ -87,14 +95,19 @@ async def test_who_asks_is_known_by_its_namespace(node: Node, stream: bool) -> N
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_usual_address_leads_to_us(node: Node, stream: bool) -> None:
-    """The driver's rule comes before Docker's, and the answer comes from where it was asked."""
+@pytest.mark.parametrize("at", [INSIDE_ADDRESS, "10.9.1.250"])
+async def test_the_usual_address_leads_to_us(node: Node, at: str, stream: bool) -> None:
+    """The driver's rule comes before Docker's, and the answer comes from where it was asked.
+
+    So may a gateway, which Podman's containers ask: the packet never leaves the namespace.
+    """
     async with node.daemon() as link, namespace() as pid:
         link.want(two_networks(), [sandbox("t1", pid, "n1")])
         with trio.fail_after(10):
             await link.wait_served("t1")
+        await add_interface(pid, "10.9.1.11/24")
         await nft(pid, RULES)
-        assert await look_up(pid, port=53, stream=stream) == ["127.9.1.2"]
+        assert await look_up(pid, at=at, port=53, stream=stream) == ["127.9.1.2"]
 
 
 async def test_a_name_server_of_its_own_does_not_disturb(node: Node) -> None:
@@ -145,10 +158,8 @@ async def test_one_that_starts_anew_enters_again(node: Node) -> None:
         os.kill(old, signal.SIGKILL)
         await wait_gone(old)
         with trio.fail_after(10):
-            while link.served or node.status().pid == old:
+            while node_pid(node) in (0, old):
                 await link._changed.wait()
-                if link.served:
-                    break
         await current(link)
         assert await look_up(pid) == ["127.9.1.2"]
 

@@ -154,6 +154,21 @@ def test_single_names_are_answered_inside_whatever_ndots_says(names: Names) -> N
     assert names.look_up(container) == [VIP]
 
 
+def test_a_firewall_on_the_host_keeps_nobody_from_names(lab1: Lab, names: Names) -> None:
+    """It stands between a container and the gateway, and not within the container."""
+    container = names.run(Dns=[GATEWAY])
+    names.tell(container)
+    firewall = "table ip firewall {\n chain input {\n type filter hook input priority 0\n"
+    firewall += ' iifname "sw-back" drop\n }\n}\n'
+    lab1[0].run(["nft", "-f", "-"], input_text=firewall)
+    try:
+        assert names.look_up(container) == []
+        names.lead(container)
+        assert names.look_up(container) == [VIP]
+    finally:
+        lab1[0].run(["nft", "delete", "table", "ip", "firewall"])
+
+
 def test_names_are_answered_while_the_engine_is_away(lab1: Lab, names: Names) -> None:
     """What is asked inside is answered by us alone."""
     container = names.run(Dns=[GATEWAY])

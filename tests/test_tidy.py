@@ -40,7 +40,7 @@ swarmctl.plugins               null_exec:T null_behaviour binpack branches sched
 swarmctl.plugins               cancelling:T detaching:T programs null_driver:T network_check:T
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
-swarmctl.plugins.overlay       *:T
+swarmctl.plugins.overlay       names topology rules balance mesh findings *:T
 swarmctl.plugins.overlay.dns   state zone answer resolvconf sockets:E handover:E *:T
 swarmctl.core                  errors ids clock:T node:T member:T founding:E membership:E
 swarmctl.core                  together:T statedir:E managership:T refusals nodeport:T

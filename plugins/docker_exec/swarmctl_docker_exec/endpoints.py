@@ -16,7 +16,7 @@ from .labels import CLUSTER_LABEL, NETWORK_LABEL, NODE_LABEL
 from .level import ApiLevel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from swarmctl.plugins import NodeIdentity
     from swarmctl.plugins.model import HostNetwork, TaskAssignment
@@ -29,6 +29,7 @@ OVERLAY_OPTION = "com.docker.network.driver.overlay."
 MTU = 1450
 """Leaves room for what carries a packet to another host, so that a bridge need not be remade."""
 
+NAMESERVERS_MAX = 3
 OWN_MAC = ApiLevel(1, 44)
 """Older engines derive the MAC address of an interface as we do, newer ones choose any."""
 
@@ -102,7 +103,9 @@ def predefined(assignment: TaskAssignment) -> str:
 
 
 def endpoints(assignment: TaskAssignment, level: ApiLevel) -> dict[str, Json]:
-    """Return a container's place on each of its networks: fixed addresses, and its names there.
+    """Return a container's place on each of its networks: fixed addresses.
+
+    It has no names there: the engine's resolver would answer them itself, with who is on this host.
 
     Args:
         level: API version spoken with the engine.
@@ -120,20 +123,23 @@ def _endpoint(assignment: TaskAssignment, network: HostNetwork, level: ApiLevel)
     body: Json = {"IPAMConfig": addresses}
     if addresses and level >= OWN_MAC:
         body["MacAddress"] = mac_address(*addresses.values())
-    names = [] if network.ingress else list(dict.fromkeys(_names(assignment, network)))
-    if names:
-        body["Aliases"] = names
     return body
 
 
-def _names(assignment: TaskAssignment, network: HostNetwork) -> Iterator[str]:
-    """Yield what others on the network may call the container."""
-    if assignment.service_name:
-        yield assignment.service_name
-        yield f"tasks.{assignment.service_name}"
-    for wanted in assignment.task.Spec.Networks:
-        if wanted.Target == network.id:
-            yield from wanted.Aliases
+def nameservers(assignment: TaskAssignment) -> list[str]:
+    """Return whom the engine's resolver asks for a container on networks of the swarm.
+
+    This node's addresses in them, where names of the swarm are known and others looked up, with the
+    task's own name servers where it has some. Nothing for a container that is on none. An engine
+    takes three at most.
+    """
+    gateways = [
+        gateway.partition("/")[0]
+        for network in joined(assignment)
+        if not network.ingress
+        for gateway in network.gateways
+    ]
+    return sorted(gateways, key=lambda address: ":" in address)[:NAMESERVERS_MAX]
 
 
 def overlapping(network: HostNetwork, subnets: Iterable[str]) -> str:

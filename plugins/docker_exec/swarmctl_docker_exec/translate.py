@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from swarmctl.plugins import ExecutorError
 from swarmctl.plugins.model import bound_to
 
-from .endpoints import endpoints, joined, predefined
+from .endpoints import endpoints, joined, nameservers, predefined
 from .labels import CLUSTER_LABEL, NODE_LABEL, TASK_LABEL
 from .level import ApiLevel, need
 from .mounts import mount_body
@@ -190,7 +190,7 @@ def _host_config(
         ("ExtraHosts", [entry for line in spec.Hosts for entry in _extra_hosts(line)]),
         ("SecurityOpt", list(_security(spec.Privileges)) if spec.Privileges else []),
         ("Isolation", "" if spec.Isolation == "default" else spec.Isolation),
-        ("Dns", list(dns.Nameservers) if dns else []),
+        ("Dns", nameservers(assignment) or (list(dns.Nameservers) if dns else [])),
         ("DnsSearch", list(dns.Search) if dns else []),
         ("DnsOptions", list(dns.Options) if dns else []),
     ):

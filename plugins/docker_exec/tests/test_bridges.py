@@ -77,12 +77,12 @@ async def remove(*tasks: TaskController) -> None:
         await task.remove()
 
 
-async def test_a_container_has_its_address_and_names(node: Node, engine: PrivateEngine) -> None:
+async def test_a_container_has_its_address(node: Node, engine: PrivateEngine) -> None:
     """On a bridge that is marked as ours, with this node's gateway, and gone with the task."""
     task = await node.running(**on(network(), aliases=("front",)))
     place = seen(engine)["NetworkSettings"]["Networks"]["net"]
     assert (place["IPAddress"], place["Gateway"]) == ("10.98.1.9", "10.98.1.1")
-    assert {"web", "tasks.web", "front"} <= set(place["Aliases"])
+    assert not {"web", "tasks.web", "front"} & set(place["Aliases"] or ())
     bridge = bridges(engine)["net"]
     assert bridge["Labels"] == {
         "swarmctl.cluster.id": "cluster-1",

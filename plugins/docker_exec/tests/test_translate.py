@@ -356,7 +356,7 @@ def test_networks(predefined: str, mode: str) -> None:
 
 @pytest.mark.parametrize("level", [ApiLevel(1, 41), ApiLevel(1, 44)])
 def test_ingress_is_a_network_like_the_others(level: ApiLevel) -> None:
-    """It comes last, without names; where the engine chooses MAC addresses by itself, we do."""
+    """It comes last; where the engine chooses MAC addresses by itself, we do."""
     ingress = HostNetwork(id="i", name="ingress", ingress=True)
     net = HostNetwork(id="n", name="net")
     attachments = tuple(
@@ -370,14 +370,25 @@ def test_ingress_is_a_network_like_the_others(level: ApiLevel) -> None:
     )
     assert made["HostConfig"]["NetworkMode"] == "net"
     places = made["NetworkingConfig"]["EndpointsConfig"]
-    assert places["net"]["Aliases"] == ["web", "tasks.web"]
     if level == ApiLevel(1, 41):
         assert list(places) == ["net"]
         assert "MacAddress" not in places["net"]
     else:
         assert places["net"]["MacAddress"] == "02:42:0a:00:01:07"
         assert places["ingress"]["MacAddress"] == "02:42:0a:00:00:07"
-        assert "Aliases" not in places["ingress"]
+
+
+def test_names_are_asked_of_this_node() -> None:
+    """Its addresses in the networks are the name servers; the task's own are asked by it."""
+    net = HostNetwork(id="n", name="net", gateways=("fd00::1/64", "10.0.1.1/24"))
+    ingress = HostNetwork(id="i", name="ingress", ingress=True, gateways=("10.0.0.1/24",))
+    own = DNSConfig(Nameservers=("192.0.2.53",), Search=("example.org",))
+    made = body(DNSConfig=own, assignment={"networks": (net, ingress)})["HostConfig"]
+    assert made["Dns"] == ["10.0.1.1", "fd00::1"]
+    assert made["DnsSearch"] == ["example.org"]
+    assert body(DNSConfig=own, assignment={"networks": (ingress,)})["HostConfig"]["Dns"] == [
+        "192.0.2.53"
+    ]
 
 
 def test_secret_files_are_bound_read_only_after_the_users_mounts() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
+from .dns.sockets import INSIDE_ADDRESS, INSIDE_PORT
 from .names import bare, chain_of, family_of
 from .rules import FAMILIES, Chain, Rule, Ruleset
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 NAT_OUTPUT = "type nat hook output priority -110"
 """Before the rules that Docker makes for its resolver."""
 FILTER_OUTPUT = "type filter hook output priority 0"
-RESOLVER = "127.0.0.11"
-RESOLVER_PORT = 61053
 
 
 def sandbox_rules(
@@ -112,7 +111,7 @@ def _resolver_rules(networks: Iterable[NetworkTable]) -> Iterator[Rule]:
     The responder answers at gateways too, but a host's packet filter may be in the way there.
     """
     gateways = [bare(cidr) for part in networks for cidr in part.network.gateways]
-    asked = ", ".join([RESOLVER, *(one for one in gateways if family_of(one) == "ip")])
+    asked = ", ".join([INSIDE_ADDRESS, *(one for one in gateways if family_of(one) == "ip")])
     for protocol in ("udp", "tcp"):
-        to = f"dnat to {RESOLVER}:{RESOLVER_PORT}"
+        to = f"dnat to {INSIDE_ADDRESS}:{INSIDE_PORT}"
         yield Rule(f"ip daddr {{ {asked} }} {protocol} dport 53 {to}")

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,6 +19,7 @@ import trio
 from swarmctl.plugins import NetworkState, NodeReport, SwarmError
 from swarmctl.plugins.model import EMPTY_TABLE
 
+from .dns.link import ResponderLink
 from .host import HostSide
 from .netlink import ROUTE, NetlinkSocket
 from .nft import Nft
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 AUDIT_S = 5.0
 RETRY_S = 1.0
 MEASURE_S = 600.0
+NAMES_S = 1.0
+"""How long a sandbox waits for names to be answered in its own namespace."""
 NEWS_PAUSE_S = 0.05
 """Making one bridge is a dozen pieces of news."""
 _LINKS_AND_ADDRESSES = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
@@ -50,7 +54,7 @@ class OverlayDriver:
     name = "overlay"
 
     def __init__(self, settings: NetworkDriverSettings) -> None:
-        self._settings = settings
+        self._names = ResponderLink(Path(settings.state_dir))
         self._table: EndpointTable | None = None
         self._sandboxes: tuple[Sandbox, ...] = ()
         self._version = 0
@@ -90,6 +94,8 @@ class OverlayDriver:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, news, name="kernel's news")
                 nursery.start_soon(self._measure, self._host, name="path mtu")
+                await nursery.start(self._names.run)
+                nursery.start_soon(self._hear_names, name="names served")
                 task_status.started()
                 await self._reconcile_forever(self._host, self._tasks)
         finally:
@@ -106,6 +112,7 @@ class OverlayDriver:
         self._sandboxes = tuple(sandboxes)
         if self._tasks is not None:
             self._tasks.take(sandboxes)
+        self._names.want(table, sandboxes)
         self._wake.set()
 
     async def wait_version(self, version: int) -> NetworkState:
@@ -119,7 +126,19 @@ class OverlayDriver:
         """See :class:`swarmctl.plugins.NetworkDriver`."""
         while self._tasks is None or sandbox_id not in self._tasks.ready:
             await self._passed.wait()
+        if self._is_to_be_named(sandbox_id):
+            with trio.move_on_after(NAMES_S):  # until then the gateway answers it
+                while self._tasks is None or sandbox_id not in self._tasks.named:
+                    await self._passed.wait()
         await trio.lowlevel.checkpoint()
+
+    def _is_to_be_named(self, sandbox_id: str) -> bool:
+        """Return whether a sandbox is on a network in which names are answered."""
+        networks = self._table.networks if self._table is not None else ()
+        users = {part.network.id for part in networks if not part.network.ingress}
+        return any(
+            one.id == sandbox_id and not users.isdisjoint(one.networks) for one in self._sandboxes
+        )
 
     def state(self) -> NetworkState:
         """See :class:`swarmctl.plugins.NetworkDriver`."""
@@ -139,7 +158,7 @@ class OverlayDriver:
         async with self._one_pass:  # so that nothing is compared while it changes
             try:
                 findings = await host.findings(table)
-                findings += tasks.findings(table, resolved=())
+                findings += tasks.findings(table, resolved=self._names.served)
             except (SwarmError, OSError) as error:
                 problems.append(f"the kernel could not be read: {error}")
         if probe:
@@ -160,6 +179,7 @@ class OverlayDriver:
                 self._tasks.take(())
                 await self._tasks.reconcile(EMPTY_TABLE, (), resolved=(), narrow={})
                 await self._host.remove_all()
+        await self._names.remove()
 
     # --- the loop ---
 
@@ -193,11 +213,12 @@ class OverlayDriver:
         async with self._one_pass:
             try:
                 outcome = await host.reconcile(table, look=look, audit=audit)
-                problems += outcome.problems
+                problems += [*outcome.problems, *self._names.problems]
                 failures += outcome.failures
                 drift += outcome.drift
                 meant = {sandbox.id for sandbox in sandboxes}
-                inside = await tasks.reconcile(table, meant, resolved=(), narrow=self._narrow)
+                served, narrow = self._names.served, self._narrow
+                inside = await tasks.reconcile(table, meant, resolved=served, narrow=narrow)
                 failures += inside.failures
                 drift += inside.drift
             except (SwarmError, OSError) as error:
@@ -222,6 +243,15 @@ class OverlayDriver:
             self._news.set()
             self._wake.set()
             await trio.sleep(NEWS_PAUSE_S)
+
+    async def _hear_names(self) -> None:
+        """Have the loop look when names are answered in another namespace, or in one less."""
+        served = self._names.served
+        while True:
+            await self._names.wait_news()
+            if self._names.served != served:
+                served = self._names.served
+                self._wake.set()
 
     async def _measure(self, host: HostSide) -> None:
         """Find out what gets through to peers: when they change, and now and then."""

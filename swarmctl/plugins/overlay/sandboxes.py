@@ -94,6 +94,7 @@ class SandboxSide:
 
     Attributes:
         ready: ids of those that can reach what they may reach.
+        named: ids of those whose questions are answered in their own namespace.
     """
 
     def __init__(self, nft: Nft) -> None:
@@ -101,6 +102,7 @@ class SandboxSide:
         self._open: dict[str, _Held] = {}
         self._wanted: frozenset[str] = frozenset()
         self.ready: frozenset[str] = frozenset()
+        self.named: frozenset[str] = frozenset()
 
     def close(self) -> None:
         """Let go of all; what is in them stays."""
@@ -154,6 +156,7 @@ class SandboxSide:
                 else:
                     nursery.start_soon(self._ensure, held, wish, outcome, ready)
         self.ready = frozenset(ready) & frozenset(meant)
+        self.named = self.ready & frozenset(resolved)
         return outcome
 
     def findings(self, table: EndpointTable, *, resolved: Collection[str]) -> list[Finding]:

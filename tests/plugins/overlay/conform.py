@@ -19,8 +19,10 @@ async def main() -> None:
     words = json.loads(sys.stdin.read())
     node = words["node"]
     await check_network_driver(
-        lambda: OverlayDriver(NetworkDriverSettings(state_dir="/nonexistent")),
-        identity=NodeIdentity(cluster_id="c", node_id=node, hostname=node, state_dir="/"),
+        lambda: OverlayDriver(NetworkDriverSettings(state_dir=words["state_dir"])),
+        identity=NodeIdentity(
+            cluster_id="c", node_id=node, hostname=node, state_dir=words["state_dir"]
+        ),
         table=msgspec.convert(words["table"], EndpointTable),
         sandboxes=[msgspec.convert(one, Sandbox) for one in words["sandboxes"]],
     )

@@ -14,10 +14,10 @@ from swarmctl.plugins.model import EMPTY_TABLE, EndpointTable
 from swarmctl.plugins.overlay.driver import OverlayDriver
 
 
-async def main(node_id: str) -> None:
+async def main(node_id: str, state_dir: str) -> None:
     """Run until standard input ends."""
-    driver = OverlayDriver(NetworkDriverSettings(state_dir="/nonexistent"))
-    identity = NodeIdentity(cluster_id="c", node_id=node_id, hostname=node_id, state_dir="/")
+    driver = OverlayDriver(NetworkDriverSettings(state_dir=state_dir))
+    identity = NodeIdentity(cluster_id="c", node_id=node_id, hostname=node_id, state_dir=state_dir)
     async with trio.open_nursery() as nursery:
         await nursery.start(driver.run, identity)
         while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
@@ -52,4 +52,4 @@ async def obey(driver: OverlayDriver, words: dict) -> dict:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1])
+    trio.run(main, *sys.argv[1:])

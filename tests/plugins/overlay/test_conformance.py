@@ -23,6 +23,7 @@ def test_conformance(scene: Scene) -> None:
     containers = [one for one in (*scene.members, scene.client) if one.host is host]
     words = {
         "node": host.node,
+        "state_dir": host.state_dir,
         "table": msgspec.to_builtins(msgspec.structs.replace(scene.table(host), version=10)),
         "sandboxes": [
             {"id": one.task, "pid": one.pid, "networks": one.networks} for one in containers

@@ -15,6 +15,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_interface
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -142,10 +143,19 @@ class Host(Netns):
         wire.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         wire.ip("link", "set", port, "master", "lab0", "up")
         self.wire, self.port = wire, port
+        self.state_dir = stack.enter_context(TemporaryDirectory())
         self.ip("addr", "add", f"{self.address}/24", "dev", "eth0")
         self.ip("addr", "add", f"fd77::{number}/64", "dev", "eth0", "nodad")
         self.ip("link", "set", "eth0", "up")
         self.driver: Driver | None = None
+        stack.callback(self._leave)
+
+    def _leave(self) -> None:
+        """Take away what outlives drivers."""
+        if self.driver is not None:
+            driver = Driver(self)
+            driver.call(do="leave")
+            driver.kill()
 
     def bridge(self, network_id: str, *gateways: str) -> None:
         """Make a network's bridge, as an engine does."""
@@ -176,7 +186,10 @@ class Driver:
         program = Path(__file__).with_name("program.py")
         path = os.pathsep.join([str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
-            ["nsenter", f"--net={host.path}", sys.executable, str(program), host.node],
+            [
+                *("nsenter", f"--net={host.path}", sys.executable, str(program)),
+                *(host.node, host.state_dir),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -93,6 +93,10 @@ class ResponderLink:
         while self._needed and not self.is_current:
             await self._changed.wait()
 
+    async def wait_news(self) -> None:
+        """Sleep until the responder says something, or cannot be heard any more."""
+        await self._changed.wait()
+
     async def wait_served(self, sandbox_id: str) -> None:
         """Sleep until a sandbox that was wanted is answered in its namespace."""
         while sandbox_id not in self.served:

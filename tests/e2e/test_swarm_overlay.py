@@ -6,7 +6,6 @@ thousands of connections cost no processes. The containers themselves sleep.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter
@@ -87,7 +86,8 @@ class Traffic:
 
 def _pid_here(host: Host, pid: int) -> int:
     """What we call a process that a host, which has a process table of its own, calls so."""
-    table = {one: _status(one) for one in map(int, filter(str.isdecimal, os.listdir("/proc")))}
+    found = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    table = {one: _status(one) for one in found}
     for one, status in table.items():
         if status.get("NSpid", [])[1:2] == [str(pid)]:
             above = one

@@ -30,7 +30,7 @@ MARKER = ".ok"  # written last: a line "<size> <path>" for every file of the tre
 TOUCH_AFTER_S = 24 * 3600  # a marker's age says when the tree was last used, to the day
 NEEDED_MB = 60
 
-_held: list[int] = []  # the marker's descriptor, open (and so locked) while we run
+held: list[int] = []  # the marker's descriptor, open (and so locked) while we run
 
 
 class Unusable(Exception):
@@ -162,5 +162,5 @@ def is_intact(tree: str) -> bool:
     if not intact:
         os.close(marker)
         return False
-    _held.append(marker)
+    held.append(marker)
     return True

@@ -32,6 +32,7 @@ from ..core.agent.network import (
     Probe,
     Sandbox,
     bridge_name,
+    mac_address,
 )
 from ..core.allocator.policy import AddressSpace, AddressUser, Allocator, SubnetWish
 from ..core.autoscaler.source import MetricSource, MetricUnavailable
@@ -99,4 +100,5 @@ __all__ = [
     "View",
     "bridge_name",
     "hookimpl",
+    "mac_address",
 ]

@@ -47,6 +47,7 @@ BUILT_INS = {
     "subnets": "swarmctl.plugins.subnets",
     "binpack": "swarmctl.plugins.binpack",
     "http-metrics": "swarmctl.plugins.http_metrics",
+    "overlay": "swarmctl.plugins.overlay",
 }
 # Enabled by being installed. The module is part of the rule: another distribution that takes the
 # entry point's name is a stranger all the same.

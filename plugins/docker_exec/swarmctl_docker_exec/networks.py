@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swarmctl.plugins import bridge_name
 from swarmctl.plugins.engine import (
     MTU,
     Body,
     Json,
     SeenNetwork,
-    bridge_name,
     driver_options,
     ipam_configs,
     network_labels,
@@ -52,13 +52,15 @@ class DockerNetworks:
             "Internal": network.internal,
             "EnableIPv6": any(":" in subnet for subnet in network.subnets),
             "IPAM": {"Driver": "default", "Config": configs},
-            "Options": {**options, BRIDGE_OPTION: bridge_name(network)},
+            "Options": {**options, BRIDGE_OPTION: bridge_name(network.id)},
             "Labels": network_labels(network, identity),
         }
 
     def exists_already(self, error: Refused) -> bool:
         """See :class:`swarmctl.plugins.engine.NetworkWords`."""
-        return error.status == 409
+        return error.status == 409 or "file exists" in str(
+            error
+        )  # a bridge of the network driver's
 
     def is_in_use(self, error: Refused) -> bool:
         """See :class:`swarmctl.plugins.engine.NetworkWords`."""

@@ -24,6 +24,7 @@ from swarmctl.plugins.engine import (
     host_ports,
     joined,
     log_driver,
+    nameservers,
     predefined,
     resource_env,
     stop_timeout_s,
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
         TaskAssignment,
     )
 
+OWN_MAC = ApiLevel(1, 44)
+"""Older engines derive the MAC address of an interface as we do, newer ones choose any."""
 SEVERAL_NETWORKS = ApiLevel(1, 44)
 
 
@@ -89,7 +92,10 @@ def create_body(
     if spec.Healthcheck is not None:
         config["Healthcheck"] = _health(spec.Healthcheck, level)
     config["HostConfig"] = _host_config(assignment, spec, level, files)
-    places = {name: place_config(place) for name, place in endpoints(assignment).items()}
+    places = {
+        name: {**place_config(place), **({"MacAddress": place.mac} if level >= OWN_MAC else {})}
+        for name, place in endpoints(assignment).items()
+    }
     if places:
         # An older engine takes one network at create; the others are connected before the start.
         first = next(iter(places))
@@ -103,10 +109,7 @@ def place_config(place: Endpoint) -> Body:
     addresses = {
         "IPv6Address" if ":" in address else "IPv4Address": address for address in place.addresses
     }
-    body: Body = {"IPAMConfig": addresses}
-    if place.names:
-        body["Aliases"] = list(place.names)
-    return body
+    return {"IPAMConfig": addresses}
 
 
 def _invocation(spec: ContainerSpec) -> Body:
@@ -151,7 +154,7 @@ def _host_config(
         ("ExtraHosts", host_entries(spec)),
         ("SecurityOpt", list(_security(spec.Privileges)) if spec.Privileges else []),
         ("Isolation", "" if spec.Isolation == "default" else spec.Isolation),
-        ("Dns", list(dns.Nameservers) if dns else []),
+        ("Dns", nameservers(assignment) or (list(dns.Nameservers) if dns else [])),
         ("DnsSearch", list(dns.Search) if dns else []),
         ("DnsOptions", list(dns.Options) if dns else []),
     ):

@@ -22,6 +22,7 @@ from swarmctl.plugins.model import (
     Driver,
     GenericResource,
     HealthConfig,
+    HostNetwork,
     ImageOptions,
     Limit,
     Mount,
@@ -345,13 +346,50 @@ def test_the_log_driver_is_the_specs_before_the_clusters() -> None:
 
 @pytest.mark.parametrize(("predefined", "mode"), [("true", "host"), ("", "default")])
 def test_networks(predefined: str, mode: str) -> None:
-    """The engine's own networks are joined by name; overlays leave the default network for now."""
+    """The engine's own networks are joined by name; without any it is the default one."""
     network = AttachedNetworkSpec(
         Name="host", Labels={"com.docker.swarm.predefined": predefined} if predefined else {}
     )
     attachment = NetworkAttachment(Network=AttachedNetwork(Spec=network))
     made = body(task={"NetworksAttachments": (attachment,)})
     assert made["HostConfig"]["NetworkMode"] == mode
+
+
+@pytest.mark.parametrize("level", [ApiLevel(1, 41), ApiLevel(1, 44)])
+def test_ingress_is_a_network_like_the_others(level: ApiLevel) -> None:
+    """It comes last; where the engine chooses MAC addresses by itself, we do."""
+    ingress = HostNetwork(id="i", name="ingress", ingress=True)
+    net = HostNetwork(id="n", name="net")
+    attachments = tuple(
+        NetworkAttachment(Network=AttachedNetwork(ID=one.id), Addresses=(f"10.0.{place}.7/24",))
+        for place, one in enumerate((ingress, net))
+    )
+    made = body(
+        task={"NetworksAttachments": attachments},
+        assignment={"networks": (ingress, net)},
+        level=level,
+    )
+    assert made["HostConfig"]["NetworkMode"] == "net"
+    places = made["NetworkingConfig"]["EndpointsConfig"]
+    if level == ApiLevel(1, 41):
+        assert list(places) == ["net"]
+        assert "MacAddress" not in places["net"]
+    else:
+        assert places["net"]["MacAddress"] == "02:42:0a:00:01:07"
+        assert places["ingress"]["MacAddress"] == "02:42:0a:00:00:07"
+
+
+def test_names_are_asked_of_this_node() -> None:
+    """Its addresses in the networks are the name servers; the task's own are asked by it."""
+    net = HostNetwork(id="n", name="net", gateways=("fd00::1/64", "10.0.1.1/24"))
+    ingress = HostNetwork(id="i", name="ingress", ingress=True, gateways=("10.0.0.1/24",))
+    own = DNSConfig(Nameservers=("192.0.2.53",), Search=("example.org",))
+    made = body(DNSConfig=own, assignment={"networks": (net, ingress)})["HostConfig"]
+    assert made["Dns"] == ["10.0.1.1", "fd00::1"]
+    assert made["DnsSearch"] == ["example.org"]
+    assert body(DNSConfig=own, assignment={"networks": (ingress,)})["HostConfig"]["Dns"] == [
+        "192.0.2.53"
+    ]
 
 
 def test_secret_files_are_bound_read_only_after_the_users_mounts() -> None:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from swarmctl.plugins import bridge_name
 from swarmctl.plugins.engine import (
     MTU,
     Body,
     Json,
     Refused,
     SeenNetwork,
-    bridge_name,
     driver_options,
     ipam_configs,
     network_labels,
@@ -50,13 +50,13 @@ class PodmanNetworks:
         return {
             "name": network.name,
             "driver": "bridge",
-            "network_interface": bridge_name(network),
+            "network_interface": bridge_name(network.id),
             "subnets": [
                 {"subnet": subnet, "gateway": gateway} for subnet, gateway in ipam_configs(network)
             ],
             "ipv6_enabled": any(":" in subnet for subnet in network.subnets),
             "internal": network.internal,
-            "dns_enabled": True,
+            "dns_enabled": False,  # the network driver answers names, on every node alike
             # As on Docker, packets go from one bridge to another by way of published ports only.
             "options": {"mtu": mtu, "isolate": "true", **options},
             "labels": network_labels(network, identity),

@@ -24,6 +24,7 @@ from swarmctl.plugins.engine import (
     host_entries,
     host_ports,
     log_driver,
+    nameservers,
     predefined,
     resource_env,
     stop_timeout_s,
@@ -219,7 +220,7 @@ def _network(assignment: TaskAssignment) -> Body:
     if places:
         body["netns"] = {"nsmode": "bridge"}
         body["networks"] = {
-            name: {"static_ips": list(place.addresses), "aliases": list(place.names)}
+            name: {"static_ips": list(place.addresses), "static_mac": place.mac}
             for name, place in places.items()
         }
     elif mode := predefined(assignment):
@@ -236,7 +237,7 @@ def _network(assignment: TaskAssignment) -> Body:
     for key, value in (
         ("portmappings", ports),
         ("hostadd", host_entries(spec)),
-        ("dns_server", list(dns.Nameservers) if dns else []),
+        ("dns_server", nameservers(assignment) or (list(dns.Nameservers) if dns else [])),
         ("dns_search", list(dns.Search) if dns else []),
         ("dns_option", list(dns.Options) if dns else []),
     ):

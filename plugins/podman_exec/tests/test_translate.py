@@ -362,16 +362,17 @@ def on_network(**how: Any) -> dict[str, Any]:
     }
 
 
-def test_a_place_on_a_network_has_fixed_addresses_and_names() -> None:
-    """All networks are joined at once, unlike with older Docker engines."""
+def test_a_place_on_a_network_has_fixed_addresses_and_no_names() -> None:
+    """All networks are joined at once; names are asked of this node, at its gateway."""
     assert difference(body(**on_network())) == {
         "netns": {"nsmode": "bridge"},
         "networks": {
             "net": {
                 "static_ips": ["10.98.1.9", "fd00::9"],
-                "aliases": ["web", "tasks.web", "front"],
+                "static_mac": "02:42:0a:62:01:09",
             }
         },
+        "dns_server": ["10.98.1.1"],
     }
 
 
@@ -395,7 +396,7 @@ def test_the_bridge_of_a_network() -> None:
         "subnets": [{"subnet": "10.98.1.0/24", "gateway": "10.98.1.1"}],
         "ipv6_enabled": False,
         "internal": False,
-        "dns_enabled": True,
+        "dns_enabled": False,
         "options": {"mtu": "1450", "isolate": "true", "mode": "l2"},
         "labels": {
             "swarmctl.cluster.id": "cluster-1",

@@ -14,6 +14,8 @@ enter. Laws, checked by ``swarmctl.plugins.testing.check_network_driver``:
 
 from __future__ import annotations
 
+import ipaddress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -31,6 +33,18 @@ if TYPE_CHECKING:
 def bridge_name(network_id: str) -> str:
     """Return the name of a network's bridge on every host; an interface has 15 characters."""
     return f"sw-{network_id[:12]}"
+
+
+@lru_cache(maxsize=1 << 16)
+def mac_address(*addresses: str) -> str:
+    """Return the MAC address of an interface with these bare addresses in a network of ours.
+
+    It is 02:42 and the IPv4 address, as engines choose it by themselves, else the end of the IPv6
+    address. Containers get it from their executor and bridges from the driver, so that who is where
+    follows from the endpoint table alone.
+    """
+    parsed = sorted((ipaddress.ip_address(text) for text in addresses), key=lambda ip: ip.version)
+    return "02:42:" + parsed[0].packed[-4:].hex(":")
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,11 +23,11 @@ from .dialect import Body, Dialect, Json, NetworkWords, PullRequest, SeenNetwork
 from .endpoints import (
     MTU,
     Endpoint,
-    bridge_name,
     driver_options,
     endpoints,
     ipam_configs,
     joined,
+    nameservers,
     network_labels,
     predefined,
 )
@@ -76,7 +76,6 @@ __all__ = [
     "SeenNetwork",
     "TaskFiles",
     "Transport",
-    "bridge_name",
     "container_labels",
     "container_spec",
     "cpu_quota_us",
@@ -87,6 +86,7 @@ __all__ = [
     "ipam_configs",
     "joined",
     "log_driver",
+    "nameservers",
     "network_labels",
     "open_wire",
     "predefined",

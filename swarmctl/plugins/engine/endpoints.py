@@ -1,8 +1,8 @@
 """What any engine is told of networks: the bridge of one, and a container's place on it.
 
 Pure. A swarm network is, on one host, a bridge network of the engine under the same name, with the
-network's subnet and this node's own address in it as gateway. The ingress network is left out: a
-container has nothing on it before published ports are routed.
+network's subnet and this node's own address in it as gateway. The ingress network is one like the
+others; who publishes ports has its address there, and reaches the world through it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, NamedTuple
 
-from swarmctl.plugins import ExecutorError
+from swarmctl.plugins import ExecutorError, mac_address
 
 from .labels import CLUSTER_LABEL, NETWORK_LABEL, NODE_LABEL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from swarmctl.plugins import NodeIdentity
     from swarmctl.plugins.model import HostNetwork, TaskAssignment
@@ -26,12 +26,8 @@ OVERLAY_OPTION = "com.docker.network.driver.overlay."
 MTU = 1450
 """Leaves room for what carries a packet to another host, so that a bridge need not be remade."""
 
+NAMESERVERS_MAX = 3
 PREDEFINED_LABEL = "com.docker.swarm.predefined"
-
-
-def bridge_name(network: HostNetwork) -> str:
-    """Return the name of a network's interface on this host; an interface has 15 characters."""
-    return f"sw-{network.id[:12]}"
 
 
 def driver_options(network: HostNetwork) -> dict[str, str]:
@@ -65,8 +61,11 @@ def fits(seen: SeenNetwork, network: HostNetwork) -> bool:
 
 
 def joined(assignment: TaskAssignment) -> list[HostNetwork]:
-    """Return the networks that a task's container is put on."""
-    return [network for network in assignment.networks if not network.ingress]
+    """Return the networks that a task's container is put on, ingress last.
+
+    An engine names a container after its place on the first.
+    """
+    return sorted(assignment.networks, key=lambda network: network.ingress)
 
 
 def predefined(assignment: TaskAssignment) -> str:
@@ -89,10 +88,13 @@ def predefined(assignment: TaskAssignment) -> str:
 
 
 class Endpoint(NamedTuple):
-    """A container's place on one network: fixed addresses, and its names there."""
+    """A container's place on one network: fixed addresses, and the MAC address that they give.
+
+    It has no names there: the engine's resolver would answer them itself, with who is on this host.
+    """
 
     addresses: tuple[str, ...]
-    names: tuple[str, ...]
+    mac: str
 
 
 def endpoints(assignment: TaskAssignment) -> dict[str, Endpoint]:
@@ -107,17 +109,23 @@ def _endpoint(assignment: TaskAssignment, network: HostNetwork) -> Endpoint:
         if network.id == attachment.Network.ID
         for text in attachment.Addresses
     ]
-    return Endpoint(tuple(addresses), tuple(dict.fromkeys(_names(assignment, network))))
+    return Endpoint(tuple(addresses), mac_address(*addresses) if addresses else "")
 
 
-def _names(assignment: TaskAssignment, network: HostNetwork) -> Iterator[str]:
-    """Yield what others on the network may call the container."""
-    if assignment.service_name:
-        yield assignment.service_name
-        yield f"tasks.{assignment.service_name}"
-    for wanted in assignment.task.Spec.Networks:
-        if wanted.Target == network.id:
-            yield from wanted.Aliases
+def nameservers(assignment: TaskAssignment) -> list[str]:
+    """Return whom the engine's resolver asks for a container on networks of the swarm.
+
+    This node's addresses in them, where names of the swarm are known and others looked up, with the
+    task's own name servers where it has some. Nothing for a container that is on none. An engine
+    takes three at most.
+    """
+    gateways = [
+        gateway.partition("/")[0]
+        for network in joined(assignment)
+        if not network.ingress
+        for gateway in network.gateways
+    ]
+    return sorted(gateways, key=lambda address: ":" in address)[:NAMESERVERS_MAX]
 
 
 def overlapping(network: HostNetwork, subnets: Iterable[str]) -> str:

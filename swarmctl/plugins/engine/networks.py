@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from swarmctl.plugins import EngineUnavailable, ExecutorError
+from swarmctl.plugins import EngineUnavailable, ExecutorError, bridge_name
 
 from .calls import Refused
-from .endpoints import bridge_name, connected_routes, fits, overlapping, subnets_of
+from .endpoints import connected_routes, fits, overlapping, subnets_of
 from .labels import NETWORK_LABEL, owner_filter
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class EngineNetworks:
         try:
             await self._changes.post(_key(network), "/networks/create", body)
         except Refused as error:
-            if self._words.exists_already(error):  # made meanwhile, by a daemon that we do not know
+            if self._words.exists_already(error):  # made meanwhile, not by us
                 raise EngineUnavailable(f"network {network.name}: {error}") from error
             raise ExecutorError(f"network {network.name} cannot be made: {error}") from error
         self._made[network.id] = network
@@ -174,7 +174,7 @@ class EngineNetworks:
         except OSError:
             return  # no IPv4 here
         for interface, subnet in connected_routes(table):
-            if interface != bridge_name(network) and overlapping(network, [subnet]):
+            if interface != bridge_name(network.id) and overlapping(network, [subnet]):
                 raise ExecutorError(
                     f"network {network.name} ({', '.join(network.subnets)}) overlaps with {subnet},"
                     f" which this host reaches through {interface}; create the network with another"

@@ -11,7 +11,6 @@ import hashlib
 import importlib.resources
 import io
 import os
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -22,10 +21,9 @@ from typing import NamedTuple
 import trio
 
 from swarmctl.plugins import EngineUnavailable
+from swarmctl.plugins.detaching import start_detached
 
 KEEPER_PACKAGE = "swarmctl.plugins.process_exec.keeper"
-START_TIMEOUT_S = 30.0  # a loaded machine; normally it takes a twentieth of a second
-LAUNCH_END_S = 1.0
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same source gives the same bytes
 _MAIN = b"from keeper.main import main\n\nmain()\n"
 
@@ -76,7 +74,7 @@ async def spawn_keeper(root: Path, *, idle_s: float | None = None) -> None:
         program = await trio.to_thread.run_sync(_write_program, root)
         command = [sys.executable, "-I", "-S", str(program), str(root), directory_key(root)]
         command += [bundle().build, *([] if idle_s is None else [str(idle_s)])]
-        answer = await _run(command)
+        answer = await start_detached(command)
         if answer == "ready":
             await trio.to_thread.run_sync(_drop_other_programs, root, program)
     except OSError as error:
@@ -84,34 +82,6 @@ async def spawn_keeper(root: Path, *, idle_s: float | None = None) -> None:
     if answer not in ("ready", "held"):
         reason = answer.removeprefix("error: ") or f"it said nothing; see {root}/keeper.log"
         raise EngineUnavailable(f"the keeper cannot start: {reason}")
-
-
-async def _run(command: list[str]) -> str:
-    """Run the program that detaches the keeper; return the line the keeper says."""
-    process = await trio.lowlevel.open_process(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    text = b""
-    try:
-        with trio.move_on_after(START_TIMEOUT_S):
-            async for chunk in process.stdout:
-                text += chunk
-                if b"\n" in text:
-                    break
-        return text.decode(errors="replace").strip()
-    finally:
-        with trio.CancelScope(shield=True):
-            await process.stdout.aclose()
-            with trio.move_on_after(LAUNCH_END_S):
-                await process.wait()  # it forks and ends at once
-            process.kill()  # what hangs before that has started nothing
-            await process.wait()
 
 
 def _write_program(root: Path) -> Path:

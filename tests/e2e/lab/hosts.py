@@ -73,6 +73,11 @@ class Host:
         self._join: list[str] = []
         self._started: list[HostProcess] = []
 
+    @property
+    def pid(self) -> int:
+        """A process in the host's namespaces that lives as long as they do."""
+        return self._pid
+
     # --- commands -------------------------------------------------------------------------
 
     def run(

@@ -1,0 +1,142 @@
+"""Forgets connections that lead to nobody, so that their next packet finds a member.
+
+A connection stays with the member that it was given. Once that member is gone it would lead
+nowhere for as long as its client goes on sending, which matters for UDP above all; and so would
+what was sent before there was any member. Whether an entry leads somewhere is told by the entry and
+the table alone, so it does not matter when a member left, or whether a daemon saw it.
+
+The kernel is asked for the entries that match; an old one that does not know how gives all, so each
+is looked at before it is forgotten.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from .netlink import DUMP, Request, address_bytes, attribute, attributes, nested, number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .netlink import NetlinkSocket
+
+# linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_internals.h
+_GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2
+_ORIGINAL, _REPLY, _ID, _FILTER = 1, 2, 12, 25
+_FILTER_ORIGINAL = 1
+_BY_TARGET, _BY_PROTOCOL, _BY_TARGET_PORT = 1 << 1, 1 << 3, 1 << 5
+_TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
+_SOURCE, _TARGET = {4: 1, 16: 3}, {4: 2, 16: 4}  # by length of the address
+_PROTOCOL, _TARGET_PORT = 1, 3
+_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
+_FAMILY = {4: 2, 16: 10}
+_HEAD = 4
+_FEW = 4
+"""Up to so many leads are asked for one by one; for more, all connections are looked at once."""
+
+
+class Lead(NamedTuple):
+    """What clients call, and who answers, in one family.
+
+    Attributes:
+        targets: the addresses that they call.
+        members: addresses of whom they may be connected to.
+        protocol, port: what they call there; "" for everything.
+    """
+
+    targets: frozenset[str]
+    members: frozenset[str]
+    protocol: str = ""
+    port: int = 0
+
+
+class Leads:
+    """Remembers where connections lead, to look only where that became less."""
+
+    def __init__(self) -> None:
+        self._known: dict[Lead, frozenset[str]] = {}
+
+    def follow(self, netfilter: NetlinkSocket, leads: Iterable[Lead]) -> None:
+        """Forget the connections that lead to nobody who is in these.
+
+        Raises:
+            OSError: what the kernel says.
+        """
+        known: dict[Lead, frozenset[str]] = {}
+        less = []
+        for lead in leads:
+            key = lead._replace(members=frozenset())
+            known[key] = lead.members
+            if key not in self._known or self._known[key] - lead.members:
+                less.append(lead)
+        if less:
+            forget_strays(netfilter, less)
+        self._known = known
+
+
+def forget_strays(netfilter: NetlinkSocket, leads: Iterable[Lead]) -> None:
+    """Forget every connection to a target that somebody else than its members would answer.
+
+    Raises:
+        OSError: what the kernel says.
+    """
+    packed = [_Packed(lead) for lead in leads if lead.targets]
+    if len(packed) <= _FEW:
+        requests = [request for one in packed for request in one.requests()]
+    else:
+        requests = [_dump(length) for length in sorted({one.length for one in packed})]
+    index = {key: one for one in packed for key in one.found_by()}
+    for request in requests:
+        netfilter.tell(list(_deletions(netfilter.ask(request), index)))
+
+
+class _Packed:
+    """A lead as the kernel writes addresses and ports."""
+
+    def __init__(self, lead: Lead) -> None:
+        self.targets = {address_bytes(target) for target in lead.targets}
+        self.members = {address_bytes(member) for member in lead.members}
+        self.length = len(next(iter(self.targets)))
+        self.service = b""
+        if lead.protocol:
+            self.service = bytes([_NUMBERS[lead.protocol]]) + struct.pack("!H", lead.port)
+
+    def found_by(self) -> Iterator[bytes]:
+        """Yield what an entry of it is found by; see :func:`_deletions`."""
+        for target in self.targets:
+            yield target + self.service
+
+    def requests(self) -> Iterator[Request]:
+        """Yield requests for its entries."""
+        if self.service:
+            protocol = attribute(_PROTOCOL, self.service[:1])
+            port = attribute(_TARGET_PORT, self.service[1:])
+            which = nested(_TUPLE_PROTOCOL, protocol, port)
+            yield _dump(self.length, _BY_PROTOCOL | _BY_TARGET_PORT, which)
+            return
+        for target in sorted(self.targets):
+            which = nested(_TUPLE_IP, attribute(_TARGET[self.length], target))
+            yield _dump(self.length, _BY_TARGET, which)
+
+
+def _dump(length: int, by: int = 0, which: bytes = b"") -> Request:
+    body = struct.pack("=BBH", _FAMILY[length], 0, 0)
+    if by:
+        body += nested(_FILTER, number(_FILTER_ORIGINAL, by)) + nested(_ORIGINAL, which)
+    return Request(_GET, DUMP, body)
+
+
+def _deletions(answers: Iterable[bytes], index: dict[bytes, _Packed]) -> Iterator[Request]:
+    for answer in answers:
+        entry = attributes(answer, _HEAD)
+        original, reply = attributes(entry[_ORIGINAL]), attributes(entry[_REPLY])
+        to, back = attributes(original[_TUPLE_IP]), attributes(reply[_TUPLE_IP])
+        length = 16 if _TARGET[16] in to else 4
+        protocol = attributes(original[_TUPLE_PROTOCOL])
+        target = to[_TARGET[length]]
+        service = protocol.get(_PROTOCOL, b"") + protocol.get(_TARGET_PORT, b"")
+        lead = index.get(target + service) or index.get(target)
+        if lead is not None and back[_SOURCE[length]] not in lead.members:
+            which = nested(_ORIGINAL, entry[_ORIGINAL]) + attribute(_ID, entry[_ID])
+            yield Request(_DELETE, 0, answer[:_HEAD] + which)

@@ -1,0 +1,241 @@
+"""The host's own namespace: tunnels, forwarding entries, the mesh's rules, and what they need.
+
+Everything is done from what the table says and what the kernel has now; nothing that is remembered
+here changes what is done, only whether it has to be looked at.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from swarmctl.plugins import bridge_name
+from swarmctl.plugins.model import EMPTY_TABLE
+
+from .conntrack import Lead, Leads
+from .findings import rule_findings, topology_findings
+from .links import Seen, carry_out
+from .mesh import ANY, bound_addresses, has_family, host_rules, ingress_of, offers, port_key
+from .names import family_of, owner_alias
+from .namespaces import Namespace
+from .passage import Setting, ensure_passage, ensure_settings, settings_for
+from .reserve import Place, Reservations
+from .rules import FAMILIES
+from .ruleslot import RuleSlot
+from .topology import (
+    BRIDGE,
+    Site,
+    Topology,
+    difference,
+    topology_problems,
+    wanted_topology,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from swarmctl.plugins import Finding
+    from swarmctl.plugins.model import EndpointTable, PublishedPort
+
+    from .nft import Nft
+
+
+class Outcome(NamedTuple):
+    """How a pass went.
+
+    Attributes:
+        problems: what cannot be done here, in words.
+        failures: what did not work and is tried again.
+        drift: what was found changed, and mended.
+    """
+
+    problems: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+    drift: tuple[str, ...] = ()
+
+
+class HostSide:
+    """This node's side of its networks.
+
+    Args:
+        node_id: whose things are ours.
+
+    Attributes:
+        namespace: the host's own.
+    """
+
+    def __init__(self, node_id: str, nft: Nft) -> None:
+        self.node_id = node_id
+        self.namespace = Namespace()
+        self._kernel = self.namespace.route_socket()
+        self._slot = RuleSlot(self.namespace, nft)
+        self._one_at_a_time = trio.CapacityLimiter(1)
+        self._reservations = Reservations()
+        self._agreed: Topology | None = None
+        self._seen: Seen | None = None
+        self._not_ours: frozenset[str] = frozenset()
+        self._leads = Leads()
+
+    def close(self) -> None:
+        """Let go of sockets; what is in the kernel stays."""
+        self._reservations.close()
+        self._kernel.close()
+        self.namespace.close()
+
+    async def reconcile(self, table: EndpointTable, *, look: bool, audit: bool) -> Outcome:
+        """Make the kernel agree with a table.
+
+        Args:
+            look: links changed, so they are looked at also when nothing new is wanted.
+            audit: so is everything.
+        """
+        problems: list[str] = []
+        failures: list[str] = []
+        drift: list[str] = []
+        seen = self._seen
+        if seen is None or look or audit or self._wanted(table, seen) != self._agreed:
+            seen, failed, found_wrong = await trio.to_thread.run_sync(
+                self._links_pass, table, limiter=self._one_at_a_time
+            )
+            failures += failed
+            drift += found_wrong
+        assert seen is not None, "it was read above"
+        problems += topology_problems(table, self._site(table, seen), seen.topology)
+        refused = self._reservations.hold(_places(table, self.node_id, seen.interfaces))
+        problems += (
+            f"port {key} cannot be published on this node: {why}" for key, why in refused.items()
+        )
+        self._not_ours = frozenset(refused)
+        wanted = host_rules(
+            table,
+            node_id=self.node_id,
+            interfaces=seen.interfaces,
+            not_ours=self._not_ours,
+        )
+        if audit or not self._slot.is_as(wanted):
+            drift += [f"rules {name}" for name in await self._slot.ensure(wanted)]
+        await trio.to_thread.run_sync(
+            self._forget_connections, table, seen.interfaces, limiter=self._one_at_a_time
+        )
+        if audit:
+            drift += await self._passage(table)
+        return Outcome(tuple(problems), tuple(failures), tuple(drift))
+
+    # --- links ---
+
+    def _links_pass(self, table: EndpointTable) -> tuple[Seen, list[str], list[str]]:
+        """Read, compare, change. Blocks, for as long as the kernel takes."""
+        seen = Seen(self._kernel)
+        if table.networks and not table.own_addr:
+            return seen, ["where other nodes reach this one is not known yet"], []
+        site = self._site(table, seen)
+        wanted = wanted_topology(table, site)
+        steps = difference(wanted, seen.topology, site)
+        ensure_settings(self._settings(table, wanted))
+        failed = carry_out(self._kernel, steps, seen) if steps else []
+        failures = sorted({f"{step}: {os.strerror(code)}" for step, code in failed})
+        drift = sorted({str(step) for step in steps}) if wanted == self._agreed else []
+        self._agreed = None if failures else wanted
+        if steps:
+            seen = Seen(self._kernel)
+            ensure_settings(self._settings(table, wanted))
+            if self._wanted(table, seen) != wanted:
+                self._agreed = None  # a bridge that was made here is ours from now on
+        self._seen = seen
+        return seen, failures, drift
+
+    def _wanted(self, table: EndpointTable, seen: Seen) -> Topology:
+        return wanted_topology(table, self._site(table, seen))
+
+    def _site(self, table: EndpointTable, seen: Seen) -> Site:
+        links = seen.topology.links
+        alias = owner_alias(self.node_id)
+        bridges = [link for link in links.values() if link.kind == BRIDGE]
+        return Site(
+            self.node_id,
+            bridges=frozenset(link.name for link in bridges),
+            own_bridges=frozenset(link.name for link in bridges if link.alias == alias),
+        )
+
+    def _settings(self, table: EndpointTable, wanted: Topology) -> Iterator[Setting]:
+        ingress = ingress_of(table)
+        bridges = [link.name for link in wanted.links.values() if link.kind == BRIDGE]
+        return settings_for(
+            bridges,
+            bridge_name(ingress.network.id) if ingress else "",
+            publishes=bool(table.published),
+        )
+
+    # --- what the rules need ---
+
+    async def _passage(self, table: EndpointTable) -> list[str]:
+        ingress = ingress_of(table)
+        bridge = bridge_name(ingress.network.id) if ingress and table.published else ""
+        return await ensure_passage(bridge, f"swarmctl-{self.node_id}")
+
+    def _forget_connections(self, table: EndpointTable, interfaces: dict[str, list[str]]) -> None:
+        """Have clients of the mesh whose connections lead to nobody begin anew."""
+        everywhere = {one for several in interfaces.values() for one in several}
+        leads = []
+        for one in offers(table, self.node_id, interfaces, self._not_ours):
+            targets = frozenset(
+                address
+                for address in one.addresses or everywhere
+                if family_of(address) == one.family
+            )
+            leads.append(Lead(targets, one.known, one.port.protocol, one.port.published))
+        self._leads.follow(self.namespace.netfilter, leads)
+
+    async def findings(self, table: EndpointTable) -> list[Finding]:
+        """Compare the kernel with a table, mending nothing.
+
+        Raises:
+            OSError: what the kernel says.
+        """
+        seen = await trio.to_thread.run_sync(Seen, self._kernel, limiter=self._one_at_a_time)
+        found = list(topology_findings(table, self._wanted(table, seen), seen.topology))
+        rules = host_rules(
+            table,
+            node_id=self.node_id,
+            interfaces=seen.interfaces,
+            not_ours=self._not_ours,
+        )
+        ingress = ingress_of(table)
+        name = ingress.network.name if ingress else ""
+        return found + list(rule_findings(name, rules, self._slot.listed(), ""))
+
+    async def remove_all(self) -> None:
+        """Take away what carries our mark."""
+        self._agreed = None
+        await self.reconcile(EMPTY_TABLE, look=True, audit=True)
+
+
+def _places(
+    table: EndpointTable, node_id: str, interfaces: dict[str, list[str]]
+) -> dict[str, list[Place]]:
+    """Return where each published port is to be held on this host."""
+    ingress = ingress_of(table)
+    everywhere = [ANY[family] for family in FAMILIES if has_family(ingress, family)]
+    places: dict[str, list[Place]] = {}
+    for port in table.published:
+        if not _is_its_own(port, node_id):
+            addresses: Sequence[str] = everywhere
+            if port.ip in ANY.values():
+                addresses = [port.ip]
+            elif port.ip:
+                addresses = bound_addresses(port, interfaces)
+            places[port_key(port)] = [
+                Place(port.protocol, address, port.published)
+                for address in addresses
+                if not address.startswith("fe80:")  # needs its interface as well
+            ]
+    return places
+
+
+def _is_its_own(port: PublishedPort, node_id: str) -> bool:
+    """A task with the host's network that listens on the very port that it publishes has it."""
+    return port.published == port.target and any(
+        member.on_host and member.node_id == node_id for member in port.members
+    )

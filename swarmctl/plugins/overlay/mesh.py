@@ -1,0 +1,243 @@
+"""The rules of the host: published ports lead to members wherever they are.
+
+Whoever reaches a published port on an address of this host, from elsewhere, from this host or from
+a container on it, is sent to a ready member in turn, and comes to it from this host's address in
+the ingress network, so that replies come back the same way. With ``keep_source`` only members on
+this host answer, and see the client's own address. A port without members refuses at once.
+
+Members that have their host's network are reached at that host's address in the ingress network,
+where no mesh applies: a second host would else pass the client on again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from swarmctl.plugins import bridge_name
+
+from .balance import in_turn
+from .names import bare, chain_of, family_of
+from .rules import FAMILIES, Chain, Rule, Ruleset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from swarmctl.plugins.model import EndpointTable, Member, NetworkTable, PublishedPort
+
+# After the engine's own published ports: what is taken is not fought over.
+NAT_PREROUTING = "type nat hook prerouting priority -95"
+NAT_OUTPUT = "type nat hook output priority -95"
+NAT_POSTROUTING = "type nat hook postrouting priority 95"
+FILTER_INPUT = "type filter hook input priority -5"
+RAW_PREROUTING = "type filter hook prerouting priority -310"
+
+ANY = {"ip": "0.0.0.0", "ip6": "::"}
+
+
+class Offer(NamedTuple):
+    """A published port on this host, in one family.
+
+    Attributes:
+        addresses: of this host, where it is bound to some; else empty.
+        targets: addresses that new connections may go to.
+        known: addresses that connections may have.
+    """
+
+    port: PublishedPort
+    family: str
+    addresses: tuple[str, ...]
+    targets: tuple[str, ...]
+    known: frozenset[str]
+
+    @property
+    def key(self) -> str:
+        """The port as it is told in problems."""
+        return port_key(self.port)
+
+
+def port_key(port: PublishedPort) -> str:
+    """Return ``8080/tcp``, or ``10.0.0.1:8080/tcp``."""
+    where = f"{port.ip}:" if port.ip else ""
+    return f"{where}{port.published}/{port.protocol}"
+
+
+def ingress_of(table: EndpointTable) -> NetworkTable | None:
+    """Return the ingress network, if this node is in it."""
+    return next((part for part in table.networks if part.network.ingress), None)
+
+
+def host_rules(
+    table: EndpointTable,
+    *,
+    node_id: str,
+    interfaces: Mapping[str, Sequence[str]],
+    not_ours: frozenset[str] = frozenset(),
+) -> Ruleset:
+    """Return what the host's own namespace shall have.
+
+    Args:
+        interfaces: bare addresses of this host, by interface.
+        not_ours: keys of published ports that other processes of this host have.
+    """
+    ruleset: Ruleset = {}
+    everything = list(offers(table, node_id, interfaces, not_ours))
+    for family in FAMILIES:
+        of_family = [one for one in everything if one.family == family]
+        if chains := _chains(family, of_family, table, node_id):
+            ruleset[family] = chains
+    return ruleset
+
+
+def offers(
+    table: EndpointTable,
+    node_id: str,
+    interfaces: Mapping[str, Sequence[str]],
+    not_ours: frozenset[str] = frozenset(),
+) -> Iterator[Offer]:
+    """Yield what is offered on this host; arguments as in :func:`host_rules`."""
+    for port in table.published:
+        if port_key(port) not in not_ours:
+            for family in FAMILIES:
+                if one := _offer(port, table, node_id, family, interfaces):
+                    yield one
+
+
+def _offer(
+    port: PublishedPort,
+    table: EndpointTable,
+    node_id: str,
+    family: str,
+    interfaces: Mapping[str, Sequence[str]],
+) -> Offer | None:
+    """Return what a port is on this host in one family; None when it is not offered in it."""
+    addresses: tuple[str, ...] = ()
+    if port.ip and port.ip not in ANY.values():
+        bound = bound_addresses(port, interfaces)
+        addresses = tuple(sorted(one for one in bound if family_of(one) == family))
+    if port.ip and port.ip != ANY[family] and not addresses:
+        return None
+    ingress = ingress_of(table)
+    known = {
+        address: member.ready
+        for member in port.members
+        if member.node_id == node_id or not port.keep_source
+        for address in _addresses(member, ingress, node_id)
+        if family_of(address) == family
+    }
+    targets = sorted(address for address, is_ready in known.items() if is_ready)
+    if not targets and not has_family(ingress, family):
+        return None  # a network without IPv6 leaves the host's IPv6 ports alone
+    return Offer(port, family, addresses, tuple(targets), frozenset(known))
+
+
+def _is_address(text: str) -> bool:
+    return ":" in text or text.replace(".", "").isdecimal()
+
+
+def bound_addresses(port: PublishedPort, interfaces: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """Return the addresses that a port is bound to: one, or those of an interface."""
+    return interfaces.get(port.ip, (port.ip,) if _is_address(port.ip) else ())
+
+
+def has_family(ingress: NetworkTable | None, family: str) -> bool:
+    """Return whether ports are published in a family at all."""
+    if ingress is None:
+        return family == "ip"
+    return any(family_of(bare(cidr)) == family for cidr in ingress.network.gateways)
+
+
+def _addresses(member: Member, ingress: NetworkTable | None, node_id: str) -> Sequence[str]:
+    """Return where a member is reached from this host."""
+    if not member.on_host or ingress is None:
+        return member.addresses
+    if member.node_id == node_id:
+        gateways: Sequence[str] = ingress.network.gateways
+    else:
+        peers = {peer.node_id: peer.gateways for peer in ingress.peers}
+        gateways = peers.get(member.node_id, ())
+    return [bare(cidr) for cidr in gateways] or member.addresses
+
+
+def _chains(
+    family: str, offers: Sequence[Offer], table: EndpointTable, node_id: str
+) -> dict[str, Chain]:
+    if not offers:
+        return {}
+    ingress = ingress_of(table)
+    own = [
+        bare(cidr)
+        for cidr in (ingress.network.gateways if ingress else ())
+        if family_of(bare(cidr)) == family
+    ]
+    chains: dict[str, Chain] = {}
+    entry = [Rule(f"{family} daddr {address} return") for address in own]
+    entry.append(Rule("fib daddr type local jump mesh"))
+    chains["prerouting"] = Chain(tuple(entry), NAT_PREROUTING)
+    chains["output"] = Chain(tuple(entry), NAT_OUTPUT)
+    served = [one for one in offers if one.targets]
+    for one in served:
+        chains[_chain_name(one)] = Chain((Rule(_dnat(one, node_id), one.port.service_name),))
+    chains["mesh"] = Chain(tuple(_dispatch(family, served)))
+    chains["postrouting"] = Chain(tuple(_masquerade(served)), NAT_POSTROUTING)
+    empty = [one for one in offers if not one.targets]
+    chains["input"] = Chain(tuple(_refusals(family, empty)), FILTER_INPUT)
+    if ingress is not None and family == "ip":
+        # Loopback addresses are routed to that bridge so that this host's own clients are served;
+        # nobody on it may reach the host's loopback by that.
+        guard = Rule(f'iifname "{bridge_name(ingress.network.id)}" ip daddr 127.0.0.0/8 drop')
+        chains["guard"] = Chain((guard,), RAW_PREROUTING)
+    return {name: chain for name, chain in chains.items() if chain.rules or name == "mesh"}
+
+
+def _chain_name(one: Offer) -> str:
+    return chain_of(
+        "port", one.port.protocol, one.port.published, *([one.port.ip] * bool(one.port.ip))
+    )
+
+
+def _dnat(one: Offer, node_id: str) -> str:
+    seed = f"{node_id}{one.key}"
+    protocol, target = one.port.protocol, one.port.target
+    return f"meta l4proto {protocol} dnat to {in_turn(one.targets, seed=seed)} : {target}"
+
+
+def _dispatch(family: str, offers: Sequence[Offer]) -> Iterator[Rule]:
+    """Yield one look-up for ports that are bound to addresses, and one for all others."""
+    bound = sorted(
+        f"{address} . {one.port.protocol} . {one.port.published} : goto {_chain_name(one)}"
+        for one in offers
+        for address in one.addresses
+    )
+    if bound:
+        yield Rule(f"{family} daddr . meta l4proto . th dport vmap {{ {', '.join(bound)} }}")
+    free = sorted(
+        f"{one.port.protocol} . {one.port.published} : goto {_chain_name(one)}"
+        for one in offers
+        if not one.addresses
+    )
+    if free:
+        yield Rule(f"meta l4proto . th dport vmap {{ {', '.join(free)} }}")
+
+
+def _masquerade(offers: Sequence[Offer]) -> Iterator[Rule]:
+    """Yield what has members answer this host, where the client's address is not to be kept."""
+    ports: dict[str, set[int]] = {}
+    for one in offers:
+        if not one.port.keep_source:
+            ports.setdefault(one.port.protocol, set()).add(one.port.published)
+    for protocol, numbers in sorted(ports.items()):
+        yield Rule(
+            f'oifname != "lo" ct status dnat meta l4proto {protocol} ct original proto-dst'
+            f" {{ {', '.join(map(str, sorted(numbers)))} }} masquerade"
+        )
+
+
+def _refusals(family: str, offers: Sequence[Offer]) -> Iterator[Rule]:
+    for one in sorted(offers, key=lambda one: one.key):
+        where = ""
+        if one.addresses:
+            where = f"{family} daddr {{ {', '.join(one.addresses)} }} "
+        protocol = one.port.protocol
+        how = "reject with tcp reset" if protocol == "tcp" else "reject"
+        match = f"{where}fib daddr type local {protocol} dport {one.port.published}"
+        yield Rule(f"{match} {how}", one.port.service_name)

@@ -1,0 +1,137 @@
+"""An nftables table of ours as a value: chains of rules, written as ``nft`` reads them.
+
+Each rule carries a digest of itself as its comment, so that what a kernel lists can be compared
+with what shall be without understanding a rule: a rule that was removed, added, moved or written
+over shows. The table is ours alone; no other is looked at.
+
+A change is one script, which the kernel takes whole or not at all, and in it one chain is written
+anew and its neighbours are left as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from .names import TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+FAMILIES = ("ip", "ip6")
+_LABEL = re.compile(r"[^\w.:/ -]")
+
+
+class Rule(NamedTuple):
+    """One rule.
+
+    Attributes:
+        label: for people who list the rules.
+    """
+
+    text: str
+    label: str = ""
+
+    @property
+    def comment(self) -> str:
+        """What the rule is known by in a listing."""
+        return _comment(self.text, self.label)
+
+
+@lru_cache(maxsize=1 << 14)
+def _comment(text: str, label: str) -> str:
+    digest = hashlib.blake2s(text.encode(), digest_size=6).hexdigest()
+    return f"{_LABEL.sub('_', label)[:80]} {digest}".lstrip()
+
+
+class Chain(NamedTuple):
+    """The rules of one chain.
+
+    Attributes:
+        hook: ``type nat hook output priority -100`` of a base chain, else "".
+    """
+
+    rules: tuple[Rule, ...] = ()
+    hook: str = ""
+
+
+Ruleset = dict[str, dict[str, Chain]]
+"""By family, then by name. A family without chains has no table."""
+
+
+class FoundChain(NamedTuple):
+    """A chain as it is listed: its hook, and the comment of each rule."""
+
+    comments: tuple[str, ...] = ()
+    hook: str = ""
+
+
+Found = dict[str, dict[str, FoundChain]]
+
+
+def as_found(ruleset: Ruleset) -> Found:
+    """Return what a kernel lists once it has these rules."""
+    return {
+        family: {
+            name: FoundChain(tuple(rule.comment for rule in chain.rules), chain.hook)
+            for name, chain in chains.items()
+        }
+        for family, chains in ruleset.items()
+        if chains
+    }
+
+
+def changes(wanted: Ruleset, found: Found) -> str:
+    """Return the script that turns what was found into what is wanted; "" for nothing to do."""
+    lines: list[str] = []
+    for family in FAMILIES:
+        lines += _of_family(family, wanted.get(family, {}), found.get(family))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def differing(wanted: Ruleset, found: Found) -> Iterator[str]:
+    """Yield the names of chains that are not as they shall be, and of those that should not be."""
+    shall = as_found(wanted)
+    for family in FAMILIES:
+        here, there = shall.get(family, {}), found.get(family, {})
+        for name in sorted(here.keys() | there.keys()):
+            if here.get(name) != there.get(name):
+                yield f"{family} {name}"
+
+
+def _of_family(
+    family: str, wanted: Mapping[str, Chain], found: Mapping[str, FoundChain] | None
+) -> Iterator[str]:
+    table = f"{family} {TABLE}"
+    if not wanted:
+        if found is not None:
+            yield f"delete table {table}"
+        return
+    there = dict(found or {})
+    rehooked = [
+        name for name, chain in wanted.items() if name in there and there[name].hook != chain.hook
+    ]
+    if rehooked:  # a hook is for life; so begin anew, in the same transaction
+        yield f"delete table {table}"
+        there = {}
+        found = None
+    if found is None:
+        yield f"add table {table}"
+    shall = as_found({family: dict(wanted)})[family]
+    stale = [name for name in wanted if there.get(name) != shall[name]]
+    for name in stale:
+        if name not in there:
+            hook = wanted[name].hook
+            spec = f" {{ {hook}; policy accept; }}" if hook else ""
+            yield f"add chain {table} {name}{spec}"
+    gone = sorted(there.keys() - wanted.keys())
+    for name in [*stale, *gone]:
+        if name in there:
+            yield f"flush chain {table} {name}"
+    for name in stale:
+        for rule in wanted[name].rules:
+            yield f'add rule {table} {name} {rule.text} comment "{rule.comment}"'
+    for name in gone:
+        yield f"delete chain {table} {name}"

@@ -1,0 +1,276 @@
+"""The namespaces of this node's tasks: virtual addresses in each of them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import zlib
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from .balance import sandbox_rules
+from .conntrack import Lead, Leads
+from .findings import rule_findings
+from .namespaces import Namespace, NamespaceGone
+from .nft import RulesRefused
+from .pathmtu import limit_of, set_route_sizes, subnets_of
+from .probe import PROBES_MAX, choose, try_path
+from .returning import ensure_ways_back, ways_back
+from .ruleslot import RuleSlot
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from swarmctl.plugins import Finding, Probe, Sandbox
+    from swarmctl.plugins.model import EndpointTable, NetworkTable
+
+    from .nft import Nft
+    from .returning import WayBack
+    from .rules import Ruleset
+
+TURNS = 8
+"""Clients begin their turns at so many different places; those of one place share their rules."""
+
+log = logging.getLogger(__name__)
+
+
+class Outcome(NamedTuple):
+    """How a pass went: what failed, and what was found changed and mended, in words."""
+
+    failures: list[str]
+    drift: list[str]
+
+
+class Wish(NamedTuple):
+    """What one namespace shall have."""
+
+    rules: Ruleset
+    parts: Sequence[NetworkTable]
+    ways: frozenset[WayBack]
+    sizes: dict[str, int]
+
+
+class Wishes:
+    """What a table asks of any namespace; those on the same networks share their rules.
+
+    Args:
+        resolved: ids of the sandboxes in which our resolver listens.
+        narrow: what gets through to peers where that is less than it should be, by address.
+    """
+
+    def __init__(
+        self, table: EndpointTable, resolved: Collection[str], narrow: Mapping[str, int]
+    ) -> None:
+        self._table = table
+        self._narrow = narrow
+        self._resolved = resolved
+        self._networks = {part.network.id: part for part in table.networks}
+        self._made: dict[tuple[tuple[str, ...], int, bool], Ruleset] = {}
+        self._keeps_sources = any(port.keep_source for port in table.published)
+
+    def of(self, sandbox: Sandbox) -> Wish:
+        """Return what a sandbox's namespace shall have."""
+        parts = [self._networks[one] for one in sandbox.networks if one in self._networks]
+        turn = zlib.crc32(sandbox.id.encode()) % TURNS
+        key = (sandbox.networks, turn, sandbox.id in self._resolved)
+        if key not in self._made:
+            self._made[key] = sandbox_rules(parts, seed=str(turn), has_resolver=key[2])
+        ways: frozenset[WayBack] = frozenset()
+        if self._keeps_sources:
+            ways = ways_back(self._table, sandbox.id)
+        sizes = {
+            subnet: limit
+            for part, subnet in subnets_of(parts)
+            if (limit := limit_of(part, self._table.own_addr, self._narrow))
+        }
+        return Wish(self._made[key], parts, ways, sizes)
+
+
+class SandboxSide:
+    """The namespaces that are wanted, held open.
+
+    Attributes:
+        ready: ids of those that can reach what they may reach.
+        named: ids of those whose questions are answered in their own namespace.
+    """
+
+    def __init__(self, nft: Nft) -> None:
+        self._nft = nft
+        self._open: dict[str, _Held] = {}
+        self._wanted: frozenset[str] = frozenset()
+        self.ready: frozenset[str] = frozenset()
+        self.named: frozenset[str] = frozenset()
+
+    def close(self) -> None:
+        """Let go of all; what is in them stays."""
+        for held in self._open.values():
+            held.namespace.close()
+        self._open.clear()
+
+    def take(self, sandboxes: Sequence[Sandbox]) -> None:
+        """Open what is new, at once: who has a process id today may not have it tomorrow.
+
+        The others are let go by the next :meth:`reconcile`.
+        """
+        self._wanted = frozenset(sandbox.id for sandbox in sandboxes)
+        for sandbox in sandboxes:
+            held = self._open.get(sandbox.id)
+            if held is not None and held.sandbox.pid == sandbox.pid:
+                held.sandbox = sandbox
+                continue
+            if held is not None:
+                self._drop(sandbox.id)  # the same task in a new namespace
+            try:
+                self._open[sandbox.id] = _Held(sandbox, Namespace(sandbox.pid), self._nft)
+            except NamespaceGone as error:
+                log.info("task %s: %s", sandbox.id, error)
+
+    async def reconcile(
+        self,
+        table: EndpointTable,
+        meant: Collection[str],
+        *,
+        resolved: Collection[str],
+        narrow: Mapping[str, int],
+    ) -> Outcome:
+        """Make every namespace agree with a table.
+
+        Args:
+            meant: ids of the sandboxes that were wanted with that table.
+            resolved: ids of those in which our resolver listens.
+            narrow: what gets through to peers where that is less than it should be, by address.
+        """
+        for sandbox_id in [one for one in self._open if one not in self._wanted]:
+            await self._release(sandbox_id)
+        wishes = Wishes(table, resolved, narrow)
+        outcome = Outcome([], [])
+        ready = set(meant) - self._open.keys()  # gone already: nobody is to wait for them
+        async with trio.open_nursery() as nursery:
+            for held in list(self._open.values()):
+                wish = wishes.of(held.sandbox)
+                if held.is_as(wish):
+                    ready.add(held.sandbox.id)
+                else:
+                    nursery.start_soon(self._ensure, held, wish, outcome, ready)
+        self.ready = frozenset(ready) & frozenset(meant)
+        self.named = self.ready & frozenset(resolved)
+        return outcome
+
+    def findings(self, table: EndpointTable, *, resolved: Collection[str]) -> list[Finding]:
+        """Compare every namespace with a table, mending nothing.
+
+        Raises:
+            OSError: the rules of one cannot be listed.
+        """
+        wishes = Wishes(table, resolved, {})
+        found: list[Finding] = []
+        for held in list(self._open.values()):
+            wish = wishes.of(held.sandbox)
+            names = ", ".join(part.network.name for part in wish.parts)
+            found += rule_findings(names, wish.rules, held.slot.listed(), held.sandbox.id)
+        return found
+
+    async def probes(self, table: EndpointTable, node_id: str) -> list[Probe]:
+        """Try paths from tasks here to tasks elsewhere, side by side."""
+        wishes = Wishes(table, (), {})
+        found: list[Probe] = []
+
+        async def one(held: _Held, network: str, target: str, address: str) -> None:
+            source = held.sandbox.id
+            found.append(await try_path(held.namespace, network, source, target, address))
+
+        async with trio.open_nursery() as nursery:
+            for held in list(self._open.values())[:PROBES_MAX]:
+                paths = choose(held.sandbox.id, wishes.of(held.sandbox).parts, node_id)
+                for path in islice(paths, max(1, PROBES_MAX // len(self._open))):
+                    nursery.start_soon(one, held, *path)
+        return sorted(found, key=lambda probe: (probe.network, probe.source, probe.target))
+
+    async def _ensure(self, held: _Held, wish: Wish, outcome: Outcome, ready: set[str]) -> None:
+        try:
+            drift = await held.slot.ensure(wish.rules)
+            held.ensure_routes(wish.ways, wish.sizes)
+            held.forget_connections(wish.parts)
+        except (RulesRefused, OSError) as error:
+            if held.is_alive():
+                outcome.failures.append(f"task {held.sandbox.id}: {error}")
+                return
+        else:
+            outcome.drift.extend(f"rules {name} of a task" for name in drift)
+        ready.add(held.sandbox.id)
+
+    async def _release(self, sandbox_id: str) -> None:
+        """Let go of a namespace; one that lives on loses what we put into it."""
+        held = self._open[sandbox_id]
+        if held.is_alive():
+            with contextlib.suppress(RulesRefused, OSError):
+                held.ensure_routes(frozenset(), {})
+                await held.slot.ensure({})
+        self._drop(sandbox_id)
+
+    def _drop(self, sandbox_id: str) -> None:
+        self._open.pop(sandbox_id).namespace.close()
+
+
+class _Held:
+    """One namespace."""
+
+    def __init__(self, sandbox: Sandbox, namespace: Namespace, nft: Nft) -> None:
+        self.sandbox = sandbox
+        self.namespace = namespace
+        self.slot = RuleSlot(namespace, nft)
+        self._leads = Leads()
+        self._ways: frozenset[WayBack] = frozenset()
+        self._sizes: dict[str, int] = {}
+
+    def is_as(self, wish: Wish) -> bool:
+        try:
+            return (self._ways, self._sizes) == (wish.ways, wish.sizes) and self.slot.is_as(
+                wish.rules
+            )
+        except OSError:
+            return False
+
+    def is_alive(self) -> bool:
+        """Return whether the process is still in the namespace that was opened."""
+        return self.namespace.is_of_its_process()
+
+    def ensure_routes(self, ways: frozenset[WayBack], sizes: dict[str, int]) -> None:
+        """Have these ways back and sizes of packets, and remember that they are there.
+
+        Raises:
+            OSError: what the kernel says.
+        """
+        if (self._ways, self._sizes) == (ways, sizes):
+            return
+        kernel = self.namespace.route_socket()
+        try:
+            failed = [code for code in ensure_ways_back(kernel, ways) if code]
+            if failed:
+                raise OSError(failed[0], f"the way back of clients: {os.strerror(failed[0])}")
+            set_route_sizes(kernel, {**dict.fromkeys(self._sizes, 0), **sizes})
+        finally:
+            kernel.close()
+        self._ways, self._sizes = ways, sizes
+
+    def forget_connections(self, parts: Iterable[NetworkTable]) -> None:
+        """Have connections that lead to nobody begin anew.
+
+        Raises:
+            OSError: what the kernel says.
+        """
+        self._leads.follow(
+            self.namespace.netfilter,
+            (
+                Lead(
+                    frozenset({vip}),
+                    frozenset(address for one in service.members for address in one.addresses),
+                )
+                for part in parts
+                for service in part.services
+                for vip in service.vips
+            ),
+        )

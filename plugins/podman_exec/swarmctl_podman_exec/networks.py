@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from swarmctl.plugins.model import HostNetwork
 
 DOCKERS_MTU = "com.docker.network.driver.mtu"
-HAVE_ENDED = ("exited", "stopped", "dead")
+HAS_ENDED = "exited"
+"""Its network is taken down too. ``stopped`` comes before: conmon's cleanup still has to do that,
+and would leave the bridge and its addresses behind if the container were taken off by then."""
 
 
 class PodmanNetworks:
@@ -77,7 +79,7 @@ class PodmanNetworks:
         """
         on_it = msgspec.json.encode({"network": [network.name]}).decode()
         rows = await engine.get("/containers/json", all="1", filters=on_it)
-        if any(row["State"] not in HAVE_ENDED for row in rows):
+        if any(row["State"] != HAS_ENDED for row in rows):
             raise Refused(409, f"network {network.name} is being used")
         path = f"/networks/{quoted(network.name)}"
         for row in rows:

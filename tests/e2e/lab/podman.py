@@ -26,8 +26,8 @@ _CONTAINERS_CONF = """
 [containers]
 default_ulimits = ["nofile=4096:8192", "nproc=8192:8192"]
 log_driver = "k8s-file"
-{init}
 [engine]
+{init}
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"

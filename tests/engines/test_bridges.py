@@ -218,7 +218,7 @@ async def test_a_create_that_was_interrupted(node: Node, engine: PrivateEngine) 
     for delay_s in (0.01, 0.05, 0.1, 0.2, 0.4):
         task = node.controller(**on(*networks))
         with trio.move_on_after(delay_s):
-            await task.prepare()
+            await insist(task.prepare)
         await insist(task.prepare)
         await task.start()
         assert set(seen(engine)["NetworkSettings"]["Networks"]) == {"a", "b"}

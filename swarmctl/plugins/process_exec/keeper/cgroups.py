@@ -48,7 +48,7 @@ class Layout:
         for name, parent in self.parents.items():
             path = f"{parent}/{task_id}"
             with contextlib.suppress(OSError):
-                os.makedirs(path, exist_ok=True)
+                _make(path)
                 group[name] = path
         return group
 
@@ -58,6 +58,19 @@ class Layout:
             with contextlib.suppress(OSError):
                 os.rmdir(parent)
                 os.rmdir(os.path.dirname(parent))
+
+
+def _make(path: str) -> None:
+    """Make a group and those above it; processes may look up their own limits in it.
+
+    Runtimes do, to size themselves, and they are not root; our umask would keep them out.
+    """
+    if os.path.isdir(path):
+        return
+    _make(os.path.dirname(path))
+    with contextlib.suppress(FileExistsError):  # another keeper's doing, just now
+        os.mkdir(path)
+        os.chmod(path, 0o755)
 
 
 def find_layout(key: str) -> Layout:
@@ -74,7 +87,7 @@ def find_layout(key: str) -> Layout:
         if name in version1:
             parent = f"{version1[name]}/swarmctl/{key}"
             try:
-                os.makedirs(parent, exist_ok=True)
+                _make(parent)
                 if not os.access(parent, os.W_OK):
                     raise PermissionError(13, "Permission denied")
                 parents[name] = parent
@@ -103,7 +116,7 @@ def _find_version2(
     for place in _places(mount, own):
         parent = f"{place}/swarmctl/{key}"
         try:
-            os.makedirs(parent, exist_ok=True)
+            _make(parent)
         except OSError as error:
             problems.update(dict.fromkeys(missing, f"{place}: {error.strerror}"))
             continue

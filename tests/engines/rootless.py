@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 USER, UID = "swarmctl-rootless", 47110
 FIRST_SUB_ID, SUB_IDS = 471_100_000, 65_536
 
-# The files that make a user are laid over the machine's, where nobody else sees it.
+# The files that make a user are laid over the machine's, where nobody else sees it; so is the
+# device of slirp4netns, which not every machine opens to all.
 ENTER = """
 set -e
 mount --make-rprivate /
+[ -e "$1/tun" ] || mknod -m 666 "$1/tun" c 10 200
+mount --bind "$1/tun" /dev/net/tun
 for name in passwd group subuid subgid; do mount --bind "$1/etc/$name" "/etc/$name"; done
 shift
 exec setpriv --reuid={uid} --regid={uid} --clear-groups -- "$@"

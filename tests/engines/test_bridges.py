@@ -98,15 +98,15 @@ async def test_a_container_has_its_address(node: Node, engine: PrivateEngine) ->
 
 async def test_several_networks_and_families(node: Node, engine: PrivateEngine) -> None:
     """All are joined before the container starts, with the addresses of each family."""
-    networks = network("a", 1), network("b", 2, ipv6=True, internal=True)
+    networks = network("north", 1), network("south", 2, ipv6=True, internal=True)
     task = await node.running(**on(*networks))
     places = seen(engine)["NetworkSettings"]["Networks"]
     assert {name: place["IPAddress"] for name, place in places.items()} == {
-        "a": "10.98.1.9",
-        "b": "10.98.2.9",
+        "north": "10.98.1.9",
+        "south": "10.98.2.9",
     }
-    assert places["b"]["GlobalIPv6Address"] == "fd00:98:2::9"
-    assert bridges(engine)["b"]["Internal"] is True
+    assert places["south"]["GlobalIPv6Address"] == "fd00:98:2::9"
+    assert bridges(engine)["south"]["Internal"] is True
     await remove(task)
     assert bridges(engine) == {}
 
@@ -214,14 +214,14 @@ async def test_the_ingress_network_is_one_like_the_others(
 
 async def test_a_create_that_was_interrupted(node: Node, engine: PrivateEngine) -> None:
     """Cancelled anywhere, preparing again completes the container with all its networks."""
-    networks = network("a", 1), network("b", 2)
+    networks = network("north", 1), network("south", 2)
     for delay_s in (0.01, 0.05, 0.1, 0.2, 0.4):
         task = node.controller(**on(*networks))
         with trio.move_on_after(delay_s):
             await insist(task.prepare)
         await insist(task.prepare)
         await task.start()
-        assert set(seen(engine)["NetworkSettings"]["Networks"]) == {"a", "b"}
+        assert set(seen(engine)["NetworkSettings"]["Networks"]) == {"north", "south"}
         await remove(task)
     assert bridges(engine) == {}
 

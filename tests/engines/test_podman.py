@@ -121,14 +121,14 @@ async def test_volumes_are_made_as_the_spec_says(node: Node, engine: PrivateEngi
     how = VolumeOptions(
         Labels={"of": "us"},
         DriverConfig=Driver(
-            Name="local", Options={"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}
+            Name="local", Options={"type": "tmpfs", "device": "tmpfs", "o": "nr_inodes=64"}
         ),
     )
     mounts = (Mount(Type="volume", Source="made", Target="/v", VolumeOptions=how),)
-    task = await node.running("df /v | tail -1; exec sleep 1000", Mounts=mounts)
+    task = await node.running("df -i /v | tail -1; exec sleep 1000", Mounts=mounts)
     volume = engine.api("GET", "/volumes/made")
-    assert (volume["Labels"], volume["Options"]["o"]) == ({"of": "us"}, "size=1m")
-    assert (await lines(task, at_least=1))[0].text.split()[1] == b"1024"
+    assert (volume["Labels"], volume["Options"]["o"]) == ({"of": "us"}, "nr_inodes=64")
+    assert (await lines(task, at_least=1))[0].text.split()[1] == b"64"
     await node.running(task_id="t1", slot=2, Mounts=mounts)
     engine.remove_all()
     engine.api("DELETE", "/volumes/made")

@@ -63,15 +63,13 @@ async def test_tasks_run_stop_and_tell(make: Callable[[], Awaitable[Node]]) -> N
     """A task runs as the user, its output is read, its signal obeyed, its exit code told, and
     removal leaves nothing."""
     node = await make()
-    task = await node.running(
-        LOOP, setting="echo hello; trap 'exit 5' TERM", StopGracePeriod=30_000 * MS
-    )
+    task = await node.running(LOOP, setting="trap 'exit 5' TERM", StopGracePeriod=30_000 * MS)
     container = (await task.observe()).container
     assert container is not None
     status = await trio.Path(f"/proc/{container.PID}/status").read_text()
     (uid,) = (line.split()[1] for line in status.splitlines() if line.startswith("Uid:"))
     assert uid == str(UID)
-    assert next(line.text for line in await lines(task)) == b"hello"
+    assert next(line.text for line in await lines(task)) == b"set"
     with trio.fail_after(15):
         await task.shutdown()
     assert (await task.wait()).code == 5

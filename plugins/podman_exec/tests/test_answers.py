@@ -1,7 +1,7 @@
 """What libpod's answers mean: JSON in, our words out. No engine needed.
 
-The answers of hosts that no test has, control groups of version 2 and Podman without root, are
-recorded ones; what follows from them was not run.
+The answers of hosts that no test has, such as those with control groups of version 2, are composed
+by hand after libpod's source, not recorded; what follows from them was not run.
 """
 
 from __future__ import annotations

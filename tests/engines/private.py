@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -298,7 +299,12 @@ class PodmanEngine(PrivateEngine):
         tag_for_hub(self.socket)
 
     def remove_network(self, name: str) -> None:
-        for row in self.api("GET", "/containers/json", all=1, filters={"network": [name]}):
+        on_it = partial(
+            self.api, "GET", "/v4.0.0/libpod/containers/json", all=1, filters={"network": [name]}
+        )
+        # Before conmon has cleaned up, the bridge would stay.
+        eventually(lambda: {row["State"] for row in on_it()} <= {"exited"}, 10, what="cleanup")
+        for row in on_it():
             body = {"Container": row["Id"], "Force": True}
             with UnixClient(self.socket) as client:  # which answers OK, and no JSON
                 done = client.request("POST", f"/networks/{name}/disconnect", body)

@@ -107,6 +107,9 @@ def test_two_services_on_one_network(swarm: Swarm) -> None:
     eventually(
         lambda: not any(_bridges(swarm, index) for index in range(3)), 30, what="bridges to go"
     )
+    links = ["ip", "-br", "link"]
+    for host in swarm.hosts:
+        eventually(lambda on=host: "sw-" not in on.run(links).stdout, 10, what="links to go")
 
 
 def test_several_networks_on_one_container(swarm: Swarm) -> None:
@@ -183,6 +186,8 @@ def test_tasks_move_and_the_daemon_restarts(swarm: Swarm) -> None:
     _make(swarm, "net")
     web = swarm.create_spec("web", 3, **_on("net"))
     swarm.wait_running(web, 3)
+    nodes = swarm.nodes_of(swarm.running(web))
+    assert nodes == [0, 1, 2], [task["Status"] for task in swarm.tasks(web)]
     before = _bridges(swarm, 1)["net"]["Id"]
     swarm.daemons[1].kill()
     swarm.daemons[1].start()

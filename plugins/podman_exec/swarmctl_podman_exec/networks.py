@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import socket
+import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
+import trio
 
 from swarmctl.plugins import bridge_name
 from swarmctl.plugins.engine import (
     MTU,
+    NETWORK_LABEL,
     Body,
     Json,
     Refused,
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from swarmctl.plugins.model import HostNetwork
 
 DOCKERS_MTU = "com.docker.network.driver.mtu"
+SIOCSIFFLAGS, SIOCBRDELBR = 0x8914, 0x89A1
 HAS_ENDED = "exited"
 """Its network is taken down too. ``stopped`` comes before: conmon's cleanup still has to do that,
 and would leave the bridge and its addresses behind if the container were taken off by then."""
@@ -85,3 +92,16 @@ class PodmanNetworks:
         for row in rows:
             await engine.change(f"{path}/disconnect", {"Container": row["Id"], "Force": True})
         await engine.delete(path)
+        if network_id := network.labels.get(NETWORK_LABEL):
+            await trio.to_thread.run_sync(_remove_bridge, bridge_name(network_id))
+
+
+def _remove_bridge(name: str) -> None:
+    """Remove the bridge from the kernel, in a thread.
+
+    netavark leaves one to which somebody else's interface was connected when its last container
+    went, such as the network driver's tunnel; its addresses would be taken for the host's own.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket, suppress(OSError):
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", name.encode(), 0))  # down
+        fcntl.ioctl(any_socket, SIOCBRDELBR, struct.pack("16s", name.encode()))

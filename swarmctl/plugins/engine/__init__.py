@@ -34,7 +34,7 @@ from .endpoints import (
 from .executor import EngineExecutor
 from .files import TaskFiles
 from .inspection import Inspection, Listed
-from .labels import TASK_LABEL
+from .labels import NETWORK_LABEL, TASK_LABEL
 from .line import CONNECT_TIMEOUT_S, Answer, Line, Transport, open_wire
 from .output import LogParser
 from .spec import (
@@ -54,6 +54,7 @@ __all__ = [
     "CONNECT_TIMEOUT_S",
     "CPU_PERIOD_US",
     "MTU",
+    "NETWORK_LABEL",
     "TASK_LABEL",
     "Answer",
     "Body",

@@ -76,6 +76,9 @@ def _empty_engine(engine: Engine) -> None:
             client.call("DELETE", f"/images/{image}", query={"force": "1"})
         client.call("POST", "/networks/prune")
         client.call("POST", "/volumes/prune")
+    # netavark leaves bridges to which the network driver's tunnels were connected.
+    script = "for link in $(ip -br link | grep -o '^s[wx]-[^ @]*'); do ip link delete $link; done"
+    engine.host.run(["sh", "-c", script], check=False)
 
 
 def _remove(client: UnixClient, container: str) -> None:

@@ -70,9 +70,11 @@ class Traffic:
         return found
 
     def vip(self, service: str) -> str:
-        """A service's virtual address, in its first network."""
+        """A service's virtual address, in the network that is not ingress."""
         found = self.swarm.api("GET", f"/services/{service}")["Endpoint"]["VirtualIPs"]
-        return str(found[0]["Addr"]).partition("/")[0]
+        ingress = self.swarm.api("GET", "/networks/ingress")["Id"]
+        (address,) = (one["Addr"] for one in found if one["NetworkID"] != ingress)
+        return str(address).partition("/")[0]
 
     def addresses(self, service: str, network: str) -> dict[str, str]:
         """The addresses of a service's running tasks in a network."""

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from .hosts import Host
     from .unix_http import UnixClient
 
+# What a network driver made outlives its daemon; a swarm that was left in order takes it along. And
+# netavark leaves a bridge to which a tunnel was connected.
+_FORGET_NETWORKS = """
+for link in $(ls /sys/class/net | grep '^s[wx]-'); do ip link del $link 2>/dev/null; done
+nft delete table inet swarmctl 2>/dev/null
+exit 0
+"""
+
 
 def clean_hosts(hosts: list[Host]) -> None:
     """Clean every host of a lab.
@@ -41,6 +49,7 @@ def clean_hosts(hosts: list[Host]) -> None:
         if host.engine is not None:
             _empty_engine(host.engine)
         _kill_strays(host)
+        host.run(["sh", "-c", _FORGET_NETWORKS])
         if host.daemon is not None:
             shutil.rmtree(host.daemon.state_dir, ignore_errors=True)
             host.daemon.log.write_bytes(b"")
@@ -76,9 +85,6 @@ def _empty_engine(engine: Engine) -> None:
             client.call("DELETE", f"/images/{image}", query={"force": "1"})
         client.call("POST", "/networks/prune")
         client.call("POST", "/volumes/prune")
-    # netavark leaves bridges to which the network driver's tunnels were connected.
-    script = "for link in $(ip -br link | grep -o '^s[wx]-[^ @]*'); do ip link delete $link; done"
-    engine.host.run(["sh", "-c", script], check=False)
 
 
 def _remove(client: UnixClient, container: str) -> None:

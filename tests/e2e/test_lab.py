@@ -187,7 +187,7 @@ def test_daemon_that_ends_at_once_is_quoted() -> None:
     with Lab(1, swarmctl_command=words) as lab:
         with pytest.raises(RuntimeError, match=r"h1 ended at once:\nno such flag"):
             lab[0].start_daemon()
-        with pytest.raises(RuntimeError, match="call start_dockerd first"):
+        with pytest.raises(RuntimeError, match="call start_engine first"):
             lab[0].start_daemon(engine=True)
 
 

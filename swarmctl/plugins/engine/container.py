@@ -41,7 +41,8 @@ async def inspect(engine: Engine, reference: str) -> Inspection | None:
     try:
         body = await engine.get(f"/containers/{quoted(reference)}/json")
     except Refused as error:
-        if error.status == 404:
+        # Podman says so with another status of one that is on its way out.
+        if error.status == 404 or "no such container" in str(error):
             return None
         raise EngineUnavailable(f"the engine cannot inspect {reference}: {error}") from error
     return engine.dialect.inspection(body)

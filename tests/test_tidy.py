@@ -38,7 +38,7 @@ swarmctl.cli.service           *:E
 swarmctl.plugins               hookspecs model loader:E testing:T conformance spread subnets
 swarmctl.plugins               null_exec:T null_behaviour binpack branches scheduler_check:E
 swarmctl.plugins               cancelling:T programs detaching:T null_driver:T network_check:T
-swarmctl.plugins               sources:E filter_check:E
+swarmctl.plugins               sources:E filter_check:E laws:T
 swarmctl.plugins.outside       messages redact desk stand_ins choice:T runner:T child:E
 swarmctl.plugins.outside       memory:E
 swarmctl.plugins               http_metrics:T metric_check:T

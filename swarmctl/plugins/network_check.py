@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from ..core.model.endpoints import EMPTY_TABLE
 from .cancelling import cancelled_at
-from .conformance import ConformanceError, require
+from .conformance import require
+from .laws import beside, hold
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -31,17 +32,8 @@ class _Rig(NamedTuple):
 
     async def with_driver(self, body: Callable[[NetworkDriver], Awaitable[None]]) -> None:
         """Run ``body`` with a driver as a daemon has it, from start to sudden end."""
-        failure: ConformanceError | None = None
-        async with trio.open_nursery() as nursery:
-            driver = self.make_driver()
-            await nursery.start(driver.run, self.identity)
-            try:
-                await body(driver)
-            except ConformanceError as error:
-                failure = error
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        driver = self.make_driver()
+        await beside(partial(driver.run, self.identity), partial(body, driver))
 
 
 async def check_network_driver(
@@ -68,15 +60,7 @@ async def check_network_driver(
         ConformanceError: a law is broken.
     """
     rig = _Rig(make_driver, identity, table, sandboxes)
-    for check in CHECKS:
-        law = (check.__doc__ or "").strip()
-        try:
-            with trio.fail_after(timeout_s):
-                await check(rig)
-        except trio.TooSlowError:
-            raise ConformanceError(f"{law} Not within {timeout_s:g} s.") from None
-        except ConformanceError as error:
-            raise ConformanceError(f"{law} {error}") from error
+    await hold(CHECKS, rig, timeout_s)
 
 
 # --- the checks: each one's docstring is the law -------------------------------------------------

@@ -17,9 +17,8 @@ was seen. What "exit with 3" means for an executor is told by :class:`Programs`;
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
-
-import trio
 
 from ..core.agent.executor import (
     EngineUnavailable,
@@ -34,6 +33,7 @@ from ..core.model.base import SECOND
 from .cancelling import cancelled_at
 from .conformance import ConformanceError, check_allocator, require
 from .filter_check import check_filter
+from .laws import beside, hold
 from .metric_check import check_metric_source
 from .network_check import check_network_driver
 from .programs import Programs, ShellPrograms, simple_assignment
@@ -79,17 +79,8 @@ class _Rig(NamedTuple):
         identity: NodeIdentity | None = None,
     ) -> None:
         """Run ``body`` with an executor as a daemon has it, from start to sudden end."""
-        failure: ConformanceError | None = None
-        async with trio.open_nursery() as nursery:
-            executor = self.make_executor()
-            await nursery.start(executor.run, identity or self.identity)
-            try:
-                await body(executor)
-            except ConformanceError as error:
-                failure = error
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        executor = self.make_executor()
+        await beside(partial(executor.run, identity or self.identity), partial(body, executor))
 
 
 async def check_executor(
@@ -118,15 +109,7 @@ async def check_executor(
         ConformanceError: a law is broken.
     """
     rig = _Rig(make_executor, make_assignment, programs, identity)
-    for check in CHECKS:
-        law = (check.__doc__ or "").strip()
-        try:
-            with trio.fail_after(timeout_s):
-                await check(rig)
-        except trio.TooSlowError:
-            raise ConformanceError(f"{law} Not within {timeout_s:g} s.") from None
-        except ConformanceError as error:
-            raise ConformanceError(f"{law} {error}") from error
+    await hold(CHECKS, rig, timeout_s)
 
 
 async def _run_to_end(control: TaskController) -> int:

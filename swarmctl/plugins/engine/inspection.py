@@ -59,10 +59,6 @@ class Inspection(NamedTuple):
         return bool(self._state.get("Running"))
 
     @property
-    def has_ended(self) -> bool:
-        return not self.is_running and not self.never_started
-
-    @property
     def has_health_check(self) -> bool:
         test = (self.body["Config"].get("Healthcheck") or {}).get("Test") or []
         return bool(test) and test != ["NONE"]

@@ -11,7 +11,6 @@ neighbour on a network's bridge. Everything else is left alone.
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING, NamedTuple
 
 from swarmctl.plugins import bridge_name, mac_address
@@ -335,9 +334,3 @@ def apply_steps(found: Topology, steps: Iterable[Step]) -> Topology:
             if step.put:
                 addresses.add(value)
     return Topology(links, frozenset(forwarding), frozenset(neighbours), frozenset(addresses))
-
-
-def in_subnets(address: str, subnets: Iterable[str]) -> bool:
-    """Return whether a bare address is in one of some subnets."""
-    parsed = ipaddress.ip_address(address)
-    return any(parsed in ipaddress.ip_network(subnet) for subnet in subnets)

@@ -36,7 +36,7 @@ from ..model.crosscheck import (
 from ..model.defaults import normalize_service_spec
 from ..model.objects import ServiceRow
 from ..model.pinned import check_pinned, check_pinned_networks
-from ..model.release import check_service_available, quiet_nodes, service_warnings
+from ..model.release import check_service_available, needs_traffic, quiet_nodes, service_warnings
 from ..model.request import ServiceCreated, ServiceUpdated
 from ..model.scaling import as_meant, as_scaled, has_aliases
 from ..model.service import Endpoint, Service, ServicePrivate, next_run
@@ -53,7 +53,7 @@ from .versions import with_due_moved
 from .write import write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..manager.manager import Manager
     from ..model.service import ServiceStatus
@@ -90,7 +90,7 @@ async def inspect(server: ApiServer, call: Call) -> Reply:
     with_defaults = query.strict_flag("insertDefaults", call.query.get("insertDefaults"))
     view = await server.manager().read()
     row = query.resolve_service(view, call.params["id"])
-    quiet = quiet_nodes(view.nodes())
+    quiet = _quiet(view, row.api.Spec)
     shown = present_service(as_scaled(row), with_defaults=with_defaults, quiet=quiet)
     more = [*scaling_warnings(row.api.Spec), lost_strategy(row.api.Spec, server.strategies)]
     warnings = (*shown.Warnings, *filter(None, more))
@@ -129,7 +129,7 @@ async def create(server: ApiServer, call: Call) -> Reply:
                 registry_auth=call.request.headers.get("x-registry-auth"), scale=meant.scale
             ),
         )
-        quiet = quiet_nodes(view.nodes())
+        quiet = _quiet(view, spec)
         told = (*service_warnings(spec, quiet), *scaling_warnings(spec), meant.warning)
         warnings = tuple(filter(None, told)) or None
         created = json_reply(ServiceCreated(ID=service_id, Warnings=warnings), 201)
@@ -168,7 +168,7 @@ async def update(server: ApiServer, call: Call) -> Reply:
             *_start_order(changed.api.Spec, view, before=row.api.Spec),
         )
         spec = changed.api.Spec
-        quiet = quiet_nodes(view.nodes())
+        quiet = _quiet(view, spec)
         found = (*service_warnings(spec, quiet), *scaling_warnings(spec), told)
         warnings = tuple(filter(None, found)) or None
         updated = json_reply(ServiceUpdated(Warnings=warnings))
@@ -241,9 +241,14 @@ def _fitted(spec: ServiceSpec, view: View, *, own_id: str = "") -> ServiceSpec:
 
 def _check_scaling(manager: Manager, spec: ServiceSpec) -> None:
     """Check that a service can be scaled as its labels say, by what this manager has."""
-    check_scaling(spec, no_psi=manager.autoscaler.no_psi())
+    check_scaling(spec, no_psi=manager.autoscaler.no_psi)
     if not has_aliases(spec.Labels):
         manager.autoscaler.check_sources(policy_of(spec))
+
+
+def _quiet(view: View, spec: ServiceSpec) -> Sequence[str]:
+    """Return which nodes carry no traffic, looking at all of them only where a spec asks for it."""
+    return quiet_nodes(view.nodes()) if needs_traffic(spec) else ()
 
 
 def _check_networks(spec: ServiceSpec, view: View) -> ServiceSpec:

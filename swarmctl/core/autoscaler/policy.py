@@ -22,7 +22,7 @@ from .metrics import GAUGES, MEM, SECOND, TASK_METRICS, Bases
 from .schedule import ScheduleError, TimeWindow, parse_schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ..model.spec import ServiceSpec
 
@@ -139,11 +139,11 @@ def policy_of(spec: ServiceSpec) -> Policy | None:
     return read_policy(spec, labels, lenient=has_aliases(spec.Labels))
 
 
-def check_scaling(spec: ServiceSpec, *, no_psi: str = "") -> None:
+def check_scaling(spec: ServiceSpec, *, no_psi: Callable[[], str] = str) -> None:
     """Check what a service's labels say about scaling.
 
     Args:
-        no_psi: why no node can tell pressure, or "".
+        no_psi: returns why no node can tell pressure, or ""; asked where a rule needs that.
 
     Raises:
         InvalidArgument: what is wrong, with a caret under the place where there is one.
@@ -156,8 +156,10 @@ def check_scaling(spec: ServiceSpec, *, no_psi: str = "") -> None:
             f"labels {SCALE_PREFIX}* are for replicated services: others have no number to change"
         )
     policy = read_policy(spec, labels)
-    if no_psi and any(metric.startswith("psi.") for metric in policy.metrics()):
-        raise InvalidArgument(f"psi metrics cannot be had here: {no_psi}")
+    if any(metric.startswith("psi.") for metric in policy.metrics()):
+        why = no_psi()
+        if why:
+            raise InvalidArgument(f"psi metrics cannot be had here: {why}")
 
 
 def scaling_warnings(spec: ServiceSpec) -> tuple[str, ...]:

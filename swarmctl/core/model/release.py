@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import Unimplemented
 from .constraint import parse_constraint
+from .network import asked_networks, publishes_ingress
 from .pinned import pinned_warnings
 from .rolling import why_not_start_first
 
@@ -58,6 +59,11 @@ def quiet_nodes(nodes: Iterable[NodeRow]) -> tuple[str, ...]:
             if row.api.Status.State == "ready" and not row.private.network_driver
         )
     )
+
+
+def needs_traffic(spec: ServiceSpec) -> bool:
+    """Return whether it matters to a service which nodes carry no traffic."""
+    return bool(asked_networks(spec) or spec.Networks) or publishes_ingress(spec)
 
 
 def service_warnings(spec: ServiceSpec, quiet: Sequence[str] = ()) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from tests.core.autoscaler.load import EPOCH, rules, spec_of
 
 def refusal(spec: ServiceSpec, no_psi: str = "") -> str:
     with pytest.raises(InvalidArgument) as caught:
-        check_scaling(spec, no_psi=no_psi)
+        check_scaling(spec, no_psi=lambda: no_psi)
     return str(caught.value)
 
 

@@ -15,6 +15,7 @@ from swarmctl.core.model.objects import NetworkSpec, SecretSpec
 from swarmctl.core.model.release import (
     check_secret_available,
     check_service_available,
+    needs_traffic,
     network_warnings,
     quiet_nodes,
     service_warnings,
@@ -159,6 +160,7 @@ def test_what_is_not_done_is_said(changes: dict[str, object], warnings: list[str
     """Each thing that a service gets less than it asked for is one sentence."""
     spec = normalize_service_spec(service_spec(**changes))
     assert list(service_warnings(spec, QUIET)) == warnings
+    assert needs_traffic(spec) == (service_warnings(spec, QUIET) != service_warnings(spec))
 
 
 def test_where_every_node_carries_traffic_nothing_is_missing() -> None:

@@ -60,7 +60,7 @@ swarmctl.core.model            loaded
 swarmctl.core.model            explain spreading strategy service endpoints
 swarmctl.core.model            endpointbook pinned doctor
 swarmctl.core.model            scaling scalestatus
-swarmctl.core.store            store view dump watch:T
+swarmctl.core.store            store view indexes dump watch:T
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
 swarmctl.core.raft             seal:E disk:T transport:T runner:T waiting:T introductions

@@ -18,7 +18,7 @@ from swarmctl.core.model.codec import decode_entry
 from swarmctl.core.model.objects import TaskRow
 from swarmctl.core.raft.message import MessageKind, Role
 from swarmctl.core.raft.quorum import Vote, joint_vote_result
-from swarmctl.core.store.view import ref_of, version_of
+from swarmctl.core.store.indexes import ref_of, version_of
 from tests.sim.invariants import Tables
 
 if TYPE_CHECKING:

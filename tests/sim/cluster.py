@@ -25,8 +25,8 @@ from swarmctl.core.model.change import Create, Entry, Transaction
 from swarmctl.core.model.session import Register
 from swarmctl.core.raft.message import ConfState, Snapshot
 from swarmctl.core.store.dump import dump
+from swarmctl.core.store.indexes import ref_of
 from swarmctl.core.store.store import Store
-from swarmctl.core.store.view import ref_of
 from tests.sim.chaos import Chaos
 from tests.sim.checks import Broken, Checks
 from tests.sim.clients import Client, Front, Request

@@ -11,7 +11,7 @@ from swarmctl.core.model.task import TaskState
 from swarmctl.core.orchestrator.enforcer import REASON
 from swarmctl.core.orchestrator.restart import STOP_TIMEOUT_NS
 from swarmctl.core.scheduler.resources import demand_of
-from swarmctl.core.store.view import version_of
+from swarmctl.core.store.indexes import version_of
 from tests.sim.queue import S
 
 if TYPE_CHECKING:

@@ -200,7 +200,9 @@ BUGS = {
         "a job's slot that is complete may be taken once more",
         (
             Patch("core.orchestrator.jobs", "decide", "if slot.done:", "if False:"),
-            Patch("core.store.view", "_task_keys", "<= TaskState.COMPLETE", "<= TaskState.RUNNING"),
+            Patch(
+                "core.store.indexes", "_task_keys", "<= TaskState.COMPLETE", "<= TaskState.RUNNING"
+            ),
         ),
         seeds=60,
     ),

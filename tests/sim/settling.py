@@ -11,7 +11,7 @@ from swarmctl.core.model.rolling import PAUSED, ROLLBACK_PAUSED
 from swarmctl.core.model.task import TaskState
 from swarmctl.core.raft.errors import ConfChangeRefused, ProposalDropped
 from swarmctl.core.raft.message import ConfChange
-from swarmctl.core.store.view import ref_of
+from swarmctl.core.store.indexes import ref_of
 from swarmctl.plugins.spread import SpreadScheduler
 from swarmctl.plugins.subnets import SubnetAllocator
 from tests.sim.chaos import correct_roles

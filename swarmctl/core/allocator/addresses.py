@@ -198,11 +198,10 @@ class AddressBook:
                     network.add_gateway(task.api.NodeID)
 
     def _add_ingress_gateways(self, row: NetworkRow) -> None:
-        for node in self._view.nodes():
-            if node.api.ID not in row.private.gateways and offers_ports(node):
-                network = self._network(row.api.ID)
-                if isinstance(network, _Network):
-                    network.add_gateway(node.api.ID)
+        for node_id in without_gateway(self._view, row):
+            network = self._network(row.api.ID)
+            if isinstance(network, _Network):
+                network.add_gateway(node_id)
 
     def written(self) -> Iterator[Transaction]:
         """Yield what keeps the networks' rows up with what was handed out."""
@@ -444,6 +443,13 @@ def _take_back(taken: Iterable[tuple[_Network, Given]]) -> None:
 def offers_ports(node: NodeRow) -> bool:
     """Return whether a node takes part in the ingress network, whatever runs on it."""
     return bool(node.private.network_driver) and node.api.Status.State != "down"
+
+
+def without_gateway(view: View, row: NetworkRow) -> list[str]:
+    """Return the nodes that are to have a place on the ingress network and have none yet."""
+    lacking = sorted(set(view.carriers()).difference(row.private.gateways))
+    nodes = (view.node(node_id) for node_id in lacking)
+    return [node.api.ID for node in nodes if node is not None and offers_ports(node)]
 
 
 def _pinned(view: View, row: NetworkRow) -> Iterator[str]:

@@ -43,7 +43,7 @@ from ..model.network import INGRESS_KEY
 from ..model.objects import ServiceRow
 from ..model.startorder import unmet
 from ..model.task import TaskState
-from .addresses import AddressBook, Refused, joins_networks, offers_ports
+from .addresses import AddressBook, Refused, joins_networks, offers_ports, without_gateway
 from .networks import allocate_networks, is_allocated
 from .policy import AWAIT_NS, Outsider
 from .ports import PortBook
@@ -102,8 +102,7 @@ def _keys_of(view: View, ref: Ref) -> Iterator[str]:
         if row is None or not is_allocated(row) or _is_anybody_waiting(view):
             yield EVERYTHING
         elif row.api.Ingress:
-            for node in view.nodes():
-                yield from _keys_of_node(view, node)
+            yield from _keys_of_ingress(view, row)
     elif ref.kind is Kind.NODE:
         yield from _keys_of_node(view, view.node(ref.id))
     elif ref.kind is Kind.TASK:
@@ -152,6 +151,15 @@ def _keys_of_node(view: View, node: NodeRow | None) -> Iterator[str]:
             yield GATEWAYS
         elif not has_gateway and offers_ports(node):
             yield EVERYTHING
+
+
+def _keys_of_ingress(view: View, row: NetworkRow) -> Iterator[str]:
+    """Return what the ingress network asks for: places of nodes that lack one, or need none."""
+    if without_gateway(view, row):
+        yield EVERYTHING
+    idle = row.private.gateways.keys() - set(view.carriers())
+    if not all(_keeps_gateway(view, row, node_id) for node_id in idle):
+        yield GATEWAYS
 
 
 def _keys_of_gone(view: View) -> Iterator[str]:

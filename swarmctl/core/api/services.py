@@ -247,8 +247,8 @@ def _check_scaling(manager: Manager, spec: ServiceSpec) -> None:
 
 
 def _quiet(view: View, spec: ServiceSpec) -> Sequence[str]:
-    """Return which nodes carry no traffic, looking at all of them only where a spec asks for it."""
-    return quiet_nodes(view.nodes()) if needs_traffic(spec) else ()
+    """Return which nodes carry no traffic, where a spec has to do without for it."""
+    return quiet_nodes(view.quiet_nodes()) if needs_traffic(spec) else ()
 
 
 def _check_networks(spec: ServiceSpec, view: View) -> ServiceSpec:

@@ -40,7 +40,7 @@ def keys(view: View, touched: set[Ref] | None) -> Iterable[str]:  # noqa: ARG001
 def decide(view: View, key: str, now: int, new_id: NewId) -> Decision:  # noqa: ARG001 - as all are
     """Return what raises the cluster's level, where all managers are that far."""
     cluster = view.cluster()
-    managers = [row for row in view.nodes() if row.private.raft_id]
+    managers = view.members()
     if cluster is None or not managers:
         return NOTHING
     level = min(row.private.format_level for row in managers)

@@ -43,7 +43,8 @@ from ..model.change import (
 )
 from ..model.objects import ClusterRow, ConfigRow, NetworkRow, Row, SecretRow, TaskRow
 from ..model.task import TaskState
-from .view import KIND_OF, Overlay, Tables, name_of, ref_of, revision_of, version_of
+from .indexes import KIND_OF, name_of, ref_of, revision_of, version_of
+from .view import Overlay, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,200 +13,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from ..model.change import Index, Kind, Ref
-from ..model.cluster import RENEWALS_NS
-from ..model.labels import PREFIX
-from ..model.network import (
-    INGRESS_KEY,
-    INGRESS_USERS,
-    asked_networks,
-    has_what_it_asks,
-    publishes_ingress,
-    subnet_keys,
-    subnets_of,
+from .indexes import (
+    CARRIES,
+    KIND_OF,
+    LACKING,
+    MEMBER,
+    ON_EVERY_NODE,
+    asked_key,
+    issuer_key,
+    keys_of,
+    ref_of,
+    revision_of,
 )
-from ..model.objects import (
-    ClusterRow,
-    ConfigRow,
-    NetworkRow,
-    NodeRow,
-    Row,
-    SecretRow,
-    ServiceRow,
-    TaskRow,
-)
-from ..model.startorder import dependencies
-from ..model.task import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ..model.cluster import TLSInfo
-    from ..model.task import Task
-
-KIND_OF: dict[type[object], Kind] = {
-    ClusterRow: Kind.CLUSTER,
-    NodeRow: Kind.NODE,
-    ServiceRow: Kind.SERVICE,
-    TaskRow: Kind.TASK,
-    SecretRow: Kind.SECRET,
-    ConfigRow: Kind.CONFIG,
-    NetworkRow: Kind.NETWORK,
-}
-
-Key = tuple[str, ...]
-
-
-def ref_of(row: Row) -> Ref:
-    """Return the table and id of a row."""
-    return Ref(KIND_OF[type(row)], row.api.ID)
+    from ..model.objects import (
+        ClusterRow,
+        ConfigRow,
+        NetworkRow,
+        NodeRow,
+        Row,
+        SecretRow,
+        ServiceRow,
+        TaskRow,
+    )
+    from ..model.task import TaskState
+    from .indexes import Key
 
 
-def version_of(row: Row) -> int:
-    """Return the log index of the last write to a row."""
-    if isinstance(row, NetworkRow):
-        return row.private.version
-    return row.api.Version.Index
-
-
-def name_of(row: Row) -> str | None:
-    """Return the name that a row goes by in its table, lower-cased, or None.
-
-    It is the row's alone; but several versions of a secret or config share theirs.
-    """
-    if isinstance(row, (ServiceRow, SecretRow, ConfigRow)):
-        return row.api.Spec.Name.lower() or None
-    if isinstance(row, NetworkRow):
-        return row.api.Name.lower() or None
-    return None
-
-
-def revision_of(row: Row) -> int:
-    """Return which version of its name a row is, from 1; only secrets and configs have several."""
-    return row.api.Revision if isinstance(row, (SecretRow, ConfigRow)) else 1
-
-
-# --- indexes -------------------------------------------------------------------------------------
-# An index maps a row to the keys under which it is found. The first part of a key names the index.
-
-
-_ON_EVERY_NODE: Key = ("service.everywhere",)
-_LACKING: Key = ("service.lacking",)
-
-
-def _service_keys(row: ServiceRow) -> Iterator[Key]:
-    spec, endpoint = row.api.Spec, row.api.Endpoint
-    asked = spec.EndpointSpec.Ports if spec.EndpointSpec else ()
-    for port in {*asked, *endpoint.Ports}:
-        if port.PublishedPort and port.PublishMode in ("", "ingress"):
-            yield (Index.INGRESS_PORT, f"{port.Protocol or 'tcp'}/{port.PublishedPort}")
-    for vip in endpoint.VirtualIPs:
-        yield (Index.ADDRESS, f"{vip.NetworkID}/{vip.Addr}")
-    container = spec.TaskTemplate.ContainerSpec
-    if container is not None:
-        for secret in container.Secrets:
-            yield ("ref", Kind.SECRET, secret.SecretID)
-        for config in container.Configs:
-            yield ("ref", Kind.CONFIG, config.ConfigID)
-    for network in asked_networks(spec):
-        yield ("ref", Kind.NETWORK, network.Target)
-    if spec.Mode.Global is not None or spec.Mode.GlobalJob is not None:
-        yield _ON_EVERY_NODE
-    if not has_what_it_asks(row.api):
-        yield _LACKING
-    if publishes_ingress(spec):
-        yield ("ref", INGRESS_USERS.kind, INGRESS_USERS.id)
-    for label in spec.Labels:
-        if label.startswith(PREFIX):
-            yield ("label", label)
-    for dependency in dependencies(spec.Labels):
-        yield ("awaited", dependency.key)
-
-
-def _task_keys(row: TaskRow) -> Iterator[Key]:
-    task = row.api
-    yield ("task.state", task.Status.State.name)
-    if task.ServiceID:
-        place = row.place
-        yield ("task.service", task.ServiceID)
-        yield ("task.slot", task.ServiceID, place)
-        if task.JobIteration is not None:
-            # One task of a run in a place, also once it is complete: that is the run's progress.
-            if task.DesiredState <= TaskState.COMPLETE:
-                yield (Index.SLOT, f"{task.ServiceID}/{place}/{task.JobIteration.Index}")
-        elif task.DesiredState <= TaskState.RUNNING:
-            yield (Index.SLOT, f"{task.ServiceID}/{place}")
-    if task.NodeID:
-        yield ("task.node", task.NodeID)
-    if task.NetworksAttachments and task.Status.State <= TaskState.RUNNING:
-        yield from _attachment_keys(task)
-
-
-def _attachment_keys(task: Task) -> Iterator[Key]:
-    """Return the keys of a live task's places on networks."""
-    for attachment in task.NetworksAttachments:
-        network_id = attachment.Network.ID
-        yield ("network.task", network_id)
-        if task.DesiredState <= TaskState.RUNNING:
-            yield (Index.ATTACHED, network_id)
-        if task.NodeID:
-            yield (Index.ON_NODE, f"{network_id}/{task.NodeID}")
-        for address in attachment.Addresses:
-            yield (Index.ADDRESS, f"{network_id}/{address}")
-
-
-def _network_keys(row: NetworkRow) -> Iterator[Key]:
-    if row.api.Ingress:
-        yield (Index.INGRESS, INGRESS_KEY)
-    if not row.private.vni:
-        return
-    yield (Index.VNI, str(row.private.vni))
-    for subnet in subnets_of(row):
-        for key in subnet_keys(subnet):
-            yield (Index.SUBNET, key)
-    for addresses in row.private.gateways.values():
-        for address in addresses:
-            yield (Index.ADDRESS, f"{row.api.ID}/{address}")
-
-
-def _node_keys(row: NodeRow) -> Iterator[Key]:
-    private = row.private
-    yield (Index.ROLE, private.role)
-    yield (Index.WISH, row.api.Spec.Role)
-    yield ("hostname", row.api.Description.Hostname.lower())
-    yield ("node.state", row.api.Status.State)
-    yield _issuer_key(row.api.Description.TLSInfo)
-    if private.renew_asked:
-        yield ("node.asked", private.renew_issuer)
-        yield _asked_key(private.renew_asked)
-
-
-def _issuer_key(shown: TLSInfo) -> Key:
-    issuer = shown.CertIssuerSubject + b"/" + shown.CertIssuerPublicKey
-    return ("node.issuer", issuer.decode("latin-1"))
-
-
-def _asked_key(at: int) -> Key:
-    return ("node.asked.at", str(at // RENEWALS_NS))
-
-
-def keys_of(row: Row) -> list[Key]:
-    """Return every key under which a row is found, its name included."""
-    keys: list[Key] = []
-    name = name_of(row)
-    if name is not None:
-        keys.append(("name", KIND_OF[type(row)], name))
-    if isinstance(row, ServiceRow):
-        keys.extend(_service_keys(row))
-    elif isinstance(row, TaskRow):
-        keys.extend(_task_keys(row))
-    elif isinstance(row, NetworkRow):
-        keys.extend(_network_keys(row))
-    elif isinstance(row, NodeRow):
-        keys.extend(_node_keys(row))
-    return list(dict.fromkeys(keys))  # a spec may well name one secret or port twice
-
-
-# --- views ---------------------------------------------------------------------------------------
+__all__ = ["KIND_OF", "Overlay", "Tables", "View"]
 
 
 class View:
@@ -272,17 +110,17 @@ class View:
 
     def services_everywhere(self) -> list[ServiceRow]:
         """Return the services and jobs that have a task on every node that suits them."""
-        found = (self.service(service_id) for service_id in self.ids(_ON_EVERY_NODE))
+        found = (self.service(service_id) for service_id in self.ids(ON_EVERY_NODE))
         return [row for row in found if row is not None]
 
     def services_lacking(self) -> list[ServiceRow]:
         """Return the services that may lack a port or virtual IP, or have one too many."""
-        found = (self.service(service_id) for service_id in self.ids(_LACKING))
+        found = (self.service(service_id) for service_id in self.ids(LACKING))
         return [row for row in found if row is not None]
 
     def lacks_anybody(self) -> bool:
         """Return whether there are services as :meth:`services_lacking` tells them."""
-        return next(iter(self.ids(_LACKING)), None) is not None
+        return next(iter(self.ids(LACKING)), None) is not None
 
     def networks(self) -> Iterable[NetworkRow]:
         return cast("Iterable[NetworkRow]", self.rows(Kind.NETWORK))
@@ -326,9 +164,23 @@ class View:
         """Return the ids of the nodes of a state."""
         return self.ids(("node.state", state))
 
+    def carriers(self) -> Iterable[str]:
+        """Return the ids of the nodes with a network driver that works."""
+        return self.ids(CARRIES)
+
+    def quiet_nodes(self) -> list[NodeRow]:
+        """Return the nodes in touch that carry no traffic between tasks."""
+        quiet = set(self.nodes_in_state("ready")).difference(self.carriers())
+        return [row for node_id in quiet if (row := self.node(node_id)) is not None]
+
+    def members(self) -> list[NodeRow]:
+        """Return the nodes that have a part in consensus, or had when last looked at."""
+        found = (self.node(node_id) for node_id in self.ids(MEMBER))
+        return [row for row in found if row is not None]
+
     def nodes_showing(self, issuer: TLSInfo) -> Iterable[str]:
         """Return the ids of the nodes whose certificate is of that issuer, as they report it."""
-        return self.ids(_issuer_key(issuer))
+        return self.ids(issuer_key(issuer))
 
     def nodes_asked(self, issuer: str) -> Iterable[str]:
         """Return the ids of the nodes that were last asked for a certificate of that issuer."""
@@ -336,7 +188,7 @@ class View:
 
     def nodes_asked_around(self, at: int) -> Iterable[str]:
         """Return the ids of the nodes last asked to renew in a span that a time lies in."""
-        return self.ids(_asked_key(at))
+        return self.ids(asked_key(at))
 
     def holders(self, index: Index, key: str) -> tuple[str, ...]:
         """Return the ids that hold a key of one of the public indexes."""

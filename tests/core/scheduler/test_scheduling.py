@@ -31,7 +31,7 @@ from swarmctl.core.model.task import Task, TaskFailure, TaskPrivate, TaskState, 
 from swarmctl.core.scheduler.decide import JUDGED_MAX, TASKS_MAX, Candidate, Scheduling
 from swarmctl.core.scheduler.filters import NO_LIMIT, Check, Needed
 from swarmctl.core.scheduler.resources import Ledger, NodeLoad, Place
-from swarmctl.core.store.view import ref_of
+from swarmctl.core.store.indexes import ref_of
 from swarmctl.plugins.spread import SpreadScheduler
 from tests.core.pipeline.world import World, make_node, spec
 

@@ -36,8 +36,9 @@ from swarmctl.core.model.objects import (
     TaskRow,
 )
 from swarmctl.core.store.dump import dump, load
+from swarmctl.core.store.indexes import keys_of, ref_of
 from swarmctl.core.store.store import Store, lay
-from swarmctl.core.store.view import Tables, View, keys_of, ref_of
+from swarmctl.core.store.view import Tables, View
 from tests.core.model.builders import structs
 
 # Few ids and small versions, so that rows meet: most random rows would never touch each other.

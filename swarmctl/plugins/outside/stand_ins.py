@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple
 
 from ...core.errors import AnswerAwaited
 from ...core.scheduler.outside import Blame, Verdict
-from .desk import Asked, Desk, ImpossibleAnswer
+from .desk import Asked, Desk, FoundT, ImpossibleAnswer
 from .messages import (
     Addresses,
     ChooseAddresses,
@@ -53,24 +53,12 @@ def _group(task: TaskRow) -> tuple[str, int, str]:
     return task.api.ServiceID, task.private.spec_version, alone
 
 
-# --- schedulers ----------------------------------------------------------------------------------
+class _AsksOfRows(Generic[FoundT]):
+    """A stand-in whose questions are about nodes and tasks, of which the child has a mirror."""
 
-
-class _Chosen(NamedTuple):
-    """Node ids by task id, and the log index of the tables that they were chosen on."""
-
-    at_index: int
-    chosen: dict[str, str]
-
-
-class OutsideScheduler:
-    """Stands in for the scheduler called ``name``; ``default`` places what it does not."""
-
-    def __init__(self, plugin: Plugin, name: str, default: Scheduler) -> None:
+    def __init__(self, plugin: Plugin) -> None:
         self._mirror = plugin.mirror
-        self._name = name
-        self._default = default
-        self.desk: Desk[_Chosen] = Desk(plugin)
+        self.desk: Desk[FoundT] = Desk(plugin)
 
     @property
     def busy(self) -> bool:
@@ -84,6 +72,25 @@ class OutsideScheduler:
 
     def send(self, view: View, *, waits: bool) -> None:
         self.desk.send(view, waits=waits)
+
+
+# --- schedulers ----------------------------------------------------------------------------------
+
+
+class _Chosen(NamedTuple):
+    """Node ids by task id, and the log index of the tables that they were chosen on."""
+
+    at_index: int
+    chosen: dict[str, str]
+
+
+class OutsideScheduler(_AsksOfRows[_Chosen]):
+    """Stands in for the scheduler called ``name``; ``default`` places what it does not."""
+
+    def __init__(self, plugin: Plugin, name: str, default: Scheduler) -> None:
+        super().__init__(plugin)
+        self._name = name
+        self._default = default
 
     def place(
         self, view: View, tasks: Sequence[TaskRow], nodes: Sequence[Candidate]
@@ -154,7 +161,7 @@ class _Judged(NamedTuple):
     blamed: tuple[Blame, ...]
 
 
-class OutsideFilters:
+class OutsideFilters(_AsksOfRows[_Judged]):
     """Stands in for all filters of one plugin.
 
     Attributes:
@@ -162,24 +169,10 @@ class OutsideFilters:
     """
 
     def __init__(self, plugin: Plugin, redactor: Redactor) -> None:
+        super().__init__(plugin)
         self.name = plugin.name
-        self._mirror = plugin.mirror
         self._redactor = redactor
         self.is_static = False
-        self.desk: Desk[_Judged] = Desk(plugin)
-
-    @property
-    def busy(self) -> bool:
-        return self.desk.busy
-
-    def note(self, touched: set[Ref] | None) -> None:
-        self._mirror.note(touched)
-
-    def listen(self, wake: Callable[[], None]) -> None:
-        self.desk.wake = wake
-
-    def send(self, view: View, *, waits: bool) -> None:
-        self.desk.send(view, waits=waits)
 
     def judge(self, task: TaskRow, places: Sequence[NodePlace]) -> Verdict:
         """Return what the filters say of the nodes as they are; see :class:`Judge`."""

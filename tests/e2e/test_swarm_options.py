@@ -324,9 +324,13 @@ def test_options_of_processes(processes: Swarm) -> None:
         image="host",
     )
     error = eventually(
-        lambda: {task["Status"].get("Err", "") for task in processes.tasks("refused")} - {""},
-        what="a reason",
-    ).pop()
+        lambda: [
+            task["Status"]["Err"]
+            for task in processes.tasks("refused")
+            if task["Status"]["State"] == "rejected"
+        ],
+        what="a rejected task",
+    )[0]
     for field in ("Hostname", "Mounts", "CapabilityDrop", "ReadOnly"):
         assert f"ContainerSpec.{field}: " in error, error
     shown = processes.hosts[0].swarmctl(["service", "ps", "--no-trunc", "refused"]).stdout

@@ -92,6 +92,8 @@ def test_a_manager_killed_while_it_creates(swarm: Swarm) -> None:
 @pytest.mark.every_engine
 def test_a_killed_worker_daemon_adopts_its_tasks(swarm: Swarm) -> None:
     """Its containers run on; one that ended meanwhile is reported with its own exit code."""
+    # A slow machine takes a while over all this; the node must not be given up meanwhile.
+    swarm.hosts[0].swarmctl(["update", "--dispatcher-heartbeat", "20s"])
     service = swarm.create_spec("web", 6)
     swarm.assert_exactly(service, 6)
     before = _ids(swarm, service)

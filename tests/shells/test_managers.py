@@ -32,8 +32,9 @@ from swarmctl.core.model.request import InitRequest
 from swarmctl.core.node import LocalState
 from swarmctl.core.raft import space
 from swarmctl.core.refusals import CannotResign, LastManager
+from tests.ports import free_port
 
-from .local_swarm import SPEC, Machine, free_port, private_of, until
+from .local_swarm import SPEC, Machine, private_of, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

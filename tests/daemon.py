@@ -13,17 +13,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 WITHIN_S = 30.0
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Daemon:

@@ -5,7 +5,6 @@ The client is the standard library's, in threads, so that no bug of our codec ca
 
 from __future__ import annotations
 
-import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from swarmctl.plugins.null_exec import NullExecutor
 from swarmctl.plugins.spread import SpreadScheduler
 from swarmctl.plugins.subnets import SubnetAllocator
 from tests.e2e.lab.unix_http import Reply, UnixClient
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -130,7 +130,7 @@ async def running_api(
         driver: carries their traffic; by default nothing does.
         work: what it does while it leads; by default everything.
     """
-    port = _free_port()
+    port = free_port()
     strategies = {"spread": SpreadScheduler(), "binpack": BinpackScheduler()}
     clock = SystemClock()
     node = LocalNode(
@@ -154,9 +154,3 @@ async def running_api(
         await nursery.start(lambda task_status: api.run([listener], task_status=task_status))
         yield RunningApi(folder / "sock", port, node)
         nursery.cancel_scope.cancel()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from swarmctl.core.model.request import InitRequest, JoinRequest
 from swarmctl.core.node import LocalNode, NodeSettings
 from swarmctl.plugins.null_driver import NullDriver, NullKernel
 from swarmctl.plugins.null_exec import NullExecutor, NullWorld
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 60.0
 SPEC = merge_init_spec(SwarmSpec(), autolock=False)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Machine:

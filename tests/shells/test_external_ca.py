@@ -19,9 +19,10 @@ from swarmctl.core.errors import InvalidArgument, Unavailable
 from swarmctl.core.model.change import Update
 from swarmctl.core.model.cluster import ExternalCA
 from tests.api.running import RunningApi, running_api
+from tests.ports import free_port
 
 from .cfssl_server import CfsslServer, refused, signed
-from .local_swarm import Machine, free_port, private_of, until, write
+from .local_swarm import Machine, private_of, until, write
 from .test_root_rotation import behind, cluster_of
 
 if TYPE_CHECKING:

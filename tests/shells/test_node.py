@@ -236,6 +236,7 @@ async def test_a_port_that_is_taken_is_named(machine: Machine) -> None:
     """Init on a port that somebody has is a bad request in a sentence, and nothing is left."""
     host, _, port = machine.address.rpartition(":")
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind((host, int(port)))
         taken.listen()
         async with machine.daemon() as node:

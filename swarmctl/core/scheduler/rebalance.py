@@ -15,7 +15,8 @@ Laws:
 - One move of a service at a time, only while all its replicas run and none is outdated, with a
   pause in between; and a node has to have been there for a while before it gets any.
 - A node where a moved task did not come to run gets no more of them until it comes anew.
-- Only nodes that all filters accept now; where these refuse, it looks again every minute.
+- Only nodes that all filters accept now; where these refuse, and while the service is not at
+  rest, it looks again every minute.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ class Rebalancing:
             return NOTHING
         tasks = _settled(view, service)
         if not tasks:
-            return NOTHING
+            # A task that is deleted says no more whose it was, so what it held up is not asked.
+            return Decision(wake_at=now + RETRY_NS)
         wait_until = _busy_until(view, service, tasks, now)
         if wait_until > now:
             return Decision(wake_at=wait_until)

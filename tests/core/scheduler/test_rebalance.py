@@ -81,6 +81,26 @@ def test_tasks_move_to_a_node_that_joins() -> None:
     assert {row.api.ID for row in world.running("web")} == before
 
 
+def test_a_task_that_was_stopped_and_deleted_at_once_holds_up_no_move() -> None:
+    """A task that is being stopped holds up moves; it may end and be deleted between two looks,
+    and then nothing says any more whose it was."""
+    world = World()
+    world.node("n1")
+    world.node("n2")
+    world.service("web", on_join(spec(replicas=3)))
+    world.run()
+    assert where(world) == {"n1": 2, "n2": 1}
+    world.node("n3")
+    world.scale("web", 2)
+    world.set_node("n2", state="down")
+    world.turn()  # the task there goes, but nobody can stop it
+    world.now += SECOND
+    world.set_node("n2", state="ready")
+    world.sleep(5 * MINUTE)
+    assert world.wishes() == []
+    assert sorted(where(world).values()) == [1, 1]
+
+
 def test_nothing_moves_unasked() -> None:
     """Without the label a new node stays empty, as in Swarm."""
     world = World()

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
+from swarmctl.plugins.overlay.conntrack import Lead, forget_strays
+from swarmctl.plugins.overlay.namespaces import Namespace
 from tests.plugins.overlay.scene import VIP, VIP6
 from tests.plugins.overlay.wire import eventually, ip
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swarmctl.plugins.overlay.netlink import NetlinkSocket, Request
     from tests.plugins.overlay.scene import Scene
     from tests.plugins.overlay.wire import Netns
 
@@ -89,17 +95,80 @@ def test_a_member_that_is_to_stop_keeps_its_connections(scene: Scene) -> None:
         client.close()
 
 
-def test_datagrams_leave_a_member_that_is_gone(scene: Scene) -> None:
-    """A client that goes on sending from one port is moved to a member that is there."""
+@pytest.mark.parametrize("warned", [False, True])
+def test_datagrams_leave_a_member_that_is_gone(scene: Scene, warned: bool) -> None:
+    """A client that goes on sending from one port is moved to a member that is there.
+
+    Also when the member was not ready any more before, so that no rule changes when it goes.
+    """
     scene.agree()
     with scene.client.socket(socket.SOCK_DGRAM) as client:
         client.connect((VIP, 80))
         client.send(b"?")
         first = client.recv(200).decode().split()[0]
+        if warned:
+            scene.unready = {first}
+            scene.agree()
         scene.gone = {first}
         scene.agree()
         client.send(b"?")
         assert client.recv(200).decode().split()[0] != first
+
+
+class _Meanwhile:
+    """A socket to the kernel; something happens after each look."""
+
+    def __init__(self, kernel: NetlinkSocket, happen: Callable[[], None]) -> None:
+        self._kernel = kernel
+        self._happen = happen
+
+    def ask(self, request: Request) -> list[bytes]:
+        found = self._kernel.ask(request)
+        self._happen()
+        return found
+
+    def tell(self, requests: list[Request]) -> list[int]:
+        return self._kernel.tell(requests)
+
+
+def test_a_port_that_is_used_again_keeps_its_new_connection(scene: Scene) -> None:
+    """It may begin while the connections of a member that is gone are looked for."""
+    scene.agree()
+    ports = range(40_000, 40_030)
+    of_b1 = []
+    for port in ports:
+        with _from(scene.client, port) as client:
+            if client.recv(200).startswith(b"b1"):
+                of_b1.append(port)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    scene.unready = {"b1"}
+    scene.agree()
+    clients: list[socket.socket] = []
+
+    def use_again() -> None:
+        clients.extend(_from(scene.client, port) for port in of_b1)
+        for client in clients:
+            assert not client.recv(200).startswith(b"b1")
+
+    with ExitStack() as stack:
+        space = Namespace(scene.client.pid)
+        stack.callback(space.close)
+        others = frozenset({"10.0.1.11", "10.0.1.13"})
+        kernel = _Meanwhile(space.netfilter, use_again)
+        forget_strays(kernel, [Lead(frozenset({VIP}), others)])  # type: ignore[arg-type]
+        assert len(clients) == 10
+        for client in map(stack.enter_context, clients):
+            client.sendall(b"still there")
+            assert client.recv(200) == b"still there"
+
+
+def _from(place: Netns, port: int) -> socket.socket:
+    """A connection to the service from one port."""
+    client = place.socket(socket.SOCK_STREAM)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    client.bind(("0.0.0.0", port))
+    client.connect((VIP, 80))
+    return client
 
 
 def test_a_published_port_answers_on_every_host(scene: Scene) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import struct
 import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -200,6 +202,45 @@ def test_a_published_port_answers_over_ipv6_and_udp(scene: Scene) -> None:
         assert {scene.wire.ask_udp(host.address, 5353).split()[0] for _ in range(9)} == {
             *("a1", "b1", "b2")
         }
+
+
+def _of_the_mesh(host: Netns) -> list[list[str]]:
+    """The host's TCP connections to its published port; seconds left and state are 4 and 5."""
+    listed = Path(f"/proc/{host.pid}/net/nf_conntrack").read_text().splitlines()
+    return [line.split() for line in listed if " tcp " in line and f"dst={host.address} " in line]
+
+
+def test_the_mesh_forgets_soon_what_is_over(scene: Scene) -> None:
+    """A connection that goes on is kept for as long as any; one that has ended for two seconds."""
+    scene.publish()
+    scene.agree()
+    host = scene.hosts[0]
+    with scene.hosts[1].socket(socket.SOCK_STREAM) as client:
+        client.connect((host.address, 8080))
+        assert client.recv(200)
+        ((*_, left, state), *_) = [line[:6] for line in _of_the_mesh(host)]
+        assert state == "ESTABLISHED"
+        assert int(left) > 10_000
+    eventually(lambda: all(line[5] != "ESTABLISHED" for line in _of_the_mesh(host)))
+    assert all(int(line[4]) <= 2 for line in _of_the_mesh(host) if line[5] == "TIME_WAIT")
+
+
+def test_a_kernel_that_cannot_forget_soon_has_the_mesh(scene: Scene, tmp_path: Path) -> None:
+    """What it refuses is left out; the rest is as everywhere, and an audit finds nothing wrong."""
+    real = shutil.which("nft")
+    nft = tmp_path / "nft"
+    nft.write_text(
+        f'#!/bin/sh\ntext=$(cat)\ncase $text in *"ct timeout"*) echo "not supported" >&2; exit 1;;'
+        f' esac\nprintf "%s\\n" "$text" | {real} "$@"\n'
+    )
+    nft.chmod(0o755)
+    scene.publish()
+    host = scene.hosts[0]
+    scene.drivers[0].kill()
+    scene.drivers[0] = host.start_driver(programs=str(tmp_path))
+    assert scene.agree()[0]["problems"] == []
+    assert set(_answers(host, host.address, 9, 8080)) == {"a1", "b1", "b2"}
+    assert scene.drivers[0].call(do="doctor", brief=True, probe=False)["findings"] == []
 
 
 def test_keeping_the_source_shows_the_client(scene: Scene) -> None:

@@ -10,22 +10,26 @@ so that no order to stop goes out before the tables that go with it are known he
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import TYPE_CHECKING
 
 import trio
 
 from ..model.change import Kind
-from .drain import DRAIN_S, Drains, Known, is_leaving
+from .drain import DRAIN_S, Drains, is_leaving
 from .endpoints import NOTHING_SENT, Endpoints, Sent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from ..model.change import Ref
     from ..model.endpoints import EndpointChanges
     from ..model.objects import TaskRow
     from ..store.view import View
+    from .drain import Released
+
+log = logging.getLogger(__name__)
 
 
 class Carrier:
@@ -34,12 +38,15 @@ class Carrier:
     Attributes:
         sent: what it was sent in this session.
         known: the version of the tables that its kernel agrees with.
+        given_up_at: when it is not waited for any longer, having been told what it does not know
+            and not come any nearer to it since.
     """
 
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
         self.sent: Sent = NOTHING_SENT
         self.known = 0
+        self.given_up_at = float("inf")
 
 
 class Traffic:
@@ -68,10 +75,29 @@ class Traffic:
         while True:
             self._changed = trio.Event()
             now = trio.current_time()
-            for node_id in self._drains.settle(cache(self._known), now):
-                self._release(node_id)
-            with trio.move_on_at(self._drains.next_deadline(now)):
+            for released in self._drains.settle(cache(self._known), now):
+                self._warn(released)
+                self._release(released.node_id)
+            ends = [one.given_up_at for one in self._carriers.values() if one.given_up_at > now]
+            with trio.move_on_at(min([self._drains.next_deadline(now), *ends])):
                 await self._changed.wait()
+
+    def _warn(self, released: Released) -> None:
+        """Tell of a task that stops although somebody may still send to it."""
+        unaware = {
+            node_id
+            for network_id, version in released.unknown.items()
+            for node_id in self._awaited(network_id)
+            if self._known_by(node_id) < version
+        }
+        if unaware:
+            log.warning(
+                "task %s stops now; its clients on nodes %s may fail, which did not say within "
+                "%g s that they know",
+                released.task_id,
+                ", ".join(sorted(unaware)),
+                DRAIN_S,
+            )
 
     def forget(self) -> None:
         """Forget all that a leader knows: another one leads."""
@@ -135,12 +161,17 @@ class Traffic:
     def changes(self, carrier: Carrier) -> list[EndpointChanges]:
         """Return what a node is to be told, in parts; nothing when it knows all."""
         parts, carrier.sent = self._endpoints.changes(carrier.node_id, carrier.sent)
+        if parts and carrier.given_up_at == float("inf"):
+            carrier.given_up_at = trio.current_time() + DRAIN_S
+            self._changed.set()
         return parts
 
     def note_known(self, carrier: Carrier, version: int) -> None:
         """Note that a node's kernel agrees with a version of the tables."""
         if version > carrier.known:
             carrier.known = version
+            is_behind = version < carrier.sent.version
+            carrier.given_up_at = trio.current_time() + DRAIN_S if is_behind else float("inf")
             self._changed.set()
 
     # --- tasks that shall stop ---
@@ -161,28 +192,30 @@ class Traffic:
         networks = {one: self._endpoints.last_change(one) for one in own}
 
         def is_over() -> bool:
-            found = ((self._known(one).present, version) for one, version in networks.items())
+            found = ((self._known(one), version) for one, version in networks.items())
             return all(known is None or known >= version for known, version in found)
 
         with trio.move_on_after(DRAIN_S):
             while not is_over():
                 await self._changed.wait()
 
-    def _known(self, network_id: str) -> Known:
+    def _known(self, network_id: str) -> int | None:
         """Return the version of the tables that every node of a network knows."""
-        present: int | None = None
-        absent: int | None = None
+        return min(map(self._known_by, self._awaited(network_id)), default=None)
+
+    def _awaited(self, network_id: str) -> Iterator[str]:
+        """Yield the nodes of a network that are waited for."""
+        now = trio.current_time()
         for node_id in self._endpoints.nodes_of(network_id):
-            node = self._view.node(node_id)
+            node, carrier = self._view.node(node_id), self._carriers.get(node_id)
             if node is None or node.api.Status.State == "down" or not node.private.network_driver:
                 continue
-            carrier = self._carriers.get(node_id)
-            if carrier is not None:
-                present = carrier.known if present is None else min(present, carrier.known)
-            else:
-                known = self._last_known.get(node_id, 0)
-                absent = known if absent is None else min(absent, known)
-        return Known(present, absent)
+            if carrier is None or now < carrier.given_up_at:
+                yield node_id
+
+    def _known_by(self, node_id: str) -> int:
+        carrier = self._carriers.get(node_id)
+        return carrier.known if carrier is not None else self._last_known.get(node_id, 0)
 
     def _is_leaving(self, task_id: str) -> bool:
         row = self._view.task(task_id)

@@ -7,6 +7,10 @@ the table alone, so it does not matter when a member left, or whether a daemon s
 
 The kernel is asked for the entries that match; an old one that does not know how gives all, so each
 is looked at before it is forgotten.
+
+TCP connections that are over stay as they are: a new one from the same port is given a member anew.
+And the kernel may know that new one by the very number of the old: it would be cut off if it began
+between the look and the deletion, as some do that open many.
 """
 
 from __future__ import annotations
@@ -17,13 +21,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from .netlink import DUMP, Request, address_bytes, attribute, attributes, nested, number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .netlink import NetlinkSocket
 
 # linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_internals.h
 _GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2
-_ORIGINAL, _REPLY, _ID, _FILTER = 1, 2, 12, 25
+_ORIGINAL, _REPLY, _DETAILS, _ID, _FILTER = 1, 2, 4, 12, 25
+_OF_TCP, _STATE = 1, 1
+_OVER = (b"\7", b"\10")  # TIME_WAIT, CLOSE
 _FILTER_ORIGINAL = 1
 _BY_TARGET, _BY_PROTOCOL, _BY_TARGET_PORT = 1 << 1, 1 << 3, 1 << 5
 _TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
@@ -50,29 +56,42 @@ class Lead(NamedTuple):
     protocol: str = ""
     port: int = 0
 
+    @property
+    def without_members(self) -> Lead:
+        """What is called, whoever answers."""
+        return self._replace(members=frozenset())
+
 
 class Leads:
     """Remembers where connections lead, to look only where that became less."""
 
     def __init__(self) -> None:
+        self._followed: Sequence[Lead] = ()
         self._known: dict[Lead, frozenset[str]] = {}
 
-    def follow(self, netfilter: NetlinkSocket, leads: Iterable[Lead]) -> None:
-        """Forget the connections that lead to nobody who is in these.
+    def are(self, leads: Sequence[Lead]) -> bool:
+        """Return whether these were followed last."""
+        return leads == self._followed
+
+    def lessened(self, leads: Iterable[Lead]) -> list[Lead]:
+        """Return those that lost members since the last :meth:`follow`, or are new."""
+        return [
+            lead
+            for lead in leads
+            if lead.without_members not in self._known
+            or self._known[lead.without_members] - lead.members
+        ]
+
+    def follow(self, netfilter: NetlinkSocket, leads: Sequence[Lead]) -> None:
+        """Forget the connections that lead to nobody who is in these. Blocks if there is less.
 
         Raises:
             OSError: what the kernel says.
         """
-        known: dict[Lead, frozenset[str]] = {}
-        less = []
-        for lead in leads:
-            key = lead._replace(members=frozenset())
-            known[key] = lead.members
-            if key not in self._known or self._known[key] - lead.members:
-                less.append(lead)
-        if less:
+        if less := self.lessened(leads):
             forget_strays(netfilter, less)
-        self._known = known
+        self._known = {lead.without_members: lead.members for lead in leads}
+        self._followed = leads
 
 
 def forget_strays(netfilter: NetlinkSocket, leads: Iterable[Lead]) -> None:
@@ -130,6 +149,8 @@ def _dump(length: int, by: int = 0, which: bytes = b"") -> Request:
 def _deletions(answers: Iterable[bytes], index: dict[bytes, _Packed]) -> Iterator[Request]:
     for answer in answers:
         entry = attributes(answer, _HEAD)
+        if _is_over(entry):
+            continue
         original, reply = attributes(entry[_ORIGINAL]), attributes(entry[_REPLY])
         to, back = attributes(original[_TUPLE_IP]), attributes(reply[_TUPLE_IP])
         length = 16 if _TARGET[16] in to else 4
@@ -140,3 +161,9 @@ def _deletions(answers: Iterable[bytes], index: dict[bytes, _Packed]) -> Iterato
         if lead is not None and back[_SOURCE[length]] not in lead.members:
             which = nested(_ORIGINAL, entry[_ORIGINAL]) + attribute(_ID, entry[_ID])
             yield Request(_DELETE, 0, answer[:_HEAD] + which)
+
+
+def _is_over(entry: dict[int, bytes]) -> bool:
+    """Return whether an entry is of a TCP connection that has ended on both sides, or was reset."""
+    of_tcp = attributes(attributes(entry.get(_DETAILS, b"")).get(_OF_TCP, b""))
+    return of_tcp.get(_STATE) in _OVER

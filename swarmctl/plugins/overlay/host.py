@@ -20,6 +20,7 @@ from .links import Seen, carry_out
 from .mesh import ANY, bound_addresses, has_family, host_rules, ingress_of, offers, port_key
 from .names import family_of, owner_alias
 from .namespaces import Namespace
+from .nft import RulesRefused
 from .passage import Setting, ensure_passage, ensure_settings, settings_for
 from .reserve import Place, Reservations
 from .rules import FAMILIES
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from swarmctl.plugins.model import EndpointTable, PublishedPort
 
     from .nft import Nft
+    from .rules import Ruleset
 
 
 class Outcome(NamedTuple):
@@ -77,6 +79,7 @@ class HostSide:
         self._seen: Seen | None = None
         self._not_ours: frozenset[str] = frozenset()
         self._leads = Leads()
+        self._forgets_soon = True  # until the kernel refuses it
 
     def close(self) -> None:
         """Let go of sockets; what is in the kernel stays."""
@@ -108,20 +111,38 @@ class HostSide:
             f"port {key} cannot be published on this node: {why}" for key, why in refused.items()
         )
         self._not_ours = frozenset(refused)
-        wanted = host_rules(
-            table,
-            node_id=self.node_id,
-            interfaces=seen.interfaces,
-            not_ours=self._not_ours,
-        )
-        if audit or not self._slot.is_as(wanted):
-            drift += [f"rules {name}" for name in await self._slot.ensure(wanted)]
+        if audit or not self._slot.is_as(self._rules(table, seen)):
+            drift += [f"rules {name}" for name in await self._ensure_rules(table, seen)]
         await trio.to_thread.run_sync(
             self._forget_connections, table, seen.interfaces, limiter=self._one_at_a_time
         )
         if audit:
             drift += await self._passage(table)
         return Outcome(tuple(problems), tuple(failures), tuple(drift))
+
+    def _rules(self, table: EndpointTable, seen: Seen) -> Ruleset:
+        return host_rules(
+            table,
+            node_id=self.node_id,
+            interfaces=seen.interfaces,
+            not_ours=self._not_ours,
+            forgets_soon=self._forgets_soon,
+        )
+
+    async def _ensure_rules(self, table: EndpointTable, seen: Seen) -> list[str]:
+        """Have the rules in place; return what was found changed by others.
+
+        Raises:
+            RulesRefused: what nft says.
+            OSError: what the kernel says.
+        """
+        try:
+            return await self._slot.ensure(self._rules(table, seen))
+        except RulesRefused:
+            if not self._forgets_soon:
+                raise
+            self._forgets_soon = False  # not every kernel can; all else is as well without
+        return await self._slot.ensure(self._rules(table, seen))
 
     # --- links ---
 
@@ -196,12 +217,7 @@ class HostSide:
         """
         seen = await trio.to_thread.run_sync(Seen, self._kernel, limiter=self._one_at_a_time)
         found = list(topology_findings(table, self._wanted(table, seen), seen.topology))
-        rules = host_rules(
-            table,
-            node_id=self.node_id,
-            interfaces=seen.interfaces,
-            not_ours=self._not_ours,
-        )
+        rules = self._rules(table, seen)
         ingress = ingress_of(table)
         name = ingress.network.name if ingress else ""
         return found + list(rule_findings(name, rules, self._slot.listed(), ""))

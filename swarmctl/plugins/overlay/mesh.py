@@ -7,6 +7,10 @@ this host answer, and see the client's own address. A port without members refus
 
 Members that have their host's network are reached at that host's address in the ingress network,
 where no mesh applies: a second host would else pass the client on again.
+
+TCP connections that have ended are forgotten soon. A client may use its port again while the last
+connection, to a member that ends, is remembered; and Docker's engine forgets those of a container
+that ends in two steps, look and delete, between which the port may have a new connection.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from swarmctl.plugins import bridge_name
 
 from .balance import in_turn
 from .names import bare, chain_of, family_of
-from .rules import FAMILIES, Chain, Rule, Ruleset
+from .rules import BRIEF, FAMILIES, Chain, Rule, Ruleset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -72,18 +76,20 @@ def host_rules(
     node_id: str,
     interfaces: Mapping[str, Sequence[str]],
     not_ours: frozenset[str] = frozenset(),
+    forgets_soon: bool = True,
 ) -> Ruleset:
     """Return what the host's own namespace shall have.
 
     Args:
         interfaces: bare addresses of this host, by interface.
         not_ours: keys of published ports that other processes of this host have.
+        forgets_soon: the kernel can have connections that ended forgotten soon.
     """
     ruleset: Ruleset = {}
     everything = list(offers(table, node_id, interfaces, not_ours))
     for family in FAMILIES:
         of_family = [one for one in everything if one.family == family]
-        if chains := _chains(family, of_family, table, node_id):
+        if chains := _chains(family, of_family, table, node_id, forgets_soon=forgets_soon):
             ruleset[family] = chains
     return ruleset
 
@@ -159,7 +165,12 @@ def _addresses(member: Member, ingress: NetworkTable | None, node_id: str) -> Se
 
 
 def _chains(
-    family: str, offers: Sequence[Offer], table: EndpointTable, node_id: str
+    family: str,
+    offers: Sequence[Offer],
+    table: EndpointTable,
+    node_id: str,
+    *,
+    forgets_soon: bool,
 ) -> dict[str, Chain]:
     if not offers:
         return {}
@@ -176,7 +187,8 @@ def _chains(
     chains["output"] = Chain(tuple(entry), NAT_OUTPUT)
     served = [one for one in offers if one.targets]
     for one in served:
-        chains[_chain_name(one)] = Chain((Rule(_dnat(one, node_id), one.port.service_name),))
+        rule = _dnat(one, node_id, forgets_soon=forgets_soon)
+        chains[_chain_name(one)] = Chain((Rule(rule, one.port.service_name),))
     chains["mesh"] = Chain(tuple(_dispatch(family, served)))
     chains["postrouting"] = Chain(tuple(_masquerade(served)), NAT_POSTROUTING)
     empty = [one for one in offers if not one.targets]
@@ -195,10 +207,11 @@ def _chain_name(one: Offer) -> str:
     )
 
 
-def _dnat(one: Offer, node_id: str) -> str:
+def _dnat(one: Offer, node_id: str, *, forgets_soon: bool) -> str:
     seed = f"{node_id}{one.key}"
     protocol, target = one.port.protocol, one.port.target
-    return f"meta l4proto {protocol} dnat to {in_turn(one.targets, seed=seed)} : {target}"
+    brief = f" {BRIEF}" if forgets_soon and protocol == "tcp" else ""
+    return f"meta l4proto {protocol}{brief} dnat to {in_turn(one.targets, seed=seed)} : {target}"
 
 
 def _dispatch(family: str, offers: Sequence[Offer]) -> Iterator[Rule]:

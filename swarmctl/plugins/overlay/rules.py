@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 FAMILIES = ("ip", "ip6")
+BRIEF = 'ct timeout set "brief"'
+"""Part of a rule for TCP: the kernel forgets its connections soon after they have ended."""
+_BRIEF = "brief {{ protocol tcp; l3proto {family}; policy = {{ time_wait : 2, close : 2 }}; }}"
 _LABEL = re.compile(r"[^\w.:/ -]")
 
 
@@ -121,6 +124,8 @@ def _of_family(
         yield f"add table {table}"
     shall = as_found({family: dict(wanted)})[family]
     stale = [name for name in wanted if there.get(name) != shall[name]]
+    if any(BRIEF in rule.text for name in stale for rule in wanted[name].rules):
+        yield f"add ct timeout {table} {_BRIEF.format(family=family)}"
     for name in stale:
         if name not in there:
             hook = wanted[name].hook

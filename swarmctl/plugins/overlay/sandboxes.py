@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import zlib
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,6 +49,7 @@ class Wish(NamedTuple):
     """What one namespace shall have."""
 
     rules: Ruleset
+    leads: tuple[Lead, ...]
     parts: Sequence[NetworkTable]
     ways: frozenset[WayBack]
     sizes: dict[str, int]
@@ -69,6 +71,7 @@ class Wishes:
         self._resolved = resolved
         self._networks = {part.network.id: part for part in table.networks}
         self._made: dict[tuple[tuple[str, ...], int, bool], Ruleset] = {}
+        self._leads: dict[tuple[str, ...], tuple[Lead, ...]] = {}
         self._keeps_sources = any(port.keep_source for port in table.published)
 
     def of(self, sandbox: Sandbox) -> Wish:
@@ -78,6 +81,8 @@ class Wishes:
         key = (sandbox.networks, turn, sandbox.id in self._resolved)
         if key not in self._made:
             self._made[key] = sandbox_rules(parts, seed=str(turn), has_resolver=key[2])
+        if sandbox.networks not in self._leads:
+            self._leads[sandbox.networks] = _leads(parts)
         ways: frozenset[WayBack] = frozenset()
         if self._keeps_sources:
             ways = ways_back(self._table, sandbox.id)
@@ -86,7 +91,7 @@ class Wishes:
             for part, subnet in subnets_of(parts)
             if (limit := limit_of(part, self._table.own_addr, self._narrow))
         }
-        return Wish(self._made[key], parts, ways, sizes)
+        return Wish(self._made[key], self._leads[sandbox.networks], parts, ways, sizes)
 
 
 class SandboxSide:
@@ -101,6 +106,7 @@ class SandboxSide:
         self._nft = nft
         self._open: dict[str, _Held] = {}
         self._wanted: frozenset[str] = frozenset()
+        self._one_look = trio.CapacityLimiter(1)
         self.ready: frozenset[str] = frozenset()
         self.named: frozenset[str] = frozenset()
 
@@ -193,7 +199,7 @@ class SandboxSide:
         try:
             drift = await held.slot.ensure(wish.rules)
             held.ensure_routes(wish.ways, wish.sizes)
-            held.forget_connections(wish.parts)
+            await self._follow(held, wish.leads)
         except (RulesRefused, OSError) as error:
             if held.is_alive():
                 outcome.failures.append(f"task {held.sandbox.id}: {error}")
@@ -201,6 +207,18 @@ class SandboxSide:
         else:
             outcome.drift.extend(f"rules {name} of a task" for name in drift)
         ready.add(held.sandbox.id)
+
+    async def _follow(self, held: _Held, leads: tuple[Lead, ...]) -> None:
+        """Have connections that lead to nobody begin anew.
+
+        Raises:
+            OSError: what the kernel says.
+        """
+        follow = partial(held.leads.follow, held.namespace.netfilter, leads)
+        if held.leads.lessened(leads):  # it takes a while to look at thousands of connections
+            await trio.to_thread.run_sync(follow, limiter=self._one_look)
+        else:
+            follow()
 
     async def _release(self, sandbox_id: str) -> None:
         """Let go of a namespace; one that lives on loses what we put into it."""
@@ -222,15 +240,15 @@ class _Held:
         self.sandbox = sandbox
         self.namespace = namespace
         self.slot = RuleSlot(namespace, nft)
-        self._leads = Leads()
+        self.leads = Leads()
         self._ways: frozenset[WayBack] = frozenset()
         self._sizes: dict[str, int] = {}
 
     def is_as(self, wish: Wish) -> bool:
+        if (self._ways, self._sizes) != (wish.ways, wish.sizes) or not self.leads.are(wish.leads):
+            return False
         try:
-            return (self._ways, self._sizes) == (wish.ways, wish.sizes) and self.slot.is_as(
-                wish.rules
-            )
+            return self.slot.is_as(wish.rules)
         except OSError:
             return False
 
@@ -256,21 +274,15 @@ class _Held:
             kernel.close()
         self._ways, self._sizes = ways, sizes
 
-    def forget_connections(self, parts: Iterable[NetworkTable]) -> None:
-        """Have connections that lead to nobody begin anew.
 
-        Raises:
-            OSError: what the kernel says.
-        """
-        self._leads.follow(
-            self.namespace.netfilter,
-            (
-                Lead(
-                    frozenset({vip}),
-                    frozenset(address for one in service.members for address in one.addresses),
-                )
-                for part in parts
-                for service in part.services
-                for vip in service.vips
-            ),
+def _leads(parts: Iterable[NetworkTable]) -> tuple[Lead, ...]:
+    """Return where connections from a task on these networks may lead."""
+    return tuple(
+        Lead(
+            frozenset({vip}),
+            frozenset(address for one in service.members for address in one.addresses),
         )
+        for part in parts
+        for service in part.services
+        for vip in service.vips
+    )

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import struct
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from swarmctl.plugins.overlay.conntrack import Lead, forget_strays
+from swarmctl.plugins.overlay.namespaces import Namespace
 from tests.plugins.overlay.scene import VIP, VIP6
 from tests.plugins.overlay.wire import eventually, ip
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swarmctl.plugins.overlay.netlink import NetlinkSocket, Request
     from tests.plugins.overlay.scene import Scene
     from tests.plugins.overlay.wire import Netns
 
@@ -89,17 +97,80 @@ def test_a_member_that_is_to_stop_keeps_its_connections(scene: Scene) -> None:
         client.close()
 
 
-def test_datagrams_leave_a_member_that_is_gone(scene: Scene) -> None:
-    """A client that goes on sending from one port is moved to a member that is there."""
+@pytest.mark.parametrize("warned", [False, True])
+def test_datagrams_leave_a_member_that_is_gone(scene: Scene, warned: bool) -> None:
+    """A client that goes on sending from one port is moved to a member that is there.
+
+    Also when the member was not ready any more before, so that no rule changes when it goes.
+    """
     scene.agree()
     with scene.client.socket(socket.SOCK_DGRAM) as client:
         client.connect((VIP, 80))
         client.send(b"?")
         first = client.recv(200).decode().split()[0]
+        if warned:
+            scene.unready = {first}
+            scene.agree()
         scene.gone = {first}
         scene.agree()
         client.send(b"?")
         assert client.recv(200).decode().split()[0] != first
+
+
+class _Meanwhile:
+    """A socket to the kernel; something happens after each look."""
+
+    def __init__(self, kernel: NetlinkSocket, happen: Callable[[], None]) -> None:
+        self._kernel = kernel
+        self._happen = happen
+
+    def ask(self, request: Request) -> list[bytes]:
+        found = self._kernel.ask(request)
+        self._happen()
+        return found
+
+    def tell(self, requests: list[Request]) -> list[int]:
+        return self._kernel.tell(requests)
+
+
+def test_a_port_that_is_used_again_keeps_its_new_connection(scene: Scene) -> None:
+    """It may begin while the connections of a member that is gone are looked for."""
+    scene.agree()
+    ports = range(40_000, 40_030)
+    of_b1 = []
+    for port in ports:
+        with _from(scene.client, port) as client:
+            if client.recv(200).startswith(b"b1"):
+                of_b1.append(port)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    scene.unready = {"b1"}
+    scene.agree()
+    clients: list[socket.socket] = []
+
+    def use_again() -> None:
+        clients.extend(_from(scene.client, port) for port in of_b1)
+        for client in clients:
+            assert not client.recv(200).startswith(b"b1")
+
+    with ExitStack() as stack:
+        space = Namespace(scene.client.pid)
+        stack.callback(space.close)
+        others = frozenset({"10.0.1.11", "10.0.1.13"})
+        kernel = _Meanwhile(space.netfilter, use_again)
+        forget_strays(kernel, [Lead(frozenset({VIP}), others)])  # type: ignore[arg-type]
+        assert len(clients) == 10
+        for client in map(stack.enter_context, clients):
+            client.sendall(b"still there")
+            assert client.recv(200) == b"still there"
+
+
+def _from(place: Netns, port: int) -> socket.socket:
+    """A connection to the service from one port."""
+    client = place.socket(socket.SOCK_STREAM)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    client.bind(("0.0.0.0", port))
+    client.connect((VIP, 80))
+    return client
 
 
 def test_a_published_port_answers_on_every_host(scene: Scene) -> None:
@@ -131,6 +202,45 @@ def test_a_published_port_answers_over_ipv6_and_udp(scene: Scene) -> None:
         assert {scene.wire.ask_udp(host.address, 5353).split()[0] for _ in range(9)} == {
             *("a1", "b1", "b2")
         }
+
+
+def _of_the_mesh(host: Netns) -> list[list[str]]:
+    """The host's TCP connections to its published port; seconds left and state are 4 and 5."""
+    listed = Path(f"/proc/{host.pid}/net/nf_conntrack").read_text().splitlines()
+    return [line.split() for line in listed if " tcp " in line and f"dst={host.address} " in line]
+
+
+def test_the_mesh_forgets_soon_what_is_over(scene: Scene) -> None:
+    """A connection that goes on is kept for as long as any; one that has ended for two seconds."""
+    scene.publish()
+    scene.agree()
+    host = scene.hosts[0]
+    with scene.hosts[1].socket(socket.SOCK_STREAM) as client:
+        client.connect((host.address, 8080))
+        assert client.recv(200)
+        ((*_, left, state), *_) = [line[:6] for line in _of_the_mesh(host)]
+        assert state == "ESTABLISHED"
+        assert int(left) > 10_000
+    eventually(lambda: all(line[5] != "ESTABLISHED" for line in _of_the_mesh(host)))
+    assert all(int(line[4]) <= 2 for line in _of_the_mesh(host) if line[5] == "TIME_WAIT")
+
+
+def test_a_kernel_that_cannot_forget_soon_has_the_mesh(scene: Scene, tmp_path: Path) -> None:
+    """What it refuses is left out; the rest is as everywhere, and an audit finds nothing wrong."""
+    real = shutil.which("nft")
+    nft = tmp_path / "nft"
+    nft.write_text(
+        f'#!/bin/sh\ntext=$(cat)\ncase $text in *"ct timeout"*) echo "not supported" >&2; exit 1;;'
+        f' esac\nprintf "%s\\n" "$text" | {real} "$@"\n'
+    )
+    nft.chmod(0o755)
+    scene.publish()
+    host = scene.hosts[0]
+    scene.drivers[0].kill()
+    scene.drivers[0] = host.start_driver(programs=str(tmp_path))
+    assert scene.agree()[0]["problems"] == []
+    assert set(_answers(host, host.address, 9, 8080)) == {"a1", "b1", "b2"}
+    assert scene.drivers[0].call(do="doctor", brief=True, probe=False)["findings"] == []
 
 
 def test_keeping_the_source_shows_the_client(scene: Scene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from swarmctl.plugins.overlay.mesh import host_rules
+from swarmctl.plugins.overlay.rules import BRIEF
 from tests.plugins.overlay.tables import ingress, member, published, table
 
 HOST = {"eth0": ["10.77.0.1"], "eth1": ["10.88.0.1", "fd88::1"]}
@@ -30,7 +31,7 @@ def test_a_published_port_leads_to_ready_members() -> None:
     ]
     assert texts["output"] == texts["prerouting"]
     assert texts["mesh"] == ["meta l4proto . th dport vmap { tcp . 8080 : goto port-tcp-8080 }"]
-    assert texts["port-tcp-8080"] == ["meta l4proto tcp dnat to 10.0.0.7 : 80"]
+    assert texts["port-tcp-8080"] == [f"meta l4proto tcp {BRIEF} dnat to 10.0.0.7 : 80"]
     assert texts["postrouting"] == [
         'oifname != "lo" ct status dnat meta l4proto tcp ct original proto-dst { 8080 } masquerade'
     ]
@@ -50,7 +51,7 @@ def test_keeping_the_source_means_members_here_and_no_masquerade() -> None:
     """Only this host's members answer, and see the client's own address."""
     port = published(_in_ingress(7, "node1"), _in_ingress(8, "node2"), keep_source=True)
     texts = _texts(port)
-    assert texts["port-tcp-8080"] == ["meta l4proto tcp dnat to 10.0.0.7 : 80"]
+    assert texts["port-tcp-8080"] == [f"meta l4proto tcp {BRIEF} dnat to 10.0.0.7 : 80"]
     assert "postrouting" not in texts
     assert "port-tcp-8080" not in _texts(published(_in_ingress(8), keep_source=True))
 

@@ -112,3 +112,16 @@ def test_a_port_is_told_from_others() -> None:
     lead = Lead(frozenset({VIP}), frozenset(), "udp", 53)
     Leads().follow(kernel, [lead])  # type: ignore[arg-type]
     assert _forgotten(kernel) == [1]
+
+
+def test_what_is_over_is_left_alone() -> None:
+    """TCP connections in TIME_WAIT or CLOSE begin anew by themselves; others of nobody do not."""
+    states = {1: 1, 3: 3, 4: 4, 7: 7, 8: 8}
+    entries = [
+        _entry(number, VIP, "10.0.1.8", protocol=6)
+        + nested(4, nested(1, attribute(1, bytes([state]))))
+        for number, state in states.items()
+    ]
+    kernel = Kernel(*entries)
+    Leads().follow(kernel, [Lead(frozenset({VIP}), frozenset())])  # type: ignore[arg-type]
+    assert _forgotten(kernel) == [1, 3, 4]

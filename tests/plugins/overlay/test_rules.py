@@ -36,6 +36,9 @@ def interpret(found: Found, script: str) -> Found:
             else:
                 after.setdefault(family, {})
             continue
+        if words[1:3] == ["ct", "timeout"]:
+            assert words[3] in after  # what rules name is there before them
+            continue
         chain = words[4]
         chains = after[family]
         if (verb, noun) == ("add", "chain"):

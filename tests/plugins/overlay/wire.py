@@ -173,9 +173,13 @@ class Host(Netns):
         """Make a container without networks."""
         return Container(self._stack, name, self)
 
-    def start_driver(self) -> Driver:
-        """Start the driver on it."""
-        self.driver = Driver(self)
+    def start_driver(self, *, programs: str = "") -> Driver:
+        """Start the driver on it.
+
+        Args:
+            programs: a directory in which programs are found before all others.
+        """
+        self.driver = Driver(self, programs=programs)
         self._stack.callback(self.driver.kill)
         return self.driver
 
@@ -183,7 +187,7 @@ class Host(Netns):
 class Driver:
     """A process that runs the driver in its host's namespace."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *, programs: str = "") -> None:
         program = Path(__file__).with_name("program.py")
         path = os.pathsep.join([str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
@@ -194,7 +198,11 @@ class Driver:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env={
+                **os.environ,
+                "PYTHONPATH": path,
+                "PATH": os.pathsep.join([*filter(None, [programs]), os.environ["PATH"]]),
+            },
         )
         self.pid = self._process.pid
         self._version = 0

@@ -59,8 +59,8 @@ swarmctl.core.model            gotemplate gofunctions rolling revision specdiff 
 swarmctl.core.model            loaded
 swarmctl.core.model            explain spreading strategy service endpoints
 swarmctl.core.model            endpointbook pinned doctor
-swarmctl.core.model            scaling scalestatus
-swarmctl.core.store            store view indexes dump watch:T
+swarmctl.core.model            scaling scalestatus event
+swarmctl.core.store            store view indexes dump watch:T events
 swarmctl.core.raft             message quorum progress confchange log raft config errors storage
 swarmctl.core.raft             tracker state election leading following reads orders
 swarmctl.core.raft             seal:E disk:T transport:T runner:T waiting:T introductions
@@ -86,11 +86,11 @@ swarmctl.core.api              route present query call:T write:T swarm:T nodes:
 swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
 swarmctl.core.api              proxy:T server:T backup:T forward:T frames merge:T
 swarmctl.core.api              payloads:T versions network_use explain:T doctor:T
-swarmctl.core.api              scaling:T
+swarmctl.core.api              scaling:T event_filter
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E calls members:T forward:T
 swarmctl.core.manager          lock:T backup:E passes handover:T output:T levels
-swarmctl.core.manager          autoscaling:T
+swarmctl.core.manager          autoscaling:T eventlog:T
 swarmctl_docker_exec           *:T
 swarmctl_podman_exec           *:T
 """

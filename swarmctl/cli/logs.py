@@ -93,7 +93,7 @@ def _print_logs(
         if given.is_set(flag):
             query[flag] = "1"
     if "since" in given:
-        query["since"] = since_of(given.text("since"), time.time_ns())
+        query["since"] = moment_of("since", given.text("since"), time.time_ns())
     origins = _Origins(call, slot_width)
     with call.api.stream(path_to(kind, object_id, "logs"), query) as (content_type, chunks):
         if "raw-stream" in content_type:
@@ -163,10 +163,13 @@ _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _LOCAL = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d(?::\d\d(?::\d\d(?:\.\d+)?)?)?)?Z?")
 
 
-def since_of(text: str, now_ns: int) -> str:
+def moment_of(flag: str, text: str, now_ns: int) -> str:
     """Return a moment in seconds, from a duration back, RFC 3339, or seconds.
 
     A date without a zone is local time, as Docker takes it.
+
+    Args:
+        flag: whose value it is, for the error.
 
     Raises:
         Failure: it is none of these.
@@ -181,7 +184,7 @@ def since_of(text: str, now_ns: int) -> str:
         else:
             moment = parse_time(text)
     except ValueError as error:
-        raise Failure(f"invalid value for since {text!r}: {error}") from None
+        raise Failure(f"invalid value for {flag} {text!r}: {error}") from None
     return f"{moment // 1_000_000_000}.{moment % 1_000_000_000:09d}"
 
 

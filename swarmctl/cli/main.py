@@ -20,6 +20,7 @@ COMMANDS = {
     "completion": Lazy("swarmctl.cli.completion:completion", "Print a shell's completion script"),
     "config": Lazy("swarmctl.cli.nouns:config", "Manage Swarm configs"),
     "daemon": Lazy("swarmctl.cli.daemon:daemon", "Run the daemon in the foreground"),
+    "events": Lazy("swarmctl.cli.events:events", "Get real time events from the swarm"),
     "info": Lazy("swarmctl.cli.info:info", "Display information on this node and its swarm"),
     "init": Lazy("swarmctl.cli.swarm:init", "Initialize a swarm"),
     "install-service": Lazy("swarmctl.cli.install:install_service", "Have systemd run the daemon"),

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .autoscaler.source import SourceOf
     from .ca.credentials import Credentials
     from .clock import Clock
+    from .manager.eventlog import EventLog
     from .manager.reconcile import Reconciler
     from .membership import Membership
     from .wire.link import Link, StreamMethod
@@ -68,6 +69,7 @@ class Managership:
         listeners: the port, where it is open already.
         streams: what this node offers other managers while it is one, by method.
         renew: asks for another certificate of this node.
+        events: gets what happens in the swarm meanwhile.
 
     Attributes:
         manager: while this node is one.
@@ -89,6 +91,7 @@ class Managership:
         streams: Mapping[str, StreamMethod],
         reconcilers: Sequence[Reconciler],
         metric_source: SourceOf,
+        events: EventLog,
         clock: Clock,
         new_id: Callable[[], str],
         renew: Callable[[], None],
@@ -102,6 +105,7 @@ class Managership:
         self._listeners = listeners
         self._streams = streams
         self._reconcilers, self._metric_source = reconcilers, metric_source
+        self._events = events
         self._clock = clock
         self._new_id = new_id
         self.manager: Manager | None = None
@@ -227,6 +231,7 @@ class Managership:
             streams=self._streams,
             renew=self._renew,
             metric_source=self._metric_source,
+            events=self._events,
         )
         self.manager = manager
         await run_until_first(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .agent.network import NetworkDriver
     from .autoscaler.source import SourceOf
     from .clock import Clock
+    from .manager.eventlog import EventLog
     from .manager.manager import Manager
     from .manager.reconcile import Reconciler
     from .managership import OpenPort
@@ -59,6 +60,7 @@ class MemberSettings(NamedTuple):
 
     Attributes:
         manager_streams: what this node offers to other managers while it is one.
+        events: gets what happens in the swarm while this node is a manager.
     """
 
     state_dir: Path
@@ -69,6 +71,7 @@ class MemberSettings(NamedTuple):
     open_port: OpenPort
     reconcilers: Sequence[Reconciler]
     metric_source: SourceOf
+    events: EventLog
 
 
 class Member:
@@ -104,6 +107,7 @@ class Member:
             streams=settings.manager_streams,
             reconcilers=settings.reconcilers,
             metric_source=settings.metric_source,
+            events=settings.events,
             clock=settings.clock,
             new_id=settings.new_id,
             renew=lambda: self._renew_asked.set(),

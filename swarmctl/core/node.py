@@ -29,6 +29,7 @@ from .errors import (
 )
 from .leftovers import remove_leftovers
 from .manager import state as manager_state
+from .manager.eventlog import EventLog
 from .member import Member, MemberSettings
 from .nodeport import NodePort, close_port, open_port, with_addresses
 from .nodestate import LocalState, NodeSettings
@@ -84,6 +85,7 @@ class LocalNode:
     Attributes:
         manager_streams: what this node offers to other managers while it is one, by method name;
             its owner fills it before the node runs.
+        events: what happened in the swarm, as far as this node is a manager.
     """
 
     def __init__(
@@ -108,15 +110,12 @@ class LocalNode:
         self._port = NodePort(settings.listen_addr, settings.advertise_addr)
         self.executor = executor
         self.manager_streams: dict[str, StreamMethod] = {}
-        self._reconcilers = reconcilers
-        self._clock = clock
-        self._new_id = new_id
+        self.events = EventLog(clock)
+        self._reconcilers, self._clock, self._new_id = reconcilers, clock, new_id
         self._changing = trio.Lock()
         self._member: Member | None = None
-        self._arrived = trio.Event()
-        self._error = ""
-        self._comeback = Comeback(self._state_dir, clock)
-        self._locked = False
+        self._arrived, self._error = trio.Event(), ""
+        self._comeback, self._locked = Comeback(self._state_dir, clock), False
 
     # --- what the API asks ---
 
@@ -491,6 +490,7 @@ class LocalNode:
             open_port=open_port,
             reconcilers=self._reconcilers,
             metric_source=self._metric_source,
+            events=self.events,
         )
         return Member(settings, membership, credentials, listeners)
 

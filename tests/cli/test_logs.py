@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmctl.cli.command import Failure
-from swarmctl.cli.logs import Frame, since_of, take_frames
+from swarmctl.cli.logs import Frame, moment_of, take_frames
 from tests.cli.objects import node, service, task
 
 if TYPE_CHECKING:
@@ -145,10 +145,10 @@ def test_a_line_without_an_end_spoils_no_other(stub: Stub, run: Callable[..., Ra
 def test_moments_are_told_in_many_ways() -> None:
     """A duration back, RFC 3339 with a zone, or seconds; anything else is refused."""
     now = 1_700_000_000_000_000_000
-    assert since_of("42m", now) == "1699997480.000000000"
-    assert since_of("1h30m", now) == "1699994600.000000000"
-    assert since_of("2013-01-02T13:23:37.5+02:00", now) == "1357125817.500000000"
-    assert since_of("1234.5", now) == "1234.5"
+    assert moment_of("since", "42m", now) == "1699997480.000000000"
+    assert moment_of("since", "1h30m", now) == "1699994600.000000000"
+    assert moment_of("since", "2013-01-02T13:23:37.5+02:00", now) == "1357125817.500000000"
+    assert moment_of("since", "1234.5", now) == "1234.5"
     for wrong in ("soon", "", "12x", "2013-99-01T00:00:00Z"):
         with pytest.raises(Failure, match="invalid value for since"):
-            since_of(wrong, now)
+            moment_of("since", wrong, now)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.e2e.lab import ApiError, eventually
+from tests.e2e.lab.daemons import daemon_environment
 from tests.e2e.swarm import Swarm, managers_on, swarm_on
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from benchmarks.managers import ManagerHost, Managers
-    from tests.e2e.lab import Lab
+    from tests.e2e.lab import Host, Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.engine]
 
@@ -133,16 +135,57 @@ def test_a_demoted_manager_that_was_stopped_comes_up_as_a_worker(managers: Manag
 # --- losing leaders ---------------------------------------------------------------------------
 
 
+@contextmanager
+def events_at(host: Host) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Follow a host's events of tasks, configs and nodes; gives what was printed so far."""
+    kinds = [word for kind in ("task", "config", "node") for word in ("-f", f"type={kind}")]
+    path = host.state_dir / "events"
+    with path.open("wb") as out:
+        process = host.popen(
+            [*host.lab.swarmctl_command, "events", *kinds, "--since", "0", "--format", "json"],
+            stdout=out,
+            env=daemon_environment(host),
+        )
+
+    def told() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+    try:
+        # What was before is told first; from then on tasks are told of, too.
+        eventually(lambda: any(event["Type"] == "config" for event in told()), 30, what="events")
+        yield told
+    finally:
+        process.kill()
+
+
 def test_the_leader_is_killed_while_it_creates(lab3: Lab, managers: Managers) -> None:
-    """30 replicas asked for through a follower come up exactly once, whoever leads by then."""
+    """30 replicas asked for through a follower come up exactly once, whoever leads by then; the
+    others tell of every state of every task meanwhile, the same in the same order."""
     leader = managers.leader()
-    through = followers(managers)[0]
-    swarm = swarm_of(lab3, through=through)
-    service = swarm.create_spec("web", 30)
-    eventually(lambda: len(swarm.tasks(service)) >= 30, every_s=0.01)
-    leader.kill()
-    leader.restart()
-    swarm.assert_exactly(service, 30)
+    left = followers(managers)
+    swarm = swarm_of(lab3, through=left[0])
+    swarm.api("POST", "/configs/create", {"Name": "mark", "Data": "eA=="})
+    with events_at(left[0].host) as first, events_at(left[1].host) as second:
+        service = swarm.create_spec("web", 30)
+        eventually(lambda: len(swarm.tasks(service)) >= 30, every_s=0.01)
+        leader.kill()
+        leader.restart()
+        swarm.assert_exactly(service, 30)
+
+        def heard(told: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+            return [event for event in told() if event["Type"] == "task"]
+
+        def running(told: Callable[[], list[dict[str, Any]]]) -> set[str]:
+            states = ((e["Actor"]["ID"], e["Actor"]["Attributes"]) for e in heard(told))
+            return {task for task, told in states if told.get("state.new") == "running"}
+
+        wanted = {task["ID"] for task in swarm.wanted(service)}
+        for told in (first, second):
+            eventually(lambda told=told: wanted <= running(told), 30, what="all that run")
+            elected = (event["Actor"]["Attributes"].get("leader.new") for event in told())
+            assert "true" in elected
+        common = min(len(heard(first)), len(heard(second)))
+        assert heard(first)[:common] == heard(second)[:common]
     swarm.close()
 
 

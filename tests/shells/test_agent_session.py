@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from swarmctl.core.agent.runner import Runner
     from swarmctl.core.model.objects import NodeRow
+    from swarmctl.core.store.store import RowChange
 
 pytestmark = pytest.mark.still
 
@@ -184,21 +185,17 @@ async def test_states_never_go_back(cluster: LoneManager, host: Host) -> None:
     """Over a task's life the tables see its states only rise, cut connections or not."""
     seen: list[TaskState] = []
 
-    async def note() -> None:
-        with cluster.manager.watch.feed() as feed:
-            while True:
-                _, changes = await feed.next()
-                rows = (change.after for change in changes)
-                seen.extend(row.api.Status.State for row in rows if isinstance(row, TaskRow))
+    def note(_index: int, changes: tuple[RowChange, ...]) -> None:
+        rows = (change.after for change in changes)
+        seen.extend(row.api.Status.State for row in rows if isinstance(row, TaskRow))
 
-    async with trio.open_nursery() as nursery, host.daemon():
-        nursery.start_soon(note)
-        await cluster.assign("t1", "w1", Env=("SWARMCTL_NULL_EXIT_AFTER=5s",))
-        for _ in range(8):
-            await cluster.elapse(0.7)
-            cluster.network.cut()
-        await cluster.until(lambda: cluster.task_state("t1") is TaskState.COMPLETE)
-        nursery.cancel_scope.cancel()
+    async with host.daemon():
+        with cluster.manager.watch.told(note):
+            await cluster.assign("t1", "w1", Env=("SWARMCTL_NULL_EXIT_AFTER=5s",))
+            for _ in range(8):
+                await cluster.elapse(0.7)
+                cluster.network.cut()
+            await cluster.until(lambda: cluster.task_state("t1") is TaskState.COMPLETE)
     assert seen == sorted(seen)
     assert seen[-1] is TaskState.COMPLETE
 

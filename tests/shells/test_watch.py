@@ -1,14 +1,13 @@
-"""Mailboxes and feeds: who is woken, what they learn, and what a slow reader costs."""
+"""Mailboxes and listeners: who is woken, and what they learn."""
 
 from __future__ import annotations
 
-import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from swarmctl.core.model.change import Kind, Ref
 from swarmctl.core.store.store import RowChange
-from swarmctl.core.store.watch import FEED_MAX, TOUCHED_MAX, FeedOverflow, Watch
+from swarmctl.core.store.watch import TOUCHED_MAX, Watch
 
 
 def change(row_id: str = "a") -> RowChange:
@@ -70,12 +69,12 @@ async def test_too_many_rows_mean_everything() -> None:
 async def test_a_snapshot_means_everything() -> None:
     """When the tables were replaced, every reader starts over."""
     watch = Watch()
-    with watch.mailbox() as mailbox, watch.feed() as feed:
+    heard: list[tuple[int, tuple[RowChange, ...]]] = []
+    with watch.mailbox() as mailbox, watch.told(lambda *what: heard.append(what)):
         mailbox.take()
-        watch.publish_everything(5)
+        watch.publish_everything(5, (change(),))
         assert mailbox.take() is None
-        with pytest.raises(FeedOverflow):
-            await feed.next()
+    assert heard == [(5, (change(),))]
 
 
 async def test_a_closed_mailbox_hears_nothing() -> None:
@@ -87,31 +86,22 @@ async def test_a_closed_mailbox_hears_nothing() -> None:
     assert mailbox.take() == set()
 
 
-async def test_a_feed_hands_over_every_change_in_order() -> None:
-    """A feed loses nothing and keeps the order of the log."""
+async def test_a_listener_is_handed_every_change_in_order() -> None:
+    """It is called at once, before anybody wakes, and not for what changed nothing."""
     watch = Watch()
-    with watch.feed() as feed:
-        for index in range(1, 4):
-            watch.publish(index, (change(f"{index}"),))
-        heard = [await feed.next() for _ in range(3)]
-    assert [(index, changes[0].ref.id) for index, changes in heard] == [
-        (1, "1"),
-        (2, "2"),
-        (3, "3"),
-    ]
+    heard: list[tuple[int, str, bool]] = []
+    with watch.mailbox() as mailbox:
+        mailbox.take()
 
+        def listen(index: int, changes: tuple[RowChange, ...]) -> None:
+            heard.append((index, changes[0].ref.id, bool(mailbox.take())))
 
-async def test_a_slow_reader_is_cut_off() -> None:
-    """A feed that is full ends: its reader gets what was queued and then an error."""
-    watch = Watch()
-    with watch.feed() as feed, watch.feed() as quick:
-        for index in range(1, FEED_MAX + 10):
-            watch.publish(index, (change(),))
-            assert (await quick.next())[0] == index
-        heard = [(await feed.next())[0] for _ in range(FEED_MAX)]
-        with pytest.raises(FeedOverflow):
-            await feed.next()
-    assert heard == list(range(1, FEED_MAX + 1))
+        with watch.told(listen):
+            for index in range(1, 4):
+                watch.publish(index, (change(f"{index}"),))
+            watch.publish(4, ())
+        watch.publish(5, (change("5"),))
+    assert heard == [(1, "1", False), (2, "2", True), (3, "3", True)]
 
 
 async def test_waiting_for_an_index(autojump_clock: object) -> None:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .server import ApiServer
 
 LINES_MAX = 2**31 - 1
-LAST_MOMENT_NS = 2**63 - 1
 FRAMES_NAMED_SINCE = 42  # 1.42: before, frames went by the name of the raw stream
 
 _DIGITS = re.compile(r"[0-9]{1,30}", re.ASCII)
@@ -79,7 +78,7 @@ def _parse(fields: Fields) -> _Asked:
         stdout=stdout,
         stderr=stderr,
         follow=query.flag(fields.get("follow")),
-        since=_moment(fields.get("since")),
+        since=query.moment("since", fields.get("since")),
         tail=_tail(fields.get("tail")),
     )
     return _Asked(options, query.flag(fields.get("timestamps")), query.flag(fields.get("details")))
@@ -93,16 +92,6 @@ def _tail(text: str) -> int:
     if not _DIGITS.fullmatch(text):
         raise SwarmError('tail value must be a positive integer or "all"')
     return min(int(text), LINES_MAX)
-
-
-def _moment(text: str) -> int:
-    """Return nanoseconds of ``seconds[.fraction]``; 0 for none, the last that fits for later."""
-    if not text:
-        return 0
-    seconds, _, fraction = text.partition(".")
-    if not _DIGITS.fullmatch(seconds) or not _DIGITS.fullmatch(fraction or "0"):
-        raise SwarmError(f"since value {text!r} must be seconds since the epoch")
-    return min(int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9]), LAST_MOMENT_NS)
 
 
 def _stream(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from ..errors import BadRequest, NotFound, OutOfSequence, UnknownOption
+from ..errors import BadRequest, NotFound, OutOfSequence, SwarmError, UnknownOption
 from ..model.change import Kind
 from ..model.dirty import is_dirty
 from ..model.objects import (
@@ -63,6 +63,22 @@ def strict_flag(name: str, text: str) -> bool:
 
 
 _DIGITS = re.compile(r"[0-9]+", re.ASCII)
+_FEW_DIGITS = re.compile(r"[0-9]{1,30}", re.ASCII)
+LAST_MOMENT_NS = 2**63 - 1
+
+
+def moment(name: str, text: str) -> int:
+    """Return nanoseconds of ``seconds[.fraction]``; 0 for none, the last that fits for later.
+
+    Raises:
+        SwarmError: it is no such number.
+    """
+    if not text:
+        return 0
+    seconds, _, fraction = text.partition(".")
+    if not _FEW_DIGITS.fullmatch(seconds) or not _FEW_DIGITS.fullmatch(fraction or "0"):
+        raise SwarmError(f"{name} value {text!r} must be seconds since the epoch")
+    return min(int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9]), LAST_MOMENT_NS)
 
 
 def object_version(kind: str, text: str) -> int:

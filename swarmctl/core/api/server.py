@@ -43,6 +43,7 @@ from . import (
     backup,
     configs,
     doctor,
+    events,
     explain,
     logs,
     networks,
@@ -293,7 +294,7 @@ HANDLERS: dict[str, Callable[[ApiServer, Call], Awaitable[Reply]]] = {
     f"{module.__name__.rpartition('.')[2]}.{name}": handler
     for module in (
         *(system, swarm, backup, nodes, services, tasks, explain, scaling),
-        *(logs, secrets, configs, networks, doctor),
+        *(events, logs, secrets, configs, networks, doctor),
     )
     for name, handler in module.HANDLERS.items()
 }

@@ -5,6 +5,7 @@
     ├ raft transport       a link to each other manager
     ├ roster               tells the transport who and where they are
     ├ door                 cuts removed nodes
+    ├ events               who leads; all others come with the entries of the log
     └ leader terms         one nursery for each term of leadership
 
 It ends by failing: a manager whose disk failed, or that met an entry it does not know, must not go
@@ -37,6 +38,7 @@ from .autoscaling import Autoscaler
 from .backup import Head
 from .calls import OUTPUT
 from .door import Door
+from .eventlog import EventLog
 from .forward import LEADER_WAIT_S, Forwarder, Leader
 from .handover import HandOver
 from .leader import Alarms, run_leader
@@ -101,6 +103,7 @@ class Manager:
         streams: what this node offers to other managers besides, by method name.
         renew: asks for another certificate of this node.
         metric_source: gives what reads metrics, by name.
+        events: gets what happens in the swarm; None for a list of its own.
 
     Attributes:
         membership: who takes part in consensus.
@@ -121,13 +124,13 @@ class Manager:
         streams: Mapping[str, StreamMethod] | None = None,
         renew: Callable[[], None] = lambda: None,
         metric_source: SourceOf = no_source,
+        events: EventLog | None = None,
     ) -> None:
         self._reconcilers, self._clock, self._new_id = reconcilers, clock, new_id
         self._store, self._disk = state.store, state.disk
-        self._removed, self._led = trio.Event(), set[trio.CancelScope]()
-        self._managing = set[trio.CancelScope]()
-        self.watch, self.alarms = Watch(), Alarms()
-        self.watch.index = state.store.index
+        self._led, self._managing = set[trio.CancelScope](), set[trio.CancelScope]()
+        self.watch, self.events = Watch(state.store.index), events or EventLog(clock)
+        self._removed, self.alarms = trio.Event(), Alarms()
         self._transport = Transport(credentials.dial, state.disk, self._removed.set)
         tables = TableMachine(state.store, self.watch)
         self._runner = Runner(state.raft, state.disk, tables, self._transport.send)
@@ -365,9 +368,13 @@ class Manager:
 
     async def _live(self, stay: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
         try:
-            with stay:
+            last = self._runner.status().last_index
+            with stay, self.events.told_by(self.watch, replayed_to=last):
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self._runner.run)
+                    nursery.start_soon(
+                        self.events.follow_leaders, self._runner, self.view, name="events"
+                    )
                     nursery.start_soon(self._transport.run, name="raft transport")
                     nursery.start_soon(self._keep_roster, name="roster")
                     nursery.start_soon(self._door.run, name="door")

@@ -220,4 +220,4 @@ class TableSnapshot(Loading):
 
     def install(self) -> None:
         super().install()
-        self._watch.publish_everything(self._store.index)
+        self._watch.publish_everything(self._store.index, self.changes)

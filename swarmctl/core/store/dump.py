@@ -21,7 +21,7 @@ from ..model.objects import Row
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .store import Store
+    from .store import RowChange, Store
 
 ROWS_PER_CHUNK = 200
 ANSWERS_PER_CHUNK = 2_000
@@ -93,6 +93,7 @@ class Loading:
     """A dump on its way into a store, which keeps what it has until :meth:`install`."""
 
     def __init__(self, store: Store) -> None:
+        self.changes: tuple[RowChange, ...] = ()
         self._store = store
         self._rows: list[Row] = []
         self._answers: list[tuple[str, Applied]] = []
@@ -125,11 +126,11 @@ class Loading:
         self._whole = chunk.last
 
     def install(self) -> None:
-        """Replace the store's contents.
+        """Replace the store's contents; ``changes`` then says what is not as it was.
 
         Raises:
             BadDump: chunks are missing at the end; the store is unchanged.
         """
         if not self._whole:
             raise BadDump(f"the snapshot is incomplete: it ends after {self._count} chunks")
-        self._store.replace_contents(self._index, self._rows, self._answers)
+        self.changes = self._store.replace_contents(self._index, self._rows, self._answers)

@@ -47,7 +47,7 @@ from .indexes import KIND_OF, name_of, ref_of, revision_of, version_of
 from .view import Overlay, Tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from ..model.spec import TaskSpec
 
@@ -55,11 +55,16 @@ REMEMBERED_REQUESTS = 10_000
 
 
 class RowChange(NamedTuple):
-    """One row before and after; None where it was or is not there."""
+    """One row before and after; None where it was or is not there.
+
+    Attributes:
+        at: when, by the one who proposed it, in nanoseconds; 0: not known.
+    """
 
     ref: Ref
     before: Row | None
     after: Row | None
+    at: int = 0
 
 
 class Outcome(NamedTuple):
@@ -133,20 +138,22 @@ class Store:
                 conflict = _check(scratch, requirement)
                 if conflict is not None:
                     return conflict
-        self._write(scratch.written(), changes)
+        self._write(scratch.written(), transaction.now, changes)
         return Applied(index=index, note=transaction.note)
 
-    def _write(self, written: Iterable[tuple[Ref, Row | None]], changes: list[RowChange]) -> None:
+    def _write(
+        self, written: Iterable[tuple[Ref, Row | None]], now: int, changes: list[RowChange]
+    ) -> None:
         for ref, row in written:
             if row is None:
                 before = self.view.drop(ref)
                 if before is not None:
-                    changes.append(RowChange(ref, before, None))
+                    changes.append(RowChange(ref, before, None, now))
                     self._forget_specs(ref)
                 continue
             if isinstance(row, TaskRow):
                 row = self._share_spec(row)
-            changes.append(RowChange(ref, self.view.put(row), row))
+            changes.append(RowChange(ref, self.view.put(row), row, now))
 
     def _share_spec(self, row: TaskRow) -> TaskRow:
         """Let the tasks of one service version share one spec object in memory."""
@@ -170,16 +177,34 @@ class Store:
 
     def replace_contents(
         self, index: int, rows: Iterable[Row], answers: Iterable[tuple[str, Applied]]
-    ) -> None:
-        """Take over a snapshot's contents; everything before is forgotten."""
+    ) -> tuple[RowChange, ...]:
+        """Take over a snapshot's contents; everything before is forgotten.
+
+        Returns:
+            what is not as it was. Where there was nothing, nothing has changed.
+        """
         tables = Tables()
         self._specs.clear()
         for row in rows:
             tables.put(self._share_spec(row) if isinstance(row, TaskRow) else row)
         tables.index = index
+        changes = () if self.view.cluster() is None else tuple(_differences(self.view, tables))
         # Readers hold the view object itself, so its contents are replaced, not the object.
         self.view.__dict__.update(tables.__dict__)
         self._answers = OrderedDict(answers)
+        return changes
+
+
+def _differences(before: Tables, after: Tables) -> Iterator[RowChange]:
+    for kind in Kind:
+        for row in before.rows(kind):
+            if after.row(ref_of(row)) is None:
+                yield RowChange(ref_of(row), row, None)
+        for row in after.rows(kind):
+            old = before.row(ref_of(row))
+            if old is None or version_of(old) != version_of(row):
+                at = row.private.updated_at if isinstance(row, NetworkRow) else row.api.UpdatedAt
+                yield RowChange(ref_of(row), old, row, at)
 
 
 # --- requirements --------------------------------------------------------------------------------

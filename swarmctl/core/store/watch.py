@@ -1,9 +1,8 @@
 """Telling those who wait that the tables changed.
 
 Two kinds of listeners: a :class:`Mailbox` says "look again" and which rows were touched (many
-changes, one wake-up; for reconcilers and the dispatcher), a :class:`Feed` hands over every change
-in order (for event streams) and ends with :class:`FeedOverflow` when its reader is too slow,
-instead of holding up the writers or growing without bound.
+changes, one wake-up; for reconcilers and the dispatcher). A :data:`Listener` is handed every change
+in order, at once and before anybody wakes (for events); it may not raise, nor take long.
 """
 
 from __future__ import annotations
@@ -13,20 +12,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import SwarmError
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ..model.change import Ref
     from .store import RowChange
 
+    Listener = Callable[[int, tuple[RowChange, ...]], None]
+
 TOUCHED_MAX = 4_096
-FEED_MAX = 4_096
-
-
-class FeedOverflow(SwarmError):
-    """The reader fell too far behind; it has to start over from the tables."""
 
 
 class Mailbox:
@@ -68,46 +62,17 @@ class Mailbox:
         self._event.set()
 
 
-class Feed:
-    """Every change in order, for one reader."""
-
-    def __init__(self) -> None:
-        self._send, self._receive = trio.open_memory_channel[tuple[int, tuple["RowChange", ...]]](
-            FEED_MAX
-        )
-
-    async def next(self) -> tuple[int, tuple[RowChange, ...]]:
-        """Return the next entry's log index and changes; sleep until there is one.
-
-        Raises:
-            FeedOverflow: changes were lost, or the tables were replaced by a snapshot.
-        """
-        try:
-            return await self._receive.receive()
-        except trio.EndOfChannel:
-            raise FeedOverflow("the reader of changes fell too far behind") from None
-
-    def put(self, index: int, changes: tuple[RowChange, ...]) -> None:
-        """Hand over one entry's changes; end the feed when it is full."""
-        try:
-            self._send.send_nowait((index, changes))
-        except trio.WouldBlock:
-            self.end()
-        except trio.ClosedResourceError:
-            pass  # ended before: the reader will find out
-
-    def end(self) -> None:
-        """Let the reader take what is queued and then raise FeedOverflow."""
-        self._send.close()
-
-
 class Watch:
-    """Where the one who applies entries announces them, and all others listen."""
+    """Where the one who applies entries announces them, and all others listen.
 
-    def __init__(self) -> None:
-        self.index = 0
+    Args:
+        index: of the last entry applied so far.
+    """
+
+    def __init__(self, index: int = 0) -> None:
+        self.index = index
         self._mailboxes: dict[Mailbox, None] = {}
-        self._feeds: dict[Feed, None] = {}
+        self._listeners: dict[Listener, None] = {}
         self._advanced = trio.Event()
 
     @contextmanager
@@ -121,33 +86,40 @@ class Watch:
             del self._mailboxes[mailbox]
 
     @contextmanager
-    def feed(self) -> Iterator[Feed]:
-        """Open a feed of everything applied from now on, for the length of a ``with`` block."""
-        feed = Feed()
-        self._feeds[feed] = None
+    def told(self, listener: Listener) -> Iterator[None]:
+        """Hand over everything applied from now on, for the length of a ``with`` block.
+
+        Args:
+            listener: gets each entry's log index and changes.
+        """
+        self._listeners[listener] = None
         try:
-            yield feed
+            yield
         finally:
-            del self._feeds[feed]
+            del self._listeners[listener]
 
     def publish(self, index: int, changes: tuple[RowChange, ...]) -> None:
         """Announce an applied entry."""
         self._advance(index)
         if not changes:
             return
+        for listener in self._listeners:
+            listener(index, changes)
         refs = [change.ref for change in changes]
         for mailbox in self._mailboxes:
             mailbox.touch(refs)
-        for feed in self._feeds:
-            feed.put(index, changes)
 
-    def publish_everything(self, index: int) -> None:
-        """Announce that the tables were replaced by a snapshot."""
+    def publish_everything(self, index: int, changes: tuple[RowChange, ...] = ()) -> None:
+        """Announce that the tables were replaced by a snapshot.
+
+        Args:
+            changes: how they differ from what they were.
+        """
         self._advance(index)
+        for listener in self._listeners:
+            listener(index, changes)
         for mailbox in self._mailboxes:
             mailbox.touch(None)
-        for feed in self._feeds:
-            feed.end()
 
     async def wait_index(self, index: int) -> None:
         """Sleep until the entry at ``index`` was applied."""

@@ -26,6 +26,7 @@ from .ca import credentials as identity
 from .ca.x509 import Role
 from .errors import CertificateRefused, SwarmError
 from .managership import Managership
+from .nodeport import open_port
 from .refusals import CannotResign, LastManager
 from .together import run_until_first
 from .wire.address import parse_data_path
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from .manager.eventlog import EventLog
     from .manager.manager import Manager
     from .manager.reconcile import Reconciler
-    from .managership import OpenPort
     from .membership import Membership
     from .model.session import NodeNews
     from .wire.link import StreamMethod
@@ -60,6 +60,7 @@ class MemberSettings(NamedTuple):
 
     Attributes:
         manager_streams: what this node offers to other managers while it is one.
+        moved: returns where a node is whose host may have another address by now.
         events: gets what happens in the swarm while this node is a manager.
     """
 
@@ -68,7 +69,7 @@ class MemberSettings(NamedTuple):
     clock: Clock
     new_id: Callable[[], str]
     manager_streams: Mapping[str, StreamMethod]
-    open_port: OpenPort
+    moved: Callable[[Membership], Membership]
     reconcilers: Sequence[Reconciler]
     metric_source: SourceOf
     events: EventLog
@@ -102,7 +103,7 @@ class Member:
             credentials=credentials,
             place=lambda: self.membership,
             keep=self._keep,
-            open_port=settings.open_port,
+            open_port=open_port,
             listeners=listeners,
             streams=settings.manager_streams,
             reconcilers=settings.reconcilers,
@@ -197,13 +198,24 @@ class Member:
             executor=executor,
             driver=driver,
             identity=self.node,
-            advertise_addr=self.membership.advertise_addr,
-            data_path_addr=_data_path_addr(self.membership),
+            advertise_addr=self._own_addr,
+            data_path_addr=lambda: _data_path_addr(self.membership),
             managers=self.dial_order,
             on_news=self._take_news,
             clock=self._settings.clock,
         )
         await nursery.start(self.agent.run)
+
+    async def _own_addr(self) -> str:
+        """Return where others find this node, as its host's interfaces are now.
+
+        A manager's place is what its peers dial: it moves when its daemon starts, and not before.
+        """
+        moved = self.membership if self.is_manager else self._settings.moved(self.membership)
+        if moved != self.membership:
+            log.info("others are told %s now", moved.advertise_addr)
+            await self._keep(moved)
+        return self.membership.advertise_addr
 
     async def wait_begun(self) -> None:
         """Sleep until the stay has begun, or is over."""

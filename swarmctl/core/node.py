@@ -487,7 +487,7 @@ class LocalNode:
             clock=self._clock,
             new_id=self._new_id,
             manager_streams=self.manager_streams,
-            open_port=open_port,
+            moved=self._port.moved,
             reconcilers=self._reconcilers,
             metric_source=self._metric_source,
             events=self.events,

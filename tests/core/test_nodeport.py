@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from swarmctl.core.agent.network import bridge_name
 from swarmctl.core.membership import Membership
 from swarmctl.core.nodeport import NodePort
 from swarmctl.core.wire import address
@@ -12,13 +13,17 @@ from swarmctl.core.wire.address import InterfaceAddress
 
 
 class Host:
-    """A host with one interface, whose address may change."""
+    """A host with one interface, whose address may change, and a bridge of a swarm's network."""
 
     def __init__(self) -> None:
         self.address = "10.0.0.5"
 
     def interfaces(self) -> list[InterfaceAddress]:
-        return [InterfaceAddress("lo", "127.0.0.1"), InterfaceAddress("eth0", self.address)]
+        return [
+            InterfaceAddress("lo", "127.0.0.1"),
+            InterfaceAddress("eth0", self.address),
+            InterfaceAddress(bridge_name("network"), "10.0.1.1"),
+        ]
 
 
 @pytest.fixture

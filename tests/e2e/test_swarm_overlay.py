@@ -1,111 +1,28 @@
-"""Traffic between containers of real engines on three hosts: addresses, virtual ones, the mesh.
-
-Servers and clients are threads of the test with sockets in the containers' namespaces, so that
-thousands of connections cost no processes. The containers themselves sleep.
-"""
+"""Traffic between containers of real engines on three hosts: addresses, virtual ones, the mesh."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.answering import Traffic, call, is_answered, is_answered_udp, load, look_up, port
 from tests.e2e.lab import eventually
 from tests.e2e.swarm import swarm_on
-from tests.plugins.overlay.inside import Inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.e2e.lab import Host, Lab
-    from tests.e2e.swarm import Swarm
+    from tests.e2e.lab import Lab
+    from tests.plugins.overlay.inside import Inside
 
 pytestmark = [pytest.mark.lab, pytest.mark.engine]
 
-
-class Traffic:
-    """A swarm whose containers answer.
-
-    Attributes:
-        hosts: the hosts' own namespaces.
-    """
-
-    def __init__(self, swarm: Swarm, stack: ExitStack) -> None:
-        self.swarm = swarm
-        self._stack = stack
-        self._served: dict[str, Inside] = {}
-        self.hosts = [Inside(stack, host.pid, host.name) for host in swarm.hosts]
-
-    def network(self, name: str, **more: Any) -> None:
-        """Create an overlay network."""
-        self.swarm.api("POST", "/networks/create", {"Name": name, "Driver": "overlay", **more})
-
-    def service(self, name: str, replicas: int, *networks: str, **parts: Any) -> list[Inside]:
-        """Run a service and serve in all of its containers; return them."""
-        joined = {"Networks": [{"Target": network} for network in networks]}
-        service = self.swarm.create_spec(
-            name, replicas, task={**joined, **parts.pop("task", {})}, **parts
-        )
-        self.swarm.wait_running(service, replicas)
-        return self.inside(name)
-
-    def inside(self, service: str) -> list[Inside]:
-        """The namespaces of a service's running tasks, served in."""
-        found = []
-        for task in self.swarm.running(service):
-            if task["ID"] not in self._served:
-                engine, container = self.swarm.container_of(task["ID"])
-                seen = engine.api("GET", f"/containers/{container['Id']}/json")
-                pid = _pid_here(engine.host, seen["State"]["Pid"])
-                made = Inside(self._stack, pid, task["ID"])
-                made.serve(self._stack)
-                self._served[task["ID"]] = made
-            found.append(self._served[task["ID"]])
-        return found
-
-    def vip(self, service: str) -> str:
-        """A service's virtual address, in the network that is not ingress."""
-        found = self.swarm.api("GET", f"/services/{service}")["Endpoint"]["VirtualIPs"]
-        ingress = self.swarm.api("GET", "/networks/ingress")["Id"]
-        (address,) = (one["Addr"] for one in found if one["NetworkID"] != ingress)
-        return str(address).partition("/")[0]
-
-    def addresses(self, service: str, network: str) -> dict[str, str]:
-        """The addresses of a service's running tasks in a network."""
-        return {
-            task["ID"]: one["Addresses"][0].partition("/")[0]
-            for task in self.swarm.running(service)
-            for one in task["NetworksAttachments"]
-            if one["Network"]["Spec"]["Name"] == network
-        }
-
-
-def _pid_here(host: Host, pid: int) -> int:
-    """What we call a process that a host, which has a process table of its own, calls so."""
-    found = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
-    table = {one: _status(one) for one in found}
-    for one, status in table.items():
-        if status.get("NSpid", [])[1:2] == [str(pid)]:
-            above = one
-            while above not in (0, host.pid):
-                above = int(table.get(above, {}).get("PPid", ["0"])[0])
-            if above == host.pid:
-                return one
-    raise LookupError(f"{host.name} has no process {pid}")
-
-
-def _status(pid: int) -> dict[str, list[str]]:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return {}
-    return {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+FRONT = {"Target": "net", "Aliases": ["front"]}
+IN_STACK = {"Labels": {"com.docker.stack.namespace": "shop"}}
 
 
 @pytest.fixture
@@ -115,105 +32,66 @@ def traffic(lab3: Lab) -> Iterator[Traffic]:
         yield Traffic(swarm, stack)
 
 
-def _port(published: int, target: int = 80, **more: Any) -> dict[str, Any]:
-    port = {"PublishedPort": published, "TargetPort": target, "Protocol": "tcp", **more}
-    return {"EndpointSpec": {"Ports": [port]}}
-
-
-def _is_answered(client: Inside, address: str, port: int = 80) -> bool:
-    try:
-        return bool(client.ask(address, port))
-    except OSError:
-        return False
-
-
 def test_containers_on_three_hosts(traffic: Traffic) -> None:
-    """They reach each other by address; a virtual address is shared within 10 % of even over
-    3,000 connections; a service on another network is not reached."""
+    """They reach each other by address, by each name of a service, and by its virtual address,
+    which is shared within 10 % of even over 3,000 connections; a service without one is its
+    members; of another network nobody is reached, and nothing known."""
     traffic.network("net")
     traffic.network("apart")
-    members = traffic.service("web", 3, "net")
+    members = traffic.service("shop_web", 3, FRONT, **IN_STACK)
+    traffic.service("plain", 3, "net", EndpointSpec={"Mode": "dnsrr"})
     (stranger,) = traffic.service("stranger", 1, "apart")
-    (client,) = traffic.service("client", 1, "net")
-    for task_id, address in traffic.addresses("web", "net").items():
-        assert client.ask(address).split()[0] == task_id
-    vip = traffic.vip("web")
-    eventually(lambda: _is_answered(client, vip), 10)
-    answers = Counter(client.ask(vip).split()[0] for _ in range(3000))
-    assert answers.keys() == {member.called for member in members}
+    clients = traffic.service("client", 3, "net")
+    names = {member.called for member in members}
+    for task_id, address in traffic.addresses("shop_web", "net").items():
+        assert clients[0].ask(address).split()[0] == task_id
+    vip = traffic.vip("shop_web")
+    eventually(lambda: is_answered(clients[0], vip), 10)
+    answers = Counter(clients[0].ask(vip).split()[0] for _ in range(3000))
+    assert answers.keys() == names
     assert all(900 <= count <= 1100 for count in answers.values()), answers
-    assert len({client.ask_udp(vip).split()[0] for _ in range(9)}) == 3
-    assert not _is_answered(stranger, vip)
-    for address in traffic.addresses("web", "net").values():
-        assert not _is_answered(stranger, address)
+    assert len({clients[0].ask_udp(vip).split()[0] for _ in range(9)}) == 3
+    web, plain = (set(traffic.addresses(name, "net").values()) for name in ("shop_web", "plain"))
+    for client in clients:
+        for name in ("shop_web", "front", "web", "web.shop"):
+            assert look_up(client, name) == {vip}
+            assert {call(client, name) for _ in range(3)} == names
+        assert look_up(client, "tasks.web") == web
+        assert call(client, "tasks.web") in names
+        assert look_up(client, "plain") == plain
+        assert call(client, "plain") in traffic.addresses("plain", "net")
+    assert look_up(stranger, "web") == look_up(stranger, "tasks.web") == set()
+    assert not is_answered(stranger, vip)
+    for address in web:
+        assert not is_answered(stranger, address)
 
 
-def test_a_published_port_on_every_host(traffic: Traffic) -> None:
-    """Each host leads to the one task on another; from the host itself and over loopback too."""
-    (member,) = traffic.service("web", 1, **_port(8080))
+def test_published_ports_on_every_host(traffic: Traffic) -> None:
+    """Each host leads to the one task on another, from the host itself and over loopback too;
+    datagrams to any host reach members on all; a removed service answers no more."""
+    (member,) = traffic.service("web", 1, **port(8080))
+    traffic.service("dns", 3, **port(5353, Protocol="udp"))
     for host in traffic.hosts:
         for other in traffic.swarm.hosts:
-            eventually(lambda: _is_answered(host, other.address, 8080), 10)  # noqa: B023
+            eventually(lambda: is_answered(host, other.address, 8080), 10)  # noqa: B023
             assert host.ask(other.address, 8080).split()[0] == member.called
         assert host.ask("127.0.0.1", 8080).split()[0] == member.called
-    traffic.swarm.api("DELETE", "/services/web")
-    eventually(lambda: not _is_answered(traffic.hosts[0], "127.0.0.1", 8080), 10)
-
-
-def test_udp_through_the_mesh(traffic: Traffic) -> None:
-    """Datagrams to any host reach members on all."""
-    traffic.service("dns", 3, **_port(5353, Protocol="udp"))
     host = traffic.hosts[0]
     for other in traffic.swarm.hosts:
-        eventually(lambda: _datagram(host, other.address), 10)  # noqa: B023
+        eventually(lambda: is_answered_udp(host, other.address, 5353), 10)  # noqa: B023
         assert len({host.ask_udp(other.address, 5353).split()[0] for _ in range(9)}) == 3
-
-
-def _datagram(client: Inside, address: str) -> bool:
-    try:
-        return bool(client.ask_udp(address, 5353))
-    except OSError:
-        return False
-
-
-@dataclass
-class Load:
-    """What became of requests that are made all the time."""
-
-    count: int = 0
-    failures: list[str] = field(default_factory=list)
-
-
-@contextmanager
-def load(client: Inside, address: str, port: int = 80) -> Iterator[Load]:
-    """Make requests from a thread, some hundred a second at most."""
-    done, over = Load(), threading.Event()
-
-    def run() -> None:
-        while not over.wait(0.005):
-            done.count += 1
-            try:
-                client.ask(address, port)
-            except OSError as error:
-                done.failures.append(f"{time.time():.3f} {error}")
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield done
-    finally:
-        over.set()
-        thread.join()
+    traffic.swarm.api("DELETE", "/services/web")
+    eventually(lambda: not is_answered(traffic.hosts[0], "127.0.0.1", 8080), 10)
 
 
 def test_traffic_while_daemons_are_killed(traffic: Traffic) -> None:
     """Over a virtual address and the mesh: every daemon dies and comes back, nothing fails."""
     traffic.network("net")
-    traffic.service("web", 3, "net", **_port(8080))
+    traffic.service("web", 3, "net", **port(8080))
     (client,) = traffic.service("client", 1, "net")
     host, vip = traffic.hosts[1], traffic.vip("web")
-    eventually(lambda: _is_answered(client, vip), 10)
-    eventually(lambda: _is_answered(host, "127.0.0.1", 8080), 10)
+    eventually(lambda: is_answered(client, vip), 10)
+    eventually(lambda: is_answered(host, "127.0.0.1", 8080), 10)
     with load(client, vip) as inside, load(host, "127.0.0.1", 8080) as outside:
         for lab_host in traffic.swarm.hosts:
             assert lab_host.daemon is not None
@@ -227,19 +105,64 @@ def test_traffic_while_daemons_are_killed(traffic: Traffic) -> None:
     assert min(inside.count, outside.count) > 100
 
 
-@pytest.mark.parametrize("cut_s", [1.0, 5.0])
-def test_a_link_blinks(traffic: Traffic, cut_s: float) -> None:
-    """After the cut, connections get through within a second, and no entry had to be mended."""
+def test_a_link_blinks(traffic: Traffic) -> None:
+    """After a second, five and thirty, connections get through again and names are answered; on
+    the host that is alone they are all the time. After the longest the tasks are elsewhere."""
     traffic.network("net")
     traffic.service("web", 3, "net")
-    (client,) = traffic.service("client", 1, "net")
-    vip = traffic.vip("web")
-    eventually(lambda: _is_answered(client, vip), 10)
-    traffic.swarm.hosts[2].cut()
-    time.sleep(cut_s)
-    traffic.swarm.hosts[2].heal()
+    near, _, far = traffic.service("client", 3, "net")
+    vip, lost = traffic.vip("web"), traffic.swarm.hosts[2]
+    eventually(lambda: is_answered(near, vip), 10)
+    for cut_s in (1.0, 5.0, 30.0):
+        before = traffic.addresses("web", "net")
+        lost.cut()
+        assert look_up(far, "web") == {vip}
+        time.sleep(cut_s)
+        lost.heal()
+        if cut_s < 30:
+            _assert_all_answer(near, list(before.values()))
+            assert traffic.addresses("web", "net") == before
+    traffic.swarm.wait_ready(3, timeout_s=30)
+    eventually(lambda: len(traffic.inside("web")) == 3, 30)
+    _assert_all_answer(near, list(traffic.addresses("web", "net").values()))
+    assert look_up(near, "tasks.web") == set(traffic.addresses("web", "net").values())
+    with load(near, vip) as calls:
+        time.sleep(1)
+    assert not calls.failures
+    assert call(near, "web")
+
+
+def _assert_all_answer(client: Inside, addresses: list[str]) -> None:
+    eventually(lambda: all(is_answered(client, one) for one in addresses), 10)
+
+
+def test_a_host_that_moves(traffic: Traffic) -> None:
+    """With another address, found at its daemon's start or while that runs, its tasks are reached
+    again, reach others, and its published ports are answered there."""
+    traffic.network("net")
+    traffic.service("web", 3, "net", **port(8080))
+    near, _, far = traffic.service("client", 3, "net")
     targets = list(traffic.addresses("web", "net").values())
-    eventually(lambda: all(_is_answered(client, one) for one in targets), 10)
+    _assert_all_answer(near, targets)
+    moving = traffic.swarm.hosts[2]
+    node = traffic.swarm.node(2)["ID"]
+    for number, is_running in ((103, False), (203, True)):
+        assert moving.daemon is not None
+        if not is_running:
+            moving.daemon.kill()
+        moving.move(number)
+        if not is_running:
+            moving.start_daemon()
+        eventually(
+            lambda: traffic.swarm.node(2)["Status"].get("Addr") == moving.address,
+            40,
+            what="the new address",
+        )
+        traffic.swarm.wait_ready(3, timeout_s=30)
+        for client in (near, far):
+            _assert_all_answer(client, list(traffic.addresses("web", "net").values()))
+        eventually(lambda: is_answered(traffic.hosts[0], moving.address, 8080), 10)
+    assert traffic.swarm.node(2)["ID"] == node
 
 
 def test_a_tunnel_deleted_by_hand(traffic: Traffic) -> None:
@@ -248,11 +171,11 @@ def test_a_tunnel_deleted_by_hand(traffic: Traffic) -> None:
     traffic.service("web", 3, "net")
     (client,) = traffic.service("client", 1, "net")
     targets = list(traffic.addresses("web", "net").values())
-    eventually(lambda: all(_is_answered(client, one) for one in targets), 10)
+    _assert_all_answer(client, targets)
     for host in traffic.swarm.hosts:
         links = host.run(["ip", "-o", "link", "show", "type", "vxlan"]).stdout.splitlines()
         for link in links:
             host.run(["ip", "link", "del", link.split(": ")[1].partition("@")[0]])
     began = time.monotonic()
-    eventually(lambda: all(_is_answered(client, one) for one in targets), 10)
+    _assert_all_answer(client, targets)
     assert time.monotonic() - began < 5

@@ -58,8 +58,9 @@ class Agent:
 
     Args:
         driver: carries the tasks' traffic; None for nothing that does.
-        advertise_addr: where the node says it is, ``host:port``.
+        advertise_addr: tells where the node says it is, ``host:port``; asked for each session.
         data_path_addr: where other nodes reach it below the overlays; "" for where it is seen.
+            Asked for each session, too.
         managers: addresses to dial, the best first.
         on_news: told what a manager says beyond tasks.
     """
@@ -71,8 +72,8 @@ class Agent:
         executor: Executor,
         driver: NetworkDriver | None = None,
         identity: NodeIdentity,
-        advertise_addr: str,
-        data_path_addr: str = "",
+        advertise_addr: Callable[[], Awaitable[str]],
+        data_path_addr: Callable[[], str] = str,
         managers: Callable[[], Sequence[str]],
         on_news: Callable[[NodeNews], Awaitable[None]],
         clock: Clock,
@@ -193,13 +194,13 @@ class Agent:
             carriage = Carriage(
                 driver=self._networking.driver_name,
                 host_network=self._networking.host_network,
-                data_path_addr=self._data_path_addr,
+                data_path_addr=self._data_path_addr(),
             )
         return Register(
             description=self._description,
             can_run=can_run,
             instance=self._instance,
-            advertise_addr=self._advertise_addr,
+            advertise_addr=await self._advertise_addr(),
             warning=warning,
             carriage=carriage,
         )

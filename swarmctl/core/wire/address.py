@@ -20,7 +20,7 @@ _SIOCGIFCONF = 0x8912
 _IFREQ_BYTES = 40  # struct ifreq on 64-bit Linux
 _INTERFACES_MAX = 256
 # Addresses that belong to containers' bridges are nothing another host could reach.
-_LOCAL_BRIDGES = ("docker", "br-", "veth", "podman", "cni", "virbr", "swo")
+_LOCAL_BRIDGES = ("docker", "br-", "veth", "podman", "cni", "virbr", "sw-")
 
 
 class NoAddressToAdvertise(BadRequest):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # netavark leaves a bridge to which a tunnel was connected.
 _FORGET_NETWORKS = """
 for link in $(ls /sys/class/net | grep '^s[wx]-'); do ip link del $link 2>/dev/null; done
-nft delete table inet swarmctl 2>/dev/null
+for family in ip ip6; do nft delete table $family swarmctl 2>/dev/null; done
 exit 0
 """
 
@@ -40,6 +40,7 @@ def clean_hosts(hosts: list[Host]) -> None:
     """
     for host in hosts:
         host.heal()
+        host.move()
         if host.daemon is not None:
             host.daemon.kill()  # first: it would put back what is removed below
     started = [host.engine for host in hosts if host.engine and _revive(host.engine)]

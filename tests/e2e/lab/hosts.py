@@ -52,7 +52,7 @@ class Host:
 
     Attributes:
         name: ``h1``, ``h2``, ...; also its host name.
-        address: its IPv4 address on the lab's bridge.
+        address: its IPv4 address on the lab's bridge; see :meth:`move`.
         state_dir: a directory of its own, the same path inside and outside.
         engine: its engine once :meth:`start_engine` was called.
         daemon: its swarmctl daemon once :meth:`start_daemon` was called.
@@ -221,6 +221,17 @@ class Host:
             self._end_bad_wire()
             _ip("link", "set", self.veth, "arp", "on", "master", self.lab.names.bridge)
         _ip("link", "set", self.veth, "up")
+
+    def move(self, number: int = 0) -> None:
+        """Give the host another address on the lab's bridge, as its DHCP server might.
+
+        Args:
+            number: the last number of the address; 0 for the host's own.
+        """
+        before, self.address = self.address, self.lab.names.address(number or self.number)
+        if before != self.address:
+            self.run(["ip", "address", "del", f"{before}/24", "dev", "eth0"])
+            self.run(["ip", "address", "add", f"{self.address}/24", "dev", "eth0"])
 
     def slow(self, delay_s: float, *, loss: float = 0.0) -> None:
         """Make the wire worse, alike in both directions, until :meth:`heal`.

@@ -349,10 +349,16 @@ async def test_references_versions_and_filters_that_are_refused(tmp_path: Path) 
                 400,
                 NO_FLAG.format("rotateWorkerToken", 2),
             ),
-            ("GET", "/events"): (
+            ("POST", f"/networks/{node}/connect"): (
                 501,
-                UNIMPLEMENTED + "GET /events is not available in this release of swarmctl",
+                UNIMPLEMENTED
+                + f"POST /networks/{node}/connect is not available in this release of swarmctl",
             ),
+            ("GET", "/events?since=2&until=1"): (
+                400,
+                "`since` time (2) cannot be after `until` time (1)",
+            ),
+            ("GET", '/events?filters={"x":["y"]}'): (400, "invalid filter 'x'"),
             ("GET", "/secrets?filters=[]"): (400, FILTERS),
             ("GET", '/configs?filters={"x":["y"]}'): (400, "invalid filter 'x'"),
             ("GET", "/secrets?all=2"): (400, NO_FLAG.format("all", 2)),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from swarmctl.core.model.endpoints import EndpointTable, Member
+    from swarmctl.core.model.objects import NodeRow
     from swarmctl.core.model.spec import ServiceSpec
 
 pytestmark = pytest.mark.still
@@ -238,10 +239,32 @@ async def test_a_daemon_that_restarts_is_waited_for(
             await cluster.until(is_over, 2)
 
 
-async def test_who_is_down_or_carries_nothing_is_not_waited_for(
+def is_down(row: NodeRow) -> NodeRow:
+    return replace(row, api=replace(row.api, Status=replace(row.api.Status, State="down")))
+
+
+async def test_a_lost_node_is_waited_for_once(cluster: LoneManager, hosts: dict[str, Host]) -> None:
+    """Ten seconds from its last word on, also when it is down; then no order waits for it."""
+    async with daemons(cluster, hosts["w1"], hosts["w3"]):
+        async with hosts["w2"].daemon():
+            await cluster.until(lambda: cluster.state_of("w2") == "ready", 10)
+            await cluster.service("web", web(6))
+            await cluster.until(lambda: all(len(ready(host)) == 6 for host in hosts.values()), 10)
+        before = alive(hosts)
+        await cluster.change_node("w2", is_down)
+        await cluster.update("web", web(1))
+        await cluster.elapse(DRAIN_S - 0.3)
+        assert alive(hosts) >= before
+        on_w2 = {one for one, task in hosts["w2"].world.tasks.items() if task.runs}
+        await cluster.until(lambda: len(alive(hosts) - on_w2) == 1, 1)
+        await cluster.update("web", web(0))
+        await cluster.until(lambda: alive(hosts) == on_w2, 1)
+
+
+async def test_who_left_or_carries_nothing_is_not_waited_for(
     cluster: LoneManager, hosts: dict[str, Host]
 ) -> None:
-    """Of three nodes one is down and one has no driver; the third's word is enough."""
+    """Of three nodes one has left and one has no driver; the third's word is enough."""
     hosts["w3"].kernel = None
     async with daemons(cluster, *hosts.values()):
         await cluster.service("web", web())

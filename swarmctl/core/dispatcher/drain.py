@@ -9,9 +9,10 @@ Laws:
 
 - Nothing is written down: a new leader begins the wait anew, for a task that the one before it may
   have told already, and nodes take nothing back. So an order is delayed at most, and never lost.
-- Nodes out of touch are waited for too: a daemon that restarts leaves its kernel sending as before.
-- Who is down, has nothing that carries traffic, or has not come round for :data:`DRAIN_S` whatever
-  it was told, is not waited for. So a kernel that nothing can be written into delays one order.
+- Nodes out of touch are waited for too, down or not: a daemon that restarts leaves its kernel
+  sending as before.
+- Who has nothing that carries traffic, or is away or does not come round for :data:`DRAIN_S`, is
+  not waited for. So a lost host, or a kernel that nothing can be written into, delays orders once.
 """
 
 from __future__ import annotations

@@ -300,6 +300,8 @@ class Dispatcher:
                 if not message.back_within_ns:  # it stops its tasks next
                     await self._catch_up()
                     await self._traffic.wait_left(session.node_id)
+                    if session.carrier is not None:
+                        session.carrier.is_leaving = True
                 return
 
     async def _take_report(self, session: NodeSession, report: Report) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
@@ -40,6 +40,7 @@ class Carrier:
         known: the version of the tables that its kernel agrees with.
         given_up_at: when it is not waited for any longer, having been told what it does not know
             and not come any nearer to it since.
+        is_leaving: it will not be back, and takes its rules away itself.
     """
 
     def __init__(self, node_id: str) -> None:
@@ -47,6 +48,19 @@ class Carrier:
         self.sent: Sent = NOTHING_SENT
         self.known = 0
         self.given_up_at = float("inf")
+        self.is_leaving = False
+
+
+class Away(NamedTuple):
+    """A node out of touch, whose kernel may go on as before.
+
+    Attributes:
+        known: the version of the tables that its kernel agreed with last.
+        given_up_at: when it is not waited for any longer.
+    """
+
+    known: int
+    given_up_at: float
 
 
 class Traffic:
@@ -66,7 +80,8 @@ class Traffic:
         self._endpoints = Endpoints(view)
         self._drains = Drains()
         self._carriers: dict[str, Carrier] = {}
-        self._last_known: dict[str, int] = {}
+        self._away: dict[str, Away] = {}
+        self._is_new = True
         self._ready = trio.Event()
         self._changed = trio.Event()
 
@@ -78,7 +93,8 @@ class Traffic:
             for released in self._drains.settle(cache(self._known), now):
                 self._warn(released)
                 self._release(released.node_id)
-            ends = [one.given_up_at for one in self._carriers.values() if one.given_up_at > now]
+            nodes: list[Carrier | Away] = [*self._carriers.values(), *self._away.values()]
+            ends = [one.given_up_at for one in nodes if one.given_up_at > now]
             with trio.move_on_at(min([self._drains.next_deadline(now), *ends])):
                 await self._changed.wait()
 
@@ -102,7 +118,8 @@ class Traffic:
     def forget(self) -> None:
         """Forget all that a leader knows: another one leads."""
         self._drains = Drains()
-        self._last_known.clear()
+        self._away.clear()
+        self._is_new = True
         self._ready = trio.Event()
 
     # --- keeping up with the tables ---
@@ -120,11 +137,21 @@ class Traffic:
         """Look at everything; what is touched meanwhile is looked at again afterwards."""
         self._ready = trio.Event()
         self._drains.keep_only(self._is_leaving)
+        if self._is_new:
+            self._is_new = False
+            self._expect_all()
         for _ in self._endpoints.rebuild():
             await trio.lowlevel.checkpoint()
         self._ready.set()
         for node_id in self._carriers:
             self._nudge(node_id)
+
+    def _expect_all(self) -> None:
+        """Take every node for out of touch that was not down before this manager led."""
+        given_up_at = trio.current_time() + DRAIN_S
+        for row in self._view.nodes():
+            if row.api.Status.State != "down" and row.api.ID not in self._carriers:
+                self._away[row.api.ID] = Away(known=0, given_up_at=given_up_at)
 
     def catch_up(self, touched: Iterable[Ref]) -> None:
         """Look again at what was touched, and have the nodes told that it concerns."""
@@ -140,7 +167,7 @@ class Traffic:
                 self._nudge(node_id)
         for ref in touched:
             if ref.kind is Kind.NODE and self._view.node(ref.id) is None:
-                self._last_known.pop(ref.id, None)
+                self._away.pop(ref.id, None)
         if any(ref.kind in (Kind.NODE, Kind.NETWORK) for ref in touched):
             self._changed.set()  # somebody may not count any more
 
@@ -149,13 +176,16 @@ class Traffic:
     def join(self, node_id: str) -> Carrier:
         """Take in a node that carries traffic; a session before this one is over."""
         carrier = self._carriers[node_id] = Carrier(node_id)
+        self._away.pop(node_id, None)
         return carrier
 
     def leave(self, carrier: Carrier) -> None:
         """Note the end of a node's session."""
         if self._carriers.get(carrier.node_id) is carrier:
             del self._carriers[carrier.node_id]
-            self._last_known[carrier.node_id] = carrier.known
+            if not carrier.is_leaving:
+                given_up_at = trio.current_time() + DRAIN_S
+                self._away[carrier.node_id] = Away(carrier.known, given_up_at)
             self._changed.set()
 
     def changes(self, carrier: Carrier) -> list[EndpointChanges]:
@@ -207,15 +237,18 @@ class Traffic:
         """Yield the nodes of a network that are waited for."""
         now = trio.current_time()
         for node_id in self._endpoints.nodes_of(network_id):
-            node, carrier = self._view.node(node_id), self._carriers.get(node_id)
-            if node is None or node.api.Status.State == "down" or not node.private.network_driver:
+            row, other = self._view.node(node_id), self._other(node_id)
+            if row is None or other is None or not row.private.network_driver:
                 continue
-            if carrier is None or now < carrier.given_up_at:
+            if now < other.given_up_at:
                 yield node_id
 
+    def _other(self, node_id: str) -> Carrier | Away | None:
+        return self._carriers.get(node_id) or self._away.get(node_id)
+
     def _known_by(self, node_id: str) -> int:
-        carrier = self._carriers.get(node_id)
-        return carrier.known if carrier is not None else self._last_known.get(node_id, 0)
+        other = self._other(node_id)
+        return other.known if other is not None else 0
 
     def _is_leaving(self, task_id: str) -> bool:
         row = self._view.task(task_id)

@@ -44,17 +44,21 @@ REPO = Path(__file__).resolve().parent
 BUILD = REPO / "build"
 LOCK = REPO / "requirements.lock"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-# Machine -> what pip calls it, newest first. The names are the ends of CPython's extension tags.
+# What pip calls machines with each C library, newest first.
+WHEEL_TAGS = {
+    "gnu": (
+        *("manylinux_2_28", "manylinux_2_26", "manylinux_2_24", "manylinux_2_17"),
+        *("manylinux2014", "manylinux_2_12", "manylinux2010", "manylinux_2_5", "manylinux1"),
+    ),
+    "musl": ("musllinux_1_2", "musllinux_1_1"),
+}
+# Machine -> pip's names of it. Ours are the ends of CPython's extension tags.
 MACHINES = {
-    f"{arch}-linux-gnu": tuple(
-        f"{tag}_{arch}"
-        for tag in (
-            *("manylinux_2_28", "manylinux_2_26", "manylinux_2_24", "manylinux_2_17"),
-            *("manylinux2014", "manylinux_2_12", "manylinux2010", "manylinux_2_5", "manylinux1"),
-        )
-    )
+    f"{arch}-linux-{libc}": tuple(f"{tag}_{arch}" for tag in tags)
+    for libc, tags in WHEEL_TAGS.items()
     for arch in ("x86_64", "aarch64")
 }
+USUAL_MACHINES = tuple(machine for machine in MACHINES if machine.endswith("-gnu"))
 # What of a wheel does not go in: a record that no longer holds, stubs, and the library's own tests.
 LEFT_OUT = re.compile(r"\.dist-info/(RECORD|WHEEL|INSTALLER)$|\.pyi$|(^|/)_?tests/|\.data/")
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
@@ -107,19 +111,18 @@ def _version(text: str) -> tuple[int, ...]:
 
 def main() -> None:
     """Read the command line, build, and say what came out; exits 1 with a sentence on failure."""
-    here = Target(f"{sys.version_info[0]}.{sys.version_info[1]}", f"{os.uname().machine}-linux-gnu")
     parser = argparse.ArgumentParser(description="Build swarmctl as one file.")
     parser.add_argument("--output", type=Path, default=REPO / "dist" / "swarmctl.pyz")
     for flag, default, choices in (
-        ("--python", here.python, PYTHONS),
-        ("--platform", here.machine, tuple(MACHINES)),
+        ("--python", PYTHONS, PYTHONS),
+        ("--platform", USUAL_MACHINES, tuple(MACHINES)),
     ):
         parser.add_argument(
             flag,
             nargs="+",
-            default=[default],
+            default=default,
             choices=choices,
-            help=f"what to serve, one or more of: {', '.join(choices)} (default: {default})",
+            help=f"what to serve, of: {', '.join(choices)} (default: {', '.join(default)})",
             metavar=flag.strip("-").upper(),
         )
     parser.add_argument(
@@ -132,7 +135,9 @@ def main() -> None:
     )
     options = parser.parse_args()
     started = time.monotonic()
-    targets = sorted({Target(p, m) for p in options.python for m in options.platform})
+    pythons = [python for python in PYTHONS if python in options.python]
+    machines = [machine for machine in MACHINES if machine in options.platform]
+    targets = [Target(python, machine) for python in pythons for machine in machines]
     try:
         data = build(targets, options.extras)
         options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -143,8 +148,9 @@ def main() -> None:
     except (BuildError, OSError) as error:
         sys.exit(f"build_zipapp: {error}")
     print(
-        f"{options.output}: {len(data) / 1e6:.1f} MB for {', '.join(t.tag for t in targets)},"
-        f" sha256 {hashlib.sha256(data).hexdigest()}, {time.monotonic() - started:.1f} s"
+        f"{options.output}: {len(data) / 1e6:.1f} MB for CPython {', '.join(pythons)}"
+        f" on {', '.join(machines)}, sha256 {hashlib.sha256(data).hexdigest()},"
+        f" {time.monotonic() - started:.1f} s"
     )
 
 
@@ -165,16 +171,17 @@ def build(targets: Sequence[Target], extras: Sequence[str] = ()) -> bytes:
     content: dict[str, bytes] = {}
     for project in projects:
         merge(content, project.name, project.files())
-    used: set[Path] = set()
+    wheels: dict[tuple[str, str], Path] = {}  # a pure wheel serves all machines
+    added: list[Path] = []
     for target in targets:
-        wheels = locked_wheels(lock, target)
-        if extras:
-            wheels += extra_wheels(extras, target, lock, projects)
-        for wheel in wheels:
-            merge(content, wheel.name, wheel_files(wheel, target.machine))
-        used.update(wheels)
+        if extras and not (added and all(map(is_pure, added))):
+            added = extra_wheels(extras, target, lock, projects)
+        for wheel in [*locked_wheels(lock, target), *added]:
+            wheels[wheel.name, "" if is_pure(wheel) else target.machine] = wheel
+    for (name, machine), wheel in sorted(wheels.items()):
+        merge(content, name, wheel_files(wheel, machine))
     place = f"{projects[0].info_directory}/sboms/swarmctl.cyclonedx.json"
-    content[place] = bill_of_materials(projects, used)
+    content[place] = bill_of_materials(projects, wheels.values())
     for path in sorted((REPO / "bootstrap").glob("*.py")):
         content[path.name] = path.read_bytes()
     digest = hashlib.sha256()
@@ -352,9 +359,23 @@ def canonical(name: str) -> str:
 
 def locked_wheels(lock: Iterable[Pin], target: Target) -> list[Path]:
     """Return the wheels that ``target`` needs, fetching the ones that build/ does not have."""
-    store = BUILD / "wheels" / target.tag
     pins = [pin for pin in lock if pin.wanted_by(target)]
-    if not all(find_wheels(store, pins).values()):
+    pure = [pin for pin in pins if len(pin.hashes) == 1]  # relock.py pins one wheel of those
+    native = [pin for pin in pins if len(pin.hashes) > 1]
+    return [
+        *fetched(BUILD / "wheels" / "pure", pure, None),
+        *fetched(BUILD / "wheels" / target.tag, native, target),
+    ]
+
+
+def fetched(store: Path, pins: Sequence[Pin], target: Target | None) -> list[Path]:
+    """Return the wheels of ``pins`` in ``store``, having fetched all if one was not there.
+
+    Raises:
+        BuildError: one is not to be had for ``target`` with the hash that the lock names.
+    """
+    found = find_wheels(store, pins)
+    if not all(found.values()):
         store.mkdir(parents=True, exist_ok=True)
         rows = (
             f"{pin.name}=={pin.version} "
@@ -365,9 +386,10 @@ def locked_wheels(lock: Iterable[Pin], target: Target) -> list[Path]:
         # Markers are resolved already: pip would ask the Python it runs on, not the target.
         wanted.write_text("\n".join(rows) + "\n", "utf-8")
         download(store, target, ["--no-deps", "--require-hashes", "--requirement", str(wanted)])
-    found = find_wheels(store, pins)
+        found = find_wheels(store, pins)
     if missing := [pin.name for pin, path in found.items() if path is None]:
-        raise BuildError(f"no wheel for {target.tag} of: {', '.join(missing)}")
+        place = target.tag if target else "every machine"
+        raise BuildError(f"no wheel for {place} of: {', '.join(missing)}")
     return [path for path in found.values() if path is not None]
 
 
@@ -425,6 +447,11 @@ def download(store: Path, target: Target | None, what: Sequence[str]) -> None:
     command = [*pip(), "download", "--quiet", "--only-binary=:all:", "--dest", str(store)]
     if subprocess.run([*command, *(target.pip_options if target else ()), *what]).returncode:
         raise BuildError("pip could not fetch the wheels; what it said stands above")
+
+
+def is_pure(wheel: Path) -> bool:
+    """Does one file serve all machines?"""
+    return wheel.name.endswith("-any.whl")
 
 
 def wheel_files(wheel: Path, machine: str) -> Iterator[tuple[str, bytes]]:

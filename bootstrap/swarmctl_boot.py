@@ -29,6 +29,7 @@ ARCHIVE = os.path.abspath(sys.path[0])
 MARKER = ".ok"  # written last: a line "<size> <path>" for every file of the tree
 TOUCH_AFTER_S = 24 * 3600  # a marker's age says when the tree was last used, to the day
 NEEDED_MB = 60
+DAMAGED = "What was unpacked there may be damaged. The next start unpacks it anew, after:"
 
 held: list[int] = []  # the marker's descriptor, open (and so locked) while we run
 
@@ -44,22 +45,41 @@ def main() -> None:
         sys.path[0] = tree
     else:
         sys.path.insert(0, tree)
-    from swarmctl.__main__ import main as swarmctl_main
+    try:
+        from swarmctl.__main__ import main as swarmctl_main
 
-    swarmctl_main()
+        swarmctl_main()
+    except ImportError as error:
+        if not (error.path or "").startswith(tree):
+            raise
+        sys.exit(f"swarmctl: {error}\n{DAMAGED} rm -r {tree}")
 
 
 def interpreter() -> str:
     """Return this interpreter's tag (``cpython-311-x86_64-linux-gnu``), or exit with a sentence."""
     tag = EXTENSION_SUFFIXES[0].strip(".").partition(".")[0]
+    if "CS_GNU_LIBC_VERSION" not in os.confstr_names:  # CPython 3.10 says gnu on musl, too
+        tag = tag.replace("-linux-gnu", "-linux-musl")
     if tag in TARGETS:
         return tag
-    sys.exit(
-        f"swarmctl: {ARCHIVE} has no native code for this interpreter ({tag},"
-        f" {sys.executable}).\nIt serves: {', '.join(TARGETS)}. Run it with one of those, such as"
-        f" python3.{TARGETS[0].partition('-3')[2].partition('-')[0]} {ARCHIVE},\nor build one for"
-        " yours: python3 build_zipapp.py --python VERSION --platform MACHINE"
-    )
+    sys.exit(f"swarmctl: {ARCHIVE} does not serve this interpreter ({tag}).\n{remedy(tag)}")
+
+
+def remedy(tag: str) -> str:
+    """Say what the archive serves, and what to do with an interpreter that it does not."""
+    machine = tag.partition("-")[2].partition("-")[2]
+    served = [target.split("-", 2)[1:] for target in TARGETS]
+    versions = [f"{found[0]}.{found[1:]}" for found in dict.fromkeys(one[0] for one in served)]
+    machines = list(dict.fromkeys(one[1] for one in served))
+    said = f"It serves CPython {', '.join(versions)} on {', '.join(machines)}.\n"
+    if machine and machine not in machines:
+        return f"{said}Build one for this machine: python3 build_zipapp.py --platform {machine}"
+    names = [f"python{version}" for version in reversed(versions)]
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    for name in names:
+        if any(os.access(os.path.join(place, name), os.X_OK) for place in places):
+            return f"{said}This host has one of those: {name} {ARCHIVE}"
+    return f"{said}Install one of those, then run: {names[0]} {ARCHIVE}"
 
 
 def find_tree(tag: str) -> str:

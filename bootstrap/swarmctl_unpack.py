@@ -39,7 +39,7 @@ BOOTSTRAP = {"__main__.py", "swarmctl_boot.py", "swarmctl_built.py", "swarmctl_u
 # A third of all the code, and nothing that we show is highlighted: rich only brings it along.
 NOT_COMPILED = "pygments/"
 _TREE = re.compile(r"[0-9a-f]{20}-cpython-[\w-]+")
-_TAGGED = re.compile(r"\.cpython-[\w-]+\.so$")
+_TAGGED = re.compile(r"\.(cpython-\d+)-[\w-]+\.so$")
 
 
 def unpack(base: str, name: str) -> None:
@@ -77,6 +77,8 @@ def make(tree: str, base: str, name: str) -> None:
 
 def check_libc() -> None:
     """Raise Unusable on a glibc older than the wheels in the archive."""
+    if "CS_GNU_LIBC_VERSION" not in os.confstr_names:
+        return
     version = (os.confstr("CS_GNU_LIBC_VERSION") or "").rpartition(" ")[2]
     if version and tuple(int(part) for part in version.split(".")[:2]) < OLDEST_GLIBC:
         oldest = ".".join(map(str, OLDEST_GLIBC))
@@ -125,7 +127,7 @@ def place(path: str, tag: str) -> str | None:
     if not tag.endswith(f"-{machine}"):
         return None
     tagged = _TAGGED.search(inner)
-    return inner if tagged is None or tagged[0] == f".{tag}.so" else None
+    return inner if tagged is None or tag.startswith(f"{tagged[1]}-") else None
 
 
 def write_whole(path: str, data: bytes) -> None:

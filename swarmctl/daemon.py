@@ -69,7 +69,12 @@ def run_daemon(config: DaemonConfig, *, detached: bool = False) -> int:
     Returns:
         The process's exit code.
     """
-    _make_state_dir(Path(config.state_dir))
+    try:
+        _make_state_dir(Path(config.state_dir))
+        _make_socket_dir(Path(config.socket).parent)
+    except OSError as error:
+        places = "--state-dir and --socket name other places"
+        return _report(SwarmError(f"cannot make {error.filename}: {error.strerror}; {places}"))
     _set_up_log(config, detached=detached)
     try:
         trio.run(_main, config)
@@ -221,6 +226,12 @@ def _make_state_dir(path: Path) -> None:
     """
     path.mkdir(parents=True, mode=0o711, exist_ok=True)
     path.chmod(0o711)
+
+
+def _make_socket_dir(path: Path) -> None:
+    """Make the socket's directory: /run, where it usually lies, is empty after every boot."""
+    if not path.exists():
+        path.mkdir(parents=True, mode=0o755)
 
 
 class _PrivateLog(logging.handlers.RotatingFileHandler):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -49,7 +48,10 @@ def license_of(metadata: Message) -> str:
 
 
 def parts() -> list[Part]:
-    """Return what this swarmctl is made of, by name: its distributions and all that they need."""
+    """Return what this swarmctl is made of, by name: its distributions and all that they need.
+
+    What only other Pythons need is listed where it is here: one archive serves all of them.
+    """
     found: dict[str, Part] = {}
     wanted = [*OURS, *_plugins()]
     while wanted:
@@ -59,7 +61,7 @@ def parts() -> list[Part]:
         try:
             metadata = importlib.metadata.metadata(name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # for another Python or system, or one of ours that is not here
+            continue  # for another Python or system, or one of ours, and not here
         message: Message = metadata  # type: ignore[assignment] # it is one
         found[_key(name)] = Part(_key(name), metadata["Version"], license_of(message))
         wanted += _needs(metadata.get_all("Requires-Dist") or ())
@@ -76,14 +78,8 @@ def _plugins() -> Iterator[str]:
 def _needs(requirements: Iterable[str]) -> Iterator[str]:
     for requirement in requirements:
         name = re.match(r"[\w.-]+", requirement)
-        if name is not None and "extra ==" not in requirement and _is_for_us(requirement):
+        if name is not None and "extra ==" not in requirement:
             yield name[0]
-
-
-def _is_for_us(requirement: str) -> bool:
-    """Return whether a requirement holds for this Python; the only condition that ours have."""
-    older = re.search(r"""python_(?:full_)?version\s*<\s*['"](\d+)\.(\d+)""", requirement)
-    return older is None or sys.version_info < (int(older[1]), int(older[2]))
 
 
 def _key(name: str) -> str:

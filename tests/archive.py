@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
@@ -18,6 +20,33 @@ SOURCES = (
     "requirements.lock",
 )
 START_TIMEOUT_S = 60
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+
+
+@cache
+def interpreters() -> dict[str, str]:
+    """Return an interpreter for each version that is found, by its own path (no wrapper).
+
+    They are looked for on PATH, in /usr/bin, under pyenv, and in SWARMCTL_TEST_PYTHONS (paths,
+    colons between them).
+    """
+    named = [Path(one) for one in os.environ.get("SWARMCTL_TEST_PYTHONS", "").split(":") if one]
+    places = [Path(one) for v in VERSIONS if (one := shutil.which(f"python{v}"))]
+    places += [Path("/usr/bin") / f"python{version}" for version in VERSIONS]
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    places += sorted(pyenv.glob("versions/3.*/bin/python3"))
+    ask = (
+        "import sys; print('%d.%d' % sys.version_info[:2], sys.implementation.name, sys.executable)"
+    )
+    found: dict[str, str] = {}
+    for place in (*named, *places):
+        if not place.exists():
+            continue
+        said = subprocess.run([place, "-c", ask], capture_output=True, text=True)
+        words = said.stdout.split()
+        if said.returncode == 0 and words[1] == "cpython" and words[0] in VERSIONS:
+            found.setdefault(words[0], words[2])
+    return dict(sorted(found.items()))
 
 
 def build(output: Path, *options: str, checkout: Path = REPO, **environment: str) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import pytest
 
 from swarmctl.config import DaemonConfig
-from swarmctl.daemon import _choose_network_driver
+from swarmctl.daemon import _choose_network_driver, run_daemon
+from swarmctl.plugins import ExecutorSettings
 from swarmctl.plugins.loader import BUILT_INS, NoSuchNetworkDriver, Plugins, load_plugins
 from swarmctl.plugins.null_driver import NullDriver
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def without_overlay() -> Plugins:
@@ -18,9 +23,12 @@ def without_overlay() -> Plugins:
 
 
 def test_the_driver_that_pretends_goes_with_the_executor_that_does() -> None:
-    """Unless another is named, or none; it gets the settings of its name."""
+    """Unless another is named, or none; both get the settings of their one name."""
     plugins = without_overlay()
-    config = DaemonConfig(state_dir="/nowhere/a", settings={"null": {"delay": "1s"}})
+    settings = {"null": {"delay": "1s", "cpus": "16"}}
+    config = DaemonConfig(state_dir="/nowhere/a", settings=settings)
+    options = ExecutorSettings(state_dir="/nowhere/a", options=settings["null"])
+    assert plugins.executor("null", options).name == "null"
     driver = _choose_network_driver(config, plugins, "null")
     assert isinstance(driver, NullDriver)
     assert driver.kernel.delay_s == 1.0
@@ -39,3 +47,17 @@ def test_a_driver_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
     named = DaemonConfig(state_dir="/nowhere", network_driver="frr")
     with pytest.raises(NoSuchNetworkDriver):
         _choose_network_driver(named, plugins, "docker")
+
+
+def test_places_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A state directory or a socket where none can be: a sentence with the flags, no traceback."""
+    file = tmp_path / "file"
+    file.touch()
+    for places in (
+        {"state_dir": f"{file}/state", "socket": f"{tmp_path}/sock"},
+        {"state_dir": f"{tmp_path}/state", "socket": f"{file}/run/sock"},
+    ):
+        assert run_daemon(DaemonConfig(**places)) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"swarmctl daemon: cannot make {file}/")
+        assert said.endswith("--state-dir and --socket name other places\n")

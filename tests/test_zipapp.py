@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -23,8 +24,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.archive import REPO, SOURCES, START_TIMEOUT_S, Host, build, cached_archive, worked
+from tests.archive import (
+    REPO,
+    SOURCES,
+    START_TIMEOUT_S,
+    VERSIONS,
+    Host,
+    build,
+    cached_archive,
+    worked,
+)
 
+ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mount namespaces need root")
 
 
@@ -139,6 +150,22 @@ def test_a_damaged_tree_is_repaired(host: Host, warm: Host) -> None:
     assert (tree / "click" / "core.py").read_bytes() == whole
     assert (tree / "swarmctl" / "__main__.py").exists()
     assert host.trees() == [tree]
+
+
+def test_damage_that_only_shows_when_it_is_used_is_told_with_the_remedy(
+    host: Host, warm: Host
+) -> None:
+    """Native code that is all zeros, as after a power loss: what to type, and then it works."""
+    shutil.copytree(warm.cache, host.cache)
+    (tree,) = host.trees()
+    (native,) = tree.glob("msgspec/_core.*.so")
+    native.write_bytes(bytes(native.stat().st_size))
+    done = host.start_command("node", "ls")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(f"anew, after: rm -r {tree}")
+    assert "Traceback" not in done.stderr
+    shutil.rmtree(tree)
+    assert worked(host.start())
 
 
 def test_a_cache_that_cannot_be_made_is_named_and_passed_over(refused: Host) -> None:
@@ -271,18 +298,53 @@ def test_trees_that_nobody_uses_are_pruned_at_a_first_start(host: Host) -> None:
     assert {name for name, marker in markers.items() if marker.exists()} == {"held", "recent"}
 
 
-def test_an_interpreter_it_cannot_serve_is_told_so(host: Host, tmp_path: Path) -> None:
-    """An archive without native code for this interpreter names both, and what to do."""
-    other = tmp_path / "other.pyz"
-    with zipfile.ZipFile(host.archive) as whole, zipfile.ZipFile(other, "w") as cut:
+def cut_down(archive: Path, output: Path, target: str) -> Path:
+    """Make an archive that serves ``target`` alone, and holds no more than refusing takes."""
+    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(output, "w") as cut:
         for name in ("__main__.py", "swarmctl_boot.py"):
             cut.writestr(name, whole.read(name))
-        cut.writestr("swarmctl_built.py", "CONTENT='0'\nTARGETS=('cpython-39-riscv-linux-gnu',)")
-    host.archive = other
+        cut.writestr("swarmctl_built.py", f"CONTENT='0'\nTARGETS=({target!r},)")
+    return output
+
+
+def test_an_interpreter_it_cannot_serve_is_told_so(host: Host, tmp_path: Path) -> None:
+    """An archive without native code for this interpreter names both, and what to do."""
+    host.archive = cut_down(host.archive, tmp_path / "other.pyz", "cpython-39-riscv-linux-gnu")
     done = host.start()
     assert done.returncode == 1
-    for part in ("cpython-39-riscv-linux-gnu", sys.executable, "build_zipapp.py --python"):
+    for part in (
+        f"does not serve this interpreter (cpython-3{sys.version_info[1]}-",
+        "It serves CPython 3.9 on riscv-linux-gnu.",
+        f"python3 build_zipapp.py --platform {os.uname().machine}-linux-gnu",
+    ):
         assert part in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [("", "Install one of those, then run: python3.9 "), ("x", "This host has one of those: ")],
+)
+def test_a_version_that_it_cannot_serve_is_pointed_to_one_that_it_can(
+    host: Host, tmp_path: Path, path: str, text: str
+) -> None:
+    """On the right machine under the wrong CPython: the command to type, or what to install."""
+    machine = f"{os.uname().machine}-linux-gnu"
+    host.archive = cut_down(host.archive, tmp_path / "other.pyz", f"cpython-39-{machine}")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "python3.9").touch(mode=0o755)
+    host.environment["PATH"] = str(tmp_path / path) if path else "/nowhere"
+    done = host.start()
+    assert done.returncode == 1
+    assert text in done.stderr
+
+
+def test_old_pythons_are_refused_in_words(host: Host) -> None:
+    """Whatever old Python this machine has says what is needed, and no traceback."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    for python in pyenv.glob("versions/[23].[0-9].*/bin/python"):
+        done = subprocess.run([python, host.archive], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.startswith("swarmctl needs CPython 3.10 or newer; this is Python ")
 
 
 def test_native_code_lies_under_native_only(archive: Path) -> None:
@@ -292,6 +354,46 @@ def test_native_code_lies_under_native_only(archive: Path) -> None:
         below = {name for name in whole.namelist() if name.startswith("native/")}
     assert elf
     assert elf == {name for name in below if "/sboms/" not in name}
+
+
+def test_native_code_is_what_its_directory_says(archive: Path) -> None:
+    """For both machines: of that machine, for a C library no newer than promised, all there."""
+    with zipfile.ZipFile(archive) as whole:
+        native = {name: whole.read(name) for name in whole.namelist() if name.endswith(".so")}
+    machines = ("x86_64-linux-gnu", "aarch64-linux-gnu")
+    modules = ("_cffi_backend", "msgspec/_core")
+    assert native.keys() == {
+        *(
+            f"native/{machine}/{module}.cpython-{python.replace('.', '')}-{machine}.so"
+            for machine in machines
+            for module in modules
+            for python in VERSIONS
+        ),
+        *(f"native/{m}/cryptography/hazmat/bindings/_rust.abi3.so" for m in machines),
+    }
+    for name, data in native.items():
+        assert ELF_MACHINES[struct.unpack_from("<H", data, 18)[0]] == name.split("/")[1][:-10], name
+        asked = re.findall(rb"\0GLIBC_(\d+)\.(\d+)", data)
+        assert max((int(major), int(minor)) for major, minor in asked) <= (2, 28), name
+
+
+def test_an_archive_for_musl(tmp_path: Path) -> None:
+    """Its native code is musl's, and the modules that CPython 3.10 calls gnu all the same."""
+    musl = "x86_64-linux-musl"
+    archive = cached_archive("--python", "3.10", "3.11", "--platform", musl)
+    with zipfile.ZipFile(archive) as whole:
+        native = {n: whole.read(n) for n in whole.namelist() if n.startswith("native/")}
+        built = whole.read("swarmctl_built.py").decode()
+    assert f"TARGETS = ('cpython-310-{musl}', 'cpython-311-{musl}')" in built
+    libraries = {name for name in native if "/sboms/" not in name}
+    assert {f"native/{musl}/msgspec/_core.cpython-310-x86_64-linux-gnu.so"} < libraries
+    for name in libraries:
+        assert b"\0libc.musl-x86_64.so.1\0" in native[name], name
+        assert b"\0libc.so.6\0" not in native[name], name
+    host = Host(tmp_path, archive)
+    done = host.start()
+    assert done.returncode == 1
+    assert f"on {musl}.\nBuild one for this machine: " in done.stderr
 
 
 def test_the_archive_says_what_it_is_made_of(archive: Path, warm: Host) -> None:

@@ -205,8 +205,8 @@ def _restart(daemon: Running) -> Callable[[], bool] | None:
         What tells whether the new one is still there.
     """
     if _is_unit(daemon.pid):
-        launch.systemctl("restart", launch.UNIT.name)
-        return lambda: True
+        is_up = _restart_unit()
+        return lambda: is_up
     if "--detached" not in daemon.arguments:
         return None
     os.kill(daemon.pid, signal.SIGTERM)
@@ -216,6 +216,15 @@ def _restart(daemon: Running) -> Callable[[], bool] | None:
             raise Failure(f"the daemon (pid {daemon.pid}) does not end; it runs the old release")
         time.sleep(POLL_S)
     return _start(daemon)
+
+
+def _restart_unit() -> bool:
+    """Have systemd restart the daemon; return whether it got ready."""
+    try:
+        launch.systemctl("restart", launch.UNIT.name)
+    except Failure:
+        return False  # what that means is said by who asked
+    return True
 
 
 def _start(daemon: Running) -> Callable[[], bool]:
@@ -265,7 +274,7 @@ def _go_back(
     if now is not None and "--detached" in now.arguments:
         os.kill(now.pid, signal.SIGTERM)
     if _is_unit_there():
-        launch.systemctl("restart", launch.UNIT.name)
+        _restart_unit()
     else:
         _start(daemon)
     back = "runs again" if launch.wait_for_daemon(call.api) else "does not start either"

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 VARIABLE_PREFIX = "SWARMCTL_NULL_"
 LABEL_PREFIX = "swarmctl.x.null."
+# The executor and the network driver that pretend have one name, and so one table of settings.
+EXECUTOR_OPTIONS = {"cpus", "memory", "hostname"}
+DRIVER_OPTIONS = {"delay"}
 
 
 class Behaviour(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,8 @@ from swarmctl.core.model.duration import parse_duration
 from swarmctl.plugins import Finding, NetworkState, NodeReport, PluginInfo, Probe, hookimpl
 from swarmctl.plugins.model import EMPTY_TABLE, NANOSECONDS_PER_SECOND
 
+from .null_behaviour import DRIVER_OPTIONS, EXECUTOR_OPTIONS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -218,7 +220,7 @@ def swarmctl_network_driver(name: str, settings: NetworkDriverSettings) -> Netwo
     """Make the driver that pretends."""
     if name != NAME:
         return None
-    unknown = set(settings.options) - {"delay"}
+    unknown = set(settings.options) - DRIVER_OPTIONS - EXECUTOR_OPTIONS
     if unknown:
         raise InvalidArgument(f"the null network driver has no option {', '.join(sorted(unknown))}")
     kernel = _kernels.setdefault(settings.state_dir, NullKernel())

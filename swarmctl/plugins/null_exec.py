@@ -40,7 +40,7 @@ from swarmctl.plugins.model import (
     Resources,
 )
 
-from .null_behaviour import Behaviour, read_behaviour
+from .null_behaviour import DRIVER_OPTIONS, EXECUTOR_OPTIONS, Behaviour, read_behaviour
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -412,7 +412,7 @@ def swarmctl_executor(name: str, settings: ExecutorSettings) -> Executor | None:
     """Make the executor that pretends."""
     if name != "null":
         return None
-    unknown = set(settings.options) - {"cpus", "memory", "hostname"}
+    unknown = set(settings.options) - EXECUTOR_OPTIONS - DRIVER_OPTIONS
     if unknown:
         raise InvalidArgument(f"the null executor has no option {', '.join(sorted(unknown))}")
     try:

@@ -30,6 +30,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,10 +174,10 @@ def build(targets: Sequence[Target], extras: Sequence[str] = ()) -> bytes:
         merge(content, project.name, project.files())
     wheels: dict[tuple[str, str], Path] = {}  # a pure wheel serves all machines
     added: list[Path] = []
-    for target in targets:
+    for target, locked in zip(targets, locked_wheels(lock, targets), strict=True):
         if extras and not (added and all(map(is_pure, added))):
             added = extra_wheels(extras, target, lock, projects)
-        for wheel in [*locked_wheels(lock, target), *added]:
+        for wheel in [*locked, *added]:
             wheels[wheel.name, "" if is_pure(wheel) else target.machine] = wheel
     for (name, machine), wheel in sorted(wheels.items()):
         merge(content, name, wheel_files(wheel, machine))
@@ -357,15 +358,26 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def locked_wheels(lock: Iterable[Pin], target: Target) -> list[Path]:
-    """Return the wheels that ``target`` needs, fetching the ones that build/ does not have."""
-    pins = [pin for pin in lock if pin.wanted_by(target)]
+def locked_wheels(lock: Iterable[Pin], targets: Sequence[Target]) -> list[list[Path]]:
+    """Return the wheels that each target needs, fetching the ones that build/ does not have.
+
+    Fetched side by side: pip mostly waits. Pure wheels are the same list for each target.
+    """
+    pins = [pin for pin in lock if any(map(pin.wanted_by, targets))]
     pure = [pin for pin in pins if len(pin.hashes) == 1]  # relock.py pins one wheel of those
     native = [pin for pin in pins if len(pin.hashes) > 1]
-    return [
-        *fetched(BUILD / "wheels" / "pure", pure, None),
-        *fetched(BUILD / "wheels" / target.tag, native, target),
-    ]
+    with ThreadPoolExecutor() as pool:
+        everywhere = pool.submit(fetched, BUILD / "wheels" / "pure", pure, None)
+        own = [
+            pool.submit(
+                fetched,
+                BUILD / "wheels" / target.tag,
+                [pin for pin in native if pin.wanted_by(target)],
+                target,
+            )
+            for target in targets
+        ]
+        return [[*everywhere.result(), *one.result()] for one in own]
 
 
 def fetched(store: Path, pins: Sequence[Pin], target: Target | None) -> list[Path]:

@@ -58,11 +58,19 @@ def main() -> None:
 def interpreter() -> str:
     """Return this interpreter's tag (``cpython-311-x86_64-linux-gnu``), or exit with a sentence."""
     tag = EXTENSION_SUFFIXES[0].strip(".").partition(".")[0]
-    if "CS_GNU_LIBC_VERSION" not in os.confstr_names:  # CPython 3.10 says gnu on musl, too
+    if not glibc():  # CPython 3.10 says gnu on musl, too
         tag = tag.replace("-linux-gnu", "-linux-musl")
     if tag in TARGETS:
         return tag
     sys.exit(f"swarmctl: {ARCHIVE} does not serve this interpreter ({tag}).\n{remedy(tag)}")
+
+
+def glibc() -> str:
+    """Return the version of this machine's glibc, "" where the C library is musl."""
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").rpartition(" ")[2]
+    except (OSError, ValueError):
+        return ""
 
 
 def remedy(tag: str) -> str:

@@ -20,6 +20,7 @@ import marshal
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 import warnings
@@ -27,12 +28,14 @@ import zipfile
 from importlib.util import MAGIC_NUMBER, cache_from_source, source_hash
 from typing import TYPE_CHECKING, BinaryIO
 
-from swarmctl_boot import ARCHIVE, MARKER, Unusable, is_intact
+from swarmctl_boot import ARCHIVE, MARKER, Unusable, glibc, is_intact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OLDEST_GLIBC = (2, 28)  # what the native wheels in the archive were built against
+OLDEST_MUSL = (1, 2, 4)  # the first that knows the packed relocations in them; others crash
+MUSL_LOADER = f"/lib/ld-musl-{os.uname().machine}.so.1"
 UNUSED_AFTER_S = 30 * 24 * 3600
 ABANDONED_AFTER_S = 24 * 3600
 BOOTSTRAP = {"__main__.py", "swarmctl_boot.py", "swarmctl_built.py", "swarmctl_unpack.py"}
@@ -46,7 +49,7 @@ def unpack(base: str, name: str) -> None:
     """Make the tree ``name`` in ``base``, or repair it.
 
     Raises:
-        Unusable: this machine's C library is too old, or the disk lies.
+        Unusable: the disk lies.
         OSError: no space, no permission; nothing is left behind.
     """
     check_libc()
@@ -76,13 +79,26 @@ def make(tree: str, base: str, name: str) -> None:
 
 
 def check_libc() -> None:
-    """Raise Unusable on a glibc older than the wheels in the archive."""
-    if "CS_GNU_LIBC_VERSION" not in os.confstr_names:
-        return
-    version = (os.confstr("CS_GNU_LIBC_VERSION") or "").rpartition(" ")[2]
-    if version and tuple(int(part) for part in version.split(".")[:2]) < OLDEST_GLIBC:
-        oldest = ".".join(map(str, OLDEST_GLIBC))
-        raise Unusable(f"this machine has glibc {version}; the native code needs {oldest}")
+    """Exit with a sentence where the C library is older than what the archive was built for."""
+    found, name, oldest = glibc(), "glibc", OLDEST_GLIBC
+    if not found:
+        found, name, oldest = musl(), "musl", OLDEST_MUSL
+    if found and tuple(int(part) for part in found.split(".")) < oldest:
+        sys.exit(
+            f"swarmctl: this machine has {name} {found}, and the native code in {ARCHIVE} needs"
+            f" {'.'.join(map(str, oldest))} or newer: run it on a newer system"
+        )
+
+
+def musl() -> str:
+    """Return the version of this machine's musl, as its loader tells it; "" if it does not."""
+    if not os.path.exists(MUSL_LOADER):
+        return ""
+    import subprocess
+
+    said = subprocess.run([MUSL_LOADER], capture_output=True, check=False).stderr
+    version = re.search(rb"^Version ([\d.]+)", said, re.MULTILINE)
+    return version[1].decode() if version else ""
 
 
 @contextlib.contextmanager

@@ -88,9 +88,11 @@ def run_daemon(config: DaemonConfig, *, detached: bool = False) -> int:
 async def _main(config: DaemonConfig) -> None:
     plugins = load_plugins(named=config.plugins, directory=Path(config.plugin_dir))
     executor = await _choose_executor(config, plugins)
-    for failure in plugins.failures:
-        log.warning("not loaded: %s", failure.text)
-    choice = choose(plugins, _wanted(config))
+    try:
+        choice = choose(plugins, _wanted(config))
+    finally:  # it may find more of them
+        for failure in plugins.failures:
+            log.warning("not loaded: %s", failure.text)
     driver = _choose_network_driver(config, plugins, executor.name)
     clock = SystemClock()
     node = LocalNode(

@@ -32,6 +32,7 @@ from tests.archive import (
     Host,
     build,
     cached_archive,
+    interpreters,
     worked,
 )
 
@@ -394,6 +395,57 @@ def test_an_archive_for_musl(tmp_path: Path) -> None:
     done = host.start()
     assert done.returncode == 1
     assert f"on {musl}.\nBuild one for this machine: " in done.stderr
+
+
+def start_on(host: Host, library: str, version: str = "3.10") -> subprocess.CompletedProcess[str]:
+    """Start the archive where ``os.confstr`` and musl's loader say what they say elsewhere."""
+    loader = host.cwd / "loader"
+    loader.write_text(f"#!/bin/sh\necho 'musl libc (x86_64)\nVersion {library}' >&2; exit 1\n")
+    loader.chmod(0o755)
+    said = f"return 'glibc {library}'" if library.startswith("2.") else "raise OSError(22, 'no')"
+    code = (
+        f"import os, sys\ndef confstr(name): {said}\n"
+        f"os.confstr = confstr; sys.path.insert(0, {str(host.archive)!r})\n"
+        f"import swarmctl_boot, swarmctl_unpack; swarmctl_unpack.MUSL_LOADER = {str(loader)!r}\n"
+        "sys.argv = ['swarmctl', '--version']; swarmctl_boot.main()"
+    )
+    return subprocess.run(
+        [interpreters().get(version, sys.executable), "-c", code],
+        capture_output=True,
+        text=True,
+        env=host.environment,
+        cwd=host.cwd,
+        timeout=START_TIMEOUT_S,
+    )
+
+
+def test_a_python_on_musl_that_says_gnu_is_known(host: Host) -> None:
+    """As CPython 3.10 does: it gets musl's native code, and none from an archive for glibc."""
+    refused = start_on(host, "1.2.5")
+    assert refused.returncode == 1
+    assert "does not serve this interpreter (cpython-310-x86_64-linux-musl)" in refused.stderr
+    host.archive = cached_archive("--python", "3.10", "3.11", "--platform", "x86_64-linux-musl")
+    assert worked(start_on(host, "1.2.5"))
+    (tree,) = host.trees()
+    assert tree.name.endswith("-cpython-310-x86_64-linux-musl")
+    assert (tree / "msgspec" / "_core.cpython-310-x86_64-linux-gnu.so").exists()
+
+
+@pytest.mark.parametrize(
+    ("library", "text"),
+    [
+        ("2.17", "this machine has glibc 2.17, and the native code in {} needs 2.28 or newer"),
+        ("1.2.3", "this machine has musl 1.2.3, and the native code in {} needs 1.2.4 or newer"),
+    ],
+)
+def test_an_old_c_library_is_named(host: Host, library: str, text: str) -> None:
+    """Before anything crashes: which one it is, and which one is needed."""
+    if not library.startswith("2."):
+        host.archive = cached_archive("--python", "3.10", "3.11", "--platform", "x86_64-linux-musl")
+    done = start_on(host, library)
+    assert done.returncode == 1
+    assert text.format(host.archive) in done.stderr
+    assert host.trees() == []
 
 
 def test_the_archive_says_what_it_is_made_of(archive: Path, warm: Host) -> None:

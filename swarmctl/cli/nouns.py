@@ -114,6 +114,9 @@ plugin = Group(
             "swarmctl.cli.plugin:inspect", "Display detailed information on one or more plugins"
         ),
         "ls": Lazy("swarmctl.cli.plugin:list_plugins", "List the plugins of the daemon"),
+        "path": Lazy(
+            "swarmctl.cli.plugin:path", "Print the directory to import swarmctl.plugins from"
+        ),
     },
     aliases={"list": "ls"},
 )

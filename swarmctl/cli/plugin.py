@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
 
 from .api import DaemonError, Json
 from .command import SOME, Failure, command
@@ -98,6 +101,19 @@ def inspect(call: Invocation) -> None:
         return known[name]
 
     write_objects("plugin", call.arguments, find, model=_model, form=call.given.text("format"))
+
+
+@command(
+    "path",
+    "Print the directory to import swarmctl.plugins from",
+    text=(
+        "For tests of a plugin where swarmctl is one file and no installed package:\n"
+        "PYTHONPATH=$(swarmctl plugin path) python3 -m pytest, with the Python that runs swarmctl."
+    ),
+)
+def path(_call: Invocation) -> None:
+    """Print it; the archive has unpacked its packages there."""
+    click.echo(Path(__file__).resolve().parents[2])
 
 
 def _model() -> type:

@@ -7,8 +7,9 @@ user that may not do much.
 from __future__ import annotations
 
 import signal
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -20,11 +21,13 @@ from .flags import TEXT, Flag, Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from swarmctl.plugins import Allocator, Filter
     from swarmctl.plugins.loader import Plugins
     from swarmctl.plugins.sources import Source
 
     from .command import Invocation
 
+T = TypeVar("T")
 
 CHECK_S = 60
 
@@ -50,22 +53,14 @@ def _setting(text: str) -> tuple[str, str]:
 )
 def check(call: Invocation) -> None:
     """Print a line for each check; exit code 1 when one fails."""
-    from swarmctl.plugins.loader import load_alone
-
     failed = False
     options, name = dict(call.given.each("option")), call.given.text("name")
     for source in _sources(call.arguments[0]):
         click.echo(f"{source.name}: {source.place}")
-        try:
-            plugins = load_alone(source)
-        except SwarmError as error:
-            click.echo(f"  FAILED  load: {error}")
-            failed = True
-            continue
-        (loaded,) = plugins.loaded.values()
-        click.echo(f"  ok      load: plugin API {loaded.info.api}, {', '.join(loaded.hooks)}")
-        for what, run in _checks(plugins, name or source.name, options):
+        for what, run in _checks(source, name, options):
             failed |= not _passes(what, run)
+        if note := _note(source):
+            click.echo(f"  note    {note}")
     if failed:
         raise Failure("the plugin does not pass")
 
@@ -86,44 +81,130 @@ def _sources(reference: str) -> list[Source]:
     return [Source(name=one.name, kind="installed", module=one.module) for one in points]
 
 
-def _checks(
-    plugins: Plugins, called: str, options: dict[str, str]
-) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Yield the checks that a plugin's hooks call for."""
-    from swarmctl.plugins import AllocatorSettings, SchedulerSettings
-    from swarmctl.plugins.testing import check_allocator, check_filter, check_scheduler
+def _note(source: Source) -> str:
+    """Say what keeps a daemon from loading it as it is, if something does."""
+    from swarmctl.plugins.loader import BUILT_INS, FIRST_PARTY
+    from swarmctl.plugins.sources import PluginError, require_ours_alone
 
-    hooks = next(iter(plugins.loaded.values())).hooks
-    if "swarmctl_scheduler" in hooks:
-        for name in plugins.strategy_names() or [called]:
-            settings = SchedulerSettings(options=options)
-            yield (
-                f"scheduler {name}",
-                lambda: check_scheduler(lambda: plugins.scheduler(name, settings)),  # noqa: B023
-            )
-    if "swarmctl_allocator" in hooks:
-        chosen = AllocatorSettings(options=options)
-        yield (
-            f"allocator {called}",
-            lambda: check_allocator(plugins.allocator(called, chosen)),
+    if not source.path:
+        known = source.name in BUILT_INS or source.name in FIRST_PARTY
+        return (
+            "" if known else f'a daemon loads it with plugins = ["{source.name}"] in its settings'
         )
-    if "swarmctl_scheduler_filters" in hooks:
-        for at, one in enumerate(plugins.filters()):
-            yield f"filter {one.name}", lambda: check_filter(lambda: plugins.filters()[at])  # noqa: B023
+    try:
+        require_ours_alone(Path(source.path))
+    except PluginError as error:
+        return f"a daemon would not load it as it lies here: {error}"
+    return ""
 
 
-def _passes(name: str, run: Callable[[], None]) -> bool:
+def _checks(
+    source: Source, name: str, options: dict[str, str]
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield the checks that a plugin calls for; after one that fails there may be no more."""
+    from swarmctl.plugins.loader import Plugins
+
+    plugins = Plugins()
+
+    def load() -> str:
+        from swarmctl.plugins.sources import bring_in
+
+        plugins.register(source.name, bring_in(source), source)
+        (loaded,) = plugins.loaded.values()
+        return f"plugin API {loaded.info.api}, {', '.join(loaded.hooks)}"
+
+    yield "load", load
+    for one in plugins.loaded.values():
+        for hook, checks in (
+            ("swarmctl_scheduler", _scheduler_checks),
+            ("swarmctl_allocator", _allocator_checks),
+            ("swarmctl_scheduler_filters", _filter_checks),
+        ):
+            if hook in one.hooks:
+                yield from checks(plugins, one.source, name, options)
+
+
+def _scheduler_checks(
+    plugins: Plugins, source: Source, name: str, options: dict[str, str]
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    from swarmctl.plugins import SchedulerSettings
+    from swarmctl.plugins.testing import check_scheduler
+
+    settings = SchedulerSettings(options=options)
+    names = [name or source.name]
+    if plugins.with_hook("swarmctl_strategies"):
+
+        def named() -> str:
+            names[:] = plugins.strategies_of(source)
+            return ", ".join(names)
+
+        yield "strategies", named
+    for one in names:
+        made = partial(plugins.scheduler, one, settings)
+        yield f"scheduler {one}", partial(_made_and_kept, check_scheduler, made, one, source)
+
+
+def _allocator_checks(
+    plugins: Plugins, source: Source, name: str, options: dict[str, str]
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    from swarmctl.plugins import AllocatorSettings
+    from swarmctl.plugins.testing import check_allocator
+
+    called = name or source.name
+    made = partial(plugins.allocator, called, AllocatorSettings(options=options))
+
+    def check(make: Callable[[], Allocator]) -> None:
+        check_allocator(make())
+
+    yield f"allocator {called}", partial(_made_and_kept, check, made, called, source)
+
+
+def _filter_checks(
+    plugins: Plugins, _source: Source, _name: str, _options: dict[str, str]
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    from swarmctl.plugins.testing import check_filter
+
+    found: list[Filter] = []
+
+    def made() -> str:
+        found[:] = plugins.filters()
+        return ", ".join(str(one.name) for one in found)
+
+    yield "filters", made
+    for at, one in enumerate(found):
+        yield f"filter {one.name}", lambda: check_filter(lambda: plugins.filters()[at])  # noqa: B023
+
+
+def _made_and_kept(
+    check: Callable[[Callable[[], T]], None], make: Callable[[], T], name: str, source: Source
+) -> None:
+    """Make an object by its name, and put it through its laws."""
+    from swarmctl.plugins.loader import NoSuchAllocator, NoSuchScheduler
+
+    try:
+        make()
+    except (NoSuchAllocator, NoSuchScheduler):
+        hint = "" if name != source.name else "; if it has another name, say --name NAME"
+        raise AssertionError(
+            f'plugin "{source.name}" makes nothing called "{name}"{hint}'
+        ) from None
+    check(make)
+
+
+def _passes(name: str, run: Callable[[], object]) -> bool:
+    from swarmctl.plugins.sources import cause
+
     signal.signal(signal.SIGALRM, _out_of_time)
     signal.alarm(CHECK_S)
     try:
-        run()
+        said = run()
     except Exception as error:
-        text = str(error) if isinstance(error, (SwarmError, AssertionError)) else repr(error)
+        text = str(error) if isinstance(error, (SwarmError, AssertionError)) else cause(error)
         click.echo(f"  FAILED  {name}: {text}")
         return False
     finally:
         signal.alarm(0)
-    click.echo(f"  ok      {name}")
+    click.echo(f"  ok      {name}" + (f": {said}" if said else ""))
     return True
 
 

@@ -10,6 +10,7 @@ Law: nothing else in swarmctl touches ``pm.hook``.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +20,7 @@ from ..core.agent.executor import EngineUnavailable
 from ..core.errors import InvalidArgument, SwarmError
 from . import hookspecs
 from .hookspecs import PLUGIN_API, PROJECT, PluginInfo
-from .sources import Candidate, PluginError, Source, bring_in, in_directory, installed
+from .sources import Candidate, PluginError, Source, bring_in, cause, in_directory, installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -53,6 +54,7 @@ BUILT_INS = {
 # entry point's name is a stranger all the same.
 FIRST_PARTY = {"docker": "swarmctl_docker_exec", "podman": "swarmctl_podman_exec"}
 DETECTION_ORDER = ("docker", "podman", "process")
+COLLECTED = ("swarmctl_scheduler_filters", "swarmctl_strategies")
 FILTER_PARTS = ("name", "static", "check", "explain", "why")
 
 
@@ -70,10 +72,6 @@ class NoSuchAllocator(InvalidArgument):
 
 class NoSuchNetworkDriver(InvalidArgument):
     """No plugin makes a network driver of that name."""
-
-
-class NoSuchSource(InvalidArgument):
-    """No plugin makes a metric source of that name."""
 
 
 class NoExecutor(SwarmError):
@@ -191,9 +189,7 @@ class Plugins:
             PluginError: its plugin failed.
             SwarmError: the settings do not suit it.
         """
-        made = self._make(name, settings)
-        if made is None:
-            raise NoSuchExecutor(f'no plugin has an executor called "{name}"; {self._have(name)}')
+        made: Executor = self._first("executor", name, settings, NoSuchExecutor)
         return made
 
     async def detect_executor(
@@ -206,14 +202,18 @@ class Plugins:
 
         Raises:
             NoExecutor: none answers; the text says of each why not.
-            PluginError: a plugin failed.
         """
         reasons = []
         for name in order:
-            made = self._make(name, settings)
-            if made is None:
+            try:
+                found = self._ask("swarmctl_executor", name, settings)
+            except PluginError as error:
+                reasons.append(f"{name}: {error}")
+                continue
+            if found is None:
                 reasons.append(f"{name}: not installed")
                 continue
+            made: Executor = found[1]
             try:
                 await made.describe()
             except EngineUnavailable as error:
@@ -230,9 +230,7 @@ class Plugins:
             PluginError: its plugin failed.
             SwarmError: the settings do not suit it.
         """
-        made: Scheduler = self._first(
-            "scheduler", name, self._pm.hook.swarmctl_scheduler, settings, NoSuchScheduler
-        )
+        made: Scheduler = self._first("scheduler", name, settings, NoSuchScheduler)
         return made
 
     def allocator(self, name: str, settings: AllocatorSettings) -> Allocator:
@@ -243,9 +241,7 @@ class Plugins:
             PluginError: its plugin failed.
             SwarmError: the settings do not suit it.
         """
-        made: Allocator = self._first(
-            "allocator", name, self._pm.hook.swarmctl_allocator, settings, NoSuchAllocator
-        )
+        made: Allocator = self._first("allocator", name, settings, NoSuchAllocator)
         return made
 
     def network_driver(self, name: str, settings: NetworkDriverSettings) -> NetworkDriver:
@@ -256,13 +252,7 @@ class Plugins:
             PluginError: its plugin failed.
             SwarmError: the settings do not suit it.
         """
-        made: NetworkDriver = self._first(
-            "network driver",
-            name,
-            self._pm.hook.swarmctl_network_driver,
-            settings,
-            NoSuchNetworkDriver,
-        )
+        made: NetworkDriver = self._first("network driver", name, settings, NoSuchNetworkDriver)
         return made
 
     def metric_source(self, name: str, settings: MetricSettings) -> MetricSource | None:
@@ -272,33 +262,64 @@ class Plugins:
             PluginError: its plugin failed.
             SwarmError: the settings do not suit it.
         """
-        try:
-            made: MetricSource | None = self._first(
-                "metric source", name, self._pm.hook.swarmctl_metric_source, settings, NoSuchSource
-            )
-        except NoSuchSource:
-            return None
+        found = self._ask("swarmctl_metric_source", name, settings)
+        made: MetricSource | None = None if found is None else found[1]
         return made
 
-    def _first(
-        self,
-        kind: str,
-        name: str,
-        hook: Callable[..., Any],
-        settings: object,
-        missing: type[SwarmError],
-    ) -> Any:
+    def _first(self, kind: str, name: str, settings: object, missing: type[SwarmError]) -> Any:
         """Return what the first plugin makes that knows the name."""
+        found = self._ask(f"swarmctl_{kind.replace(' ', '_')}", name, settings)
+        if found is None:
+            article = "a" if kind[0] not in "ae" else "an"
+            raise missing(f'no plugin has {article} {kind} called "{name}"; {self._have(name)}')
+        return found[1]
+
+    def _ask(self, hook: str, name: str, settings: object) -> tuple[Source, Any] | None:
+        """Return what the first plugin makes that knows ``name``, and where that plugin is from.
+
+        They are asked in the order in which they were loaded, so that none can take the place of a
+        built-in. One that fails where a later one knows the name is taken out: it was not meant.
+        """
+        failed: dict[str, SwarmError] = {}
+        for one in [one for one in self.loaded.values() if hook in one.hooks]:
+            try:
+                made = self._call(one.source.name, hook, name=name, settings=settings)
+            except SwarmError as error:
+                failed[one.source.name] = error
+                continue
+            if made is not None:
+                for who, why in failed.items():
+                    if isinstance(why, PluginError):  # else it only dislikes these settings
+                        self.take_out(who, str(why))
+                return one.source, made
+        for why in failed.values():
+            raise why
+        return None
+
+    def _call(self, plugin: str, hook: str, **arguments: object) -> Any:
+        """Call one plugin's hook.
+
+        Raises:
+            PluginError: it raised an error that is none of ours.
+            SwarmError: it raised this.
+        """
+        others = [one for name, one in self._pm.list_name_plugin() if name != plugin]
+        caller = self._pm.subset_hook_caller(hook, others)
         try:
-            made = hook(name=name, settings=settings)
+            made = caller(**arguments)
         except SwarmError:
             raise
         except Exception as error:
-            raise PluginError(f'the plugin of {kind} "{name}" failed: {error!r}') from error
-        if made is None:
-            article = "an" if kind == "allocator" else "a"
-            raise missing(f'no plugin has {article} {kind} called "{name}"; {self._have(name)}')
-        return made
+            asked = "".join(f' when asked for "{one}"' for one in [arguments.get("name")] if one)
+            raise PluginError(f'plugin "{plugin}": {hook} failed{asked}: {cause(error)}') from error
+        is_list = isinstance(made, list) and hook in COLLECTED
+        return made[0] if is_list and made else made
+
+    def take_out(self, name: str, why: str) -> None:
+        """Stop using a plugin that broke a rule after it was loaded; it becomes a failure."""
+        del self.loaded[name]
+        self._pm.unregister(name=name)
+        self.failures.append(Failure(name, why))
 
     def _have(self, name: str) -> str:
         """Say what is loaded, and what could have been meant and is not."""
@@ -317,25 +338,11 @@ class Plugins:
         """Return the plugin that makes what is called ``name``; None for none.
 
         Raises:
-            PluginError: a plugin failed.
+            PluginError: it failed.
             SwarmError: the settings do not suit it.
         """
-        for one in self.loaded.values():
-            if hook not in one.hooks:
-                continue
-            others = [
-                plugin for other, plugin in self._pm.list_name_plugin() if other != one.source.name
-            ]
-            call = self._pm.subset_hook_caller(hook, others)
-            try:
-                made = call(name=name, settings=settings)
-            except SwarmError:
-                raise
-            except Exception as error:
-                raise PluginError(f'plugin "{one.source.name}" failed: {error!r}') from error
-            if made is not None:
-                return one.source
-        return None
+        found = self._ask(hook, name, settings)
+        return None if found is None else found[0]
 
     def with_hook(self, hook: str) -> list[Source]:
         """Return the plugins that implement a hook, in the order in which they were loaded."""
@@ -347,39 +354,31 @@ class Plugins:
         Raises:
             PluginError: a plugin failed, or gives something that is no filter.
         """
-        try:
-            found = [one for some in self._pm.hook.swarmctl_scheduler_filters() for one in some]
-        except Exception as error:
-            raise PluginError(f"a plugin failed to make its filters: {error!r}") from error
-        for one in found:
-            lacks = [each for each in FILTER_PARTS if not hasattr(one, each)]
-            if lacks:
-                raise PluginError(f"{one!r} is no filter: it has no {', '.join(lacks)}")
+        hook = "swarmctl_scheduler_filters"
+        found: list[Filter] = []
+        for source in self.with_hook(hook):
+            for one in _sequence(source.name, hook, self._call(source.name, hook)):
+                lacks = [each for each in FILTER_PARTS if not hasattr(one, each)]
+                if lacks:
+                    raise PluginError(
+                        f'plugin "{source.name}": {one!r} is no filter: it has no '
+                        f"{', '.join(lacks)}"
+                    )
+                found.append(one)
         return found
 
-    def strategies(self, settings_of: Callable[[str], SchedulerSettings]) -> dict[str, Scheduler]:
-        """Make every scheduler that services may choose by name.
-
-        Args:
-            settings_of: returns the settings of a scheduler.
+    def strategies_of(self, source: Source) -> list[str]:
+        """Return the names of a plugin's schedulers that services may choose.
 
         Raises:
-            PluginError: a plugin failed, or gives a name that it makes no scheduler for.
-            SwarmError: the settings do not suit one.
+            PluginError: it failed, or gives something else.
         """
-        return {name: self.scheduler(name, settings_of(name)) for name in self.strategy_names()}
-
-    def strategy_names(self) -> list[str]:
-        """Return the names of all schedulers that services may choose.
-
-        Raises:
-            PluginError: a plugin failed.
-        """
-        try:
-            named = self._pm.hook.swarmctl_strategies()
-            return sorted({str(name) for names in named for name in names})
-        except Exception as error:
-            raise PluginError(f"a plugin failed to name its strategies: {error!r}") from error
+        hook = "swarmctl_strategies"
+        names = _sequence(source.name, hook, self._call(source.name, hook))
+        wrong = next((one for one in names if not isinstance(one, str)), None)
+        if wrong is not None:
+            raise PluginError(f'plugin "{source.name}": {hook} gives {wrong!r}, which is no name')
+        return [*names]
 
     def register(self, name: str, plugin: object, source: Source | None = None) -> None:
         """Add a plugin under ``name``; one that is registered already is left as it is.
@@ -417,9 +416,10 @@ class Plugins:
                     "return objects, and those objects' methods may be async"
                 )
             if hook not in known:
+                near = difflib.get_close_matches(hook, known, 1)
                 raise PluginError(
-                    f'plugin "{name}" implements {hook}, which is no hook of this version; hooks: '
-                    f"{', '.join(known)}"
+                    f'plugin "{name}" implements {hook}, which is no hook of this version'
+                    + (f"; is {near[0]} meant?" if near else f"; hooks: {', '.join(known)}")
                 )
             _check_arguments(name, hook, function)
         forgotten = [
@@ -451,9 +451,16 @@ class Plugins:
         try:
             info = ask()
         except Exception as error:
-            raise PluginError(f'plugin "{name}": swarmctl_plugin_info failed: {error!r}') from error
+            raise PluginError(
+                f'plugin "{name}": swarmctl_plugin_info failed: {cause(error)}'
+            ) from error
         if not isinstance(info, PluginInfo):
             raise PluginError(f'plugin "{name}": swarmctl_plugin_info must return a PluginInfo')
+        if type(info.api) is not int or not isinstance(info.name, str):
+            raise PluginError(
+                f'plugin "{name}": a PluginInfo has text as its name and a whole number as its '
+                f"api: {info}"
+            )
         if info.api > PLUGIN_API:
             raise PluginError(
                 f'plugin "{name}" needs plugin API {info.api}, this swarmctl has {PLUGIN_API}: '
@@ -461,19 +468,21 @@ class Plugins:
             )
         return info
 
-    def _make(self, name: str, settings: ExecutorSettings) -> Executor | None:
-        try:
-            made: Executor | None = self._pm.hook.swarmctl_executor(name=name, settings=settings)
-        except SwarmError:
-            raise
-        except Exception as error:
-            raise PluginError(f'the plugin of executor "{name}" failed: {error!r}') from error
-        return made
-
 
 def vars_of(plugin: object) -> dict[str, object]:
     """Return what a plugin's module, or object, has by itself."""
     return getattr(plugin, "__dict__", {})
+
+
+def _sequence(plugin: str, hook: str, given: object) -> Sequence[Any]:
+    """Return what a collecting hook gave.
+
+    Raises:
+        PluginError: it is no list or tuple; a name alone is no tuple either.
+    """
+    if isinstance(given, (list, tuple)):
+        return given
+    raise PluginError(f'plugin "{plugin}": {hook} gives a list or tuple, not {given!r}')
 
 
 def _check_arguments(name: str, hook: str, function: Callable[..., object]) -> None:

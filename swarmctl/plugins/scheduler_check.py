@@ -7,8 +7,10 @@ each leader; that is what is looked for here, on clusters drawn from fixed seeds
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections import Counter
+from collections.abc import Mapping
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -32,10 +34,10 @@ from ..core.model.spec import (
 from ..core.model.task import Task, TaskState, TaskStatus
 from ..core.scheduler.decide import Candidate
 from ..core.store.view import Tables
-from .conformance import ConformanceError
+from .conformance import ConformanceError, require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from ..core.scheduler.decide import Scheduler
 
@@ -59,13 +61,18 @@ def check_scheduler(make: Callable[[], Scheduler]) -> None:
     Raises:
         ConformanceError: it breaks a law.
     """
+    _check_form(make())
     for seed in range(CLUSTERS):
         random = Random(seed)  # noqa: S311 - the same clusters every time, and no secret
         tasks, nodes = draw_tasks(random), draw_nodes(random)
         scheduler = make()
         view = Tables()
         before = [*tasks], [*nodes]
-        chosen = dict(scheduler.place(view, tasks, nodes))
+        chosen = scheduler.place(view, tasks, nodes)
+        require(
+            isinstance(chosen, Mapping), f"cluster {seed}: place gave {chosen!r}, no ids by task id"
+        )
+        chosen = dict(chosen)
         if before != (tasks, nodes):
             raise ConformanceError(
                 f"cluster {seed}: it changed its arguments, which are not its own"
@@ -78,6 +85,19 @@ def check_scheduler(make: Callable[[], Scheduler]) -> None:
                     "place the same tasks elsewhere"
                 )
     _check_time(make())
+
+
+def _check_form(scheduler: Scheduler) -> None:
+    place = getattr(scheduler, "place", None)
+    require(callable(place), f"{scheduler!r} is no scheduler: it has no method place")
+    signature = inspect.signature(scheduler.place)
+    is_async = inspect.iscoroutinefunction(place)
+    require(not is_async, 'place is "async def"; it is a plain method that gives ids by task id')
+    try:
+        signature.bind(Tables(), [], [])
+    except TypeError:
+        text = f"place takes {signature}; it is called with the view, the tasks and the nodes"
+        raise ConformanceError(text) from None
 
 
 def _check_time(scheduler: Scheduler) -> None:

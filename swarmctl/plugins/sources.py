@@ -20,6 +20,7 @@ import os
 import re
 import stat
 import sys
+import traceback
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -164,8 +165,26 @@ def bring_in(source: Source) -> object:
         return importlib.import_module(source.module)
     except (Exception, SystemExit) as error:
         raise PluginError(
-            f'plugin "{source.name}" cannot be imported from {source.place}: {error!r}'
+            f'plugin "{source.name}" cannot be imported from {source.place}: {cause(error)}'
+            + _remedy(source, error)
         ) from error
+
+
+def cause(error: BaseException) -> str:
+    """Return an error in a line, with the place in the plugin where it was raised."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error}"  # which says the place
+    frames = [] if isinstance(error, ImportError) else traceback.extract_tb(error.__traceback__)
+    where = "".join(f" ({Path(one.filename).name}:{one.lineno})" for one in frames[-1:])
+    return f"{error!r}{where}"
+
+
+def _remedy(source: Source, error: BaseException) -> str:
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
+    if source.path:
+        return f"; put a wheel that holds {error.name} beside it"
+    return f"; install {error.name}, or bake it in: build_zipapp.py --with"
 
 
 def _bring_wheels(directory: Path) -> None:

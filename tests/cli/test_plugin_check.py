@@ -48,6 +48,7 @@ def test_a_plugin_that_keeps_the_laws_passes(run: Callable[..., Ran], tmp_path: 
             f"first: {file}",
             "  ok      load: plugin API 1, swarmctl_scheduler, swarmctl_scheduler_filters",
             "  ok      scheduler first",
+            "  ok      filters: licence",
             "  ok      filter licence",
         ],
     )
@@ -61,6 +62,20 @@ def test_a_plugin_that_keeps_the_laws_passes(run: Callable[..., Ran], tmp_path: 
         (HEAD + FIRST.replace("if node.room", "if True"), "tasks and has room for 0"),
         (HEAD + FILTER % True, "filter licence: on node node000 a static filter looked at the loa"),
         (HEAD + "@hookimpl\nasync def swarmctl_scheduler(name): ...\n", 'is "async def"; hooks a'),
+        (HEAD + FIRST.replace("    def place", "    async def place"), 'place is "async def"; it'),
+        (
+            HEAD + FIRST.replace("place(self, view, ", "place(self, "),
+            "place takes (tasks, nodes); ",
+        ),
+        (HEAD + FIRST.replace("def place", "def put"), "is no scheduler: it has no method place"),
+        (HEAD + FIRST.replace("return {}", "return []"), "cluster 0: place gave [], no ids by ta"),
+        (
+            HEAD + FIRST + '@hookimpl\ndef swarmctl_strategies(): return "first"\n',
+            "strategies: plugin \"bad\": swarmctl_strategies gives a list or tuple, not 'first'",
+        ),
+        (HEAD + FIRST.replace('"first")', '"1st")'), 'plugin "bad" makes nothing called "first"'),
+        (HEAD + FILTER.replace("[Licence()]", "1 / 0") % True, "filters: plugin "),
+        ("import no_such_module\n", "put a wheel that holds no_such_module beside it"),
     ],
 )
 def test_a_plugin_that_breaks_a_law_is_told_which(
@@ -74,6 +89,19 @@ def test_a_plugin_that_breaks_a_law_is_told_which(
     assert "  FAILED  " in ran.out
     assert line.format(file=file) in ran.out
     assert ran.err == "the plugin does not pass\n"
+
+
+def test_what_keeps_a_daemon_from_loading_it_is_noted(
+    run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    """A file that others may write to passes here and would not there: a note says so."""
+    file = tmp_path / "first.py"
+    file.write_text(HEAD + FIRST)
+    file.chmod(0o666)
+    ran = run("plugin", "check", str(file))
+    assert ran.code == 0
+    assert f"  note    a daemon would not load it as it lies here: {file} could have" in ran.out
+    assert f"(chmod go-w {file})" in ran.out
 
 
 def test_what_is_no_plugin_is_said(run: Callable[..., Ran], tmp_path: Path) -> None:

@@ -48,11 +48,14 @@ class Engine:
             raise EngineUnavailable("nobody answers")
 
 
-def plugin(**functions: Callable[..., Any]) -> types.SimpleNamespace:
-    return types.SimpleNamespace(**{name: hookimpl(f) for name, f in functions.items()})
+def plugin(**functions: Callable[..., Any]) -> types.ModuleType:
+    made = types.ModuleType("made")
+    for name, function in functions.items():
+        setattr(made, name, hookimpl(function))
+    return made
 
 
-def makes(name: str, **how: Any) -> types.SimpleNamespace:
+def makes(name: str, **how: Any) -> types.ModuleType:
     def swarmctl_executor(name: str, wanted: str = name) -> Engine | None:
         return Engine(wanted, **how) if name == wanted else None
 
@@ -280,7 +283,8 @@ def test_async_hooks_are_refused() -> None:
 @pytest.mark.parametrize(
     ("functions", "text"),
     [
-        ({"swarmctl_exekutor": lambda: None}, "no hook of this version; hooks: swarmctl_plugin_in"),
+        ({"swarmctl_exekutor": lambda: None}, "no hook of this version; is swarmctl_executor mea"),
+        ({"cook": lambda: None}, "no hook of this version; hooks: swarmctl_plugin_in"),
         ({}, "implements no hook"),
         (
             {"swarmctl_executor": lambda color: color},
@@ -291,6 +295,10 @@ def test_async_hooks_are_refused() -> None:
         (
             {"swarmctl_plugin_info": lambda: PluginInfo(name="x", version="1", api=99)},
             "needs plugin API 99, this swarmctl has 1",
+        ),
+        (
+            {"swarmctl_plugin_info": lambda: PluginInfo(name="x", version="1", api="1")},
+            "a PluginInfo has text as its name and a whole",
         ),
     ],
 )
@@ -348,6 +356,43 @@ def test_a_plugin_that_fails_to_make_its_executor_is_named() -> None:
             plugins.executor("x", SETTINGS)
 
 
+def test_no_other_plugin_takes_the_place_of_what_was_loaded_before() -> None:
+    """One that makes something for every name gets those that nobody else knows."""
+    plugins = load_plugins(candidates=[])
+    plugins.register("any", plugin(swarmctl_scheduler=lambda: "anything"))
+    built_in = plugins.scheduler("spread", SchedulerSettings())
+    assert type(built_in).__module__ == "swarmctl.plugins.spread"
+    assert plugins.scheduler("mine", SchedulerSettings()) == "anything"
+
+
+def test_a_plugin_that_fails_for_the_name_of_another_is_taken_out() -> None:
+    """Who asks gets what the other makes; the one that failed is a failure with its cause."""
+    plugins = Plugins()
+    plugins.register("broken", plugin(swarmctl_executor=lambda: {}["step"]))
+    plugins.register("docker", makes("docker"))
+    assert plugins.executor("docker", SETTINGS).name == "docker"
+    assert [*plugins.loaded] == ["docker"]
+    (failure,) = plugins.failures
+    assert re.fullmatch(
+        r'plugin "broken": swarmctl_executor failed when asked for "docker": '
+        r"KeyError\('step'\) \(test_loader.py:\d+\)",
+        failure.text,
+    )
+
+
+@pytest.mark.parametrize("given", ["largest", None, ("one", 2)])
+def test_strategies_are_a_list_of_names(given: object) -> None:
+    """A name alone is no tuple of names; the plugin and what it gave are named."""
+    plugins = Plugins()
+    plugins.register("x", plugin(swarmctl_strategies=lambda: given))
+    (source,) = plugins.with_hook("swarmctl_strategies")
+    if given is None:
+        assert plugins.strategies_of(source) == []
+    else:
+        with pytest.raises(PluginError, match='plugin "x": swarmctl_strategies gives'):
+            plugins.strategies_of(source)
+
+
 async def test_detection_takes_the_first_executor_that_answers() -> None:
     """An engine that is down is passed over for the next in order."""
     plugins = Plugins()
@@ -359,8 +404,12 @@ async def test_detection_takes_the_first_executor_that_answers() -> None:
 async def test_detection_that_finds_nothing_says_why_of_each() -> None:
     """When nothing answers, every executor that was tried is named with its reason."""
     plugins = Plugins()
+    known = {"docker": None, "process": None}
+    plugins.register("gpu", plugin(swarmctl_executor=lambda name: known[name]))
     plugins.register("docker", makes("docker", up=False))
-    with pytest.raises(NoExecutor, match="docker: nobody answers; podman: not installed; process"):
+    with pytest.raises(
+        NoExecutor, match=r"docker: nobody answers; podman: plugin .gpu.: .*; process"
+    ):
         await plugins.detect_executor(SETTINGS)
 
 

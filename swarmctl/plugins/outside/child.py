@@ -29,7 +29,7 @@ from ...core.scheduler.resources import NodeLoad, holding_of
 from ...core.store.view import Tables, View
 from ..hookspecs import AllocatorSettings, SchedulerSettings
 from ..loader import load_alone
-from ..sources import PluginError
+from ..sources import PluginError, cause
 from .messages import (
     LENGTH_BYTES,
     Addresses,
@@ -110,11 +110,7 @@ def _limit(start: Start) -> None:
 
 def told(error: BaseException) -> str:
     """Return an error in a line, with the place in the plugin where it was raised."""
-    if isinstance(error, SwarmError):
-        return str(error)
-    frames = traceback.extract_tb(error.__traceback__)[-1:]
-    where = "".join(f" ({Path(one.filename).name}:{one.lineno})" for one in frames)
-    return f"{error!r}{where}"
+    return str(error) if isinstance(error, SwarmError) else cause(error)
 
 
 class Child:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from ..hookspecs import AllocatorSettings, SchedulerSettings
+from ..loader import NoSuchScheduler
+from ..sources import PluginError
 from .desk import Plugin
 from .memory import OffList, fingerprint
 from .redact import Redactor
@@ -91,6 +93,7 @@ class _Choosing:
         self._filters: dict[str, list[OutsideFilters]] = {}
 
     def choose(self) -> Choice:
+        strategies = self._strategies()  # first: it finds plugins that are of no use
         judges: list[OutsideFilters] = []
         move_judges: list[OutsideFilters] = []
         for source in self._plugins.with_hook("swarmctl_scheduler_filters"):
@@ -99,7 +102,6 @@ class _Choosing:
             judges.append(pair[0])
             move_judges.append(pair[1])
         scheduler = self._scheduler(self._wanted.scheduler)
-        strategies = {name: self._scheduler(name) for name in self._plugins.strategy_names()}
         allocator = self._allocator(self._wanted.allocator)
         return Choice(
             scheduler=scheduler,
@@ -110,6 +112,27 @@ class _Choosing:
             outside=self._outside,
             runners={name: self._runner(name) for name in self._outside},
         )
+
+    def _strategies(self) -> dict[str, Scheduler]:
+        """Make every scheduler that services may choose by name; take out whose offer is empty."""
+        made: dict[str, Scheduler] = {}
+        for source in self._plugins.with_hook("swarmctl_strategies"):
+            try:
+                made = self._offered(source) | made
+            except PluginError as error:
+                self._outside.pop(source.name, None)
+                self._plugins.take_out(source.name, str(error))
+        return dict(sorted(made.items()))
+
+    def _offered(self, source: Source) -> dict[str, Scheduler]:
+        names = self._plugins.strategies_of(source)
+        try:
+            return {name: self._scheduler(name) for name in names}
+        except NoSuchScheduler as error:
+            raise PluginError(
+                f'plugin "{source.name}" offers the strategies {", ".join(names)}, and not each of '
+                "them is a scheduler that swarmctl_scheduler makes"
+            ) from error
 
     def _options(self, name: str) -> dict[str, str]:
         return self._wanted.options.get(name, {})

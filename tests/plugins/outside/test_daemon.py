@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+STRATEGIES = """
+from swarmctl.plugins import hookimpl
+
+@hookimpl
+def swarmctl_strategies():
+    return {names}
+"""
+
+
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     made = Daemon(tmp_path)
@@ -33,10 +42,13 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def test_a_looping_scheduler_and_a_broken_plugin(daemon: Daemon) -> None:
-    """Services run, the node stays ready, and ls and info tell both plugins' troubles."""
+def test_a_looping_scheduler_and_broken_plugins(daemon: Daemon) -> None:
+    """Services run, the node stays ready, and ls and info tell each plugin's troubles."""
     write_plugin(daemon.plugins, SCHEDULER.format(body="while True: pass"))
     write_plugin(daemon.plugins, "raise RuntimeError('no meter')\n", "broken")
+    write_plugin(daemon.plugins, STRATEGIES.format(names="('green')"), "text")
+    write_plugin(daemon.plugins, STRATEGIES.format(names="('green',)"), "empty")
+    write_plugin(daemon.plugins, STRATEGIES.format(names="1 / 0"), "crash")
     daemon.start(scheduler="mine")
     daemon.init()
     for number in range(3):
@@ -47,7 +59,10 @@ def test_a_looping_scheduler_and_a_broken_plugin(daemon: Daemon) -> None:
     warnings = json.loads(daemon.command("info", "--format=json").stdout)["Warnings"]
     assert any("plugin mine failed 3 times within an hour and is off" in text for text in warnings)
     assert any("broken.py: RuntimeError('no meter')" in text for text in warnings)
-    assert daemon.plugin("broken")["State"] == "failed"
+    for name in ("broken", "text", "empty", "crash"):
+        found = daemon.plugin(name)
+        assert found["State"] == "failed"
+        assert found["Why"].startswith(f'plugin "{name}"')
     assert "is down" not in daemon.log()
     assert "Ready" in daemon.command("node", "ls").stdout
     assert daemon.children() == []

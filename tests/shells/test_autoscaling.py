@@ -14,11 +14,13 @@ from swarmctl.core.model.change import Create, Update
 from swarmctl.core.model.objects import ServiceRow
 from swarmctl.core.model.scaling import as_meant, replicas_of
 from swarmctl.core.model.service import Service, ServicePrivate
+from swarmctl.core.model.session import Samples
 from swarmctl.core.model.spec import ContainerSpec
 from swarmctl.core.model.task import TaskState
 from swarmctl.plugins.spread import SpreadScheduler
 from swarmctl.plugins.subnets import SubnetAllocator
 from tests.core.autoscaler.load import spec_of
+from tests.core.pipeline.world import make_node
 
 from .lone_manager import Host, LoneManager
 from .memory_network import MemoryNetwork
@@ -177,3 +179,27 @@ async def test_pressure_that_no_kernel_tells_is_known_to_the_leader(scaled: Scal
     await scaled.bear(0.09, 15)
     reason = scaled.cluster.manager.autoscaler.no_psi()
     assert reason == "host-w1: its kernel does not tell it, which takes cgroup v2"
+
+
+async def test_of_many_nodes_without_pressure_some_are_named(scaled: Scaled) -> None:
+    """Five are named and the others counted; one that can tell it, or is down, changes that."""
+    await scaled.create(2)
+    await scaled.bear(0.09, 15)
+    autoscaler = scaled.cluster.manager.autoscaler
+    told = scaled.cluster.manager.dispatcher.on_samples
+    for number in range(7):
+        await scaled.cluster.write(Create(row=make_node(f"x{number}")))
+    assert autoscaler.no_psi() == "", "those that have said nothing may be able to"
+    for number in range(7):
+        told(f"x{number}", Samples(rows=(), no_psi="old kernel"))
+    assert autoscaler.no_psi() == (
+        "host-w1: its kernel does not tell it, which takes cgroup v2; host-x0: old kernel; "
+        "host-x1: old kernel; host-x2: old kernel; host-x3: old kernel; and 3 nodes more"
+    )
+    told("x6", Samples(rows=()))
+    assert autoscaler.no_psi() == ""
+    node = scaled.cluster.view.node("x6")
+    assert node is not None
+    down = replace(node.api, Status=replace(node.api.Status, State="down"))
+    await scaled.cluster.write(Update(row=replace(node, api=down)))
+    assert autoscaler.no_psi().endswith("; and 2 nodes more")

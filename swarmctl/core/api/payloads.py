@@ -53,6 +53,7 @@ from .versions import (
     surplus,
     unneeded,
     users,
+    uses_of,
     versions,
 )
 from .write import write
@@ -416,7 +417,7 @@ async def remove(server: ApiServer, call: Call, kind: Kind) -> Response:
         name = row.api.Spec.Name
         going = [row] if newest_id(view, row) else versions(view, kind, name)
         check_unused(kind, name, users(view, going))
-        return _without(kind, going), Response(204)
+        return _without(view, kind, going), Response(204)
 
     return await write(manager, call, plan)
 
@@ -429,7 +430,7 @@ async def prune(server: ApiServer, call: Call, kind: Kind) -> Response:
     def plan(view: View) -> tuple[Transaction, Response]:
         going = unneeded(view, kind)[:AT_ONCE]
         ids = (*gone, *(row.api.ID for row in going))
-        return _without(kind, going), json_reply(PayloadsPruned(Deleted=ids))
+        return _without(view, kind, going), json_reply(PayloadsPruned(Deleted=ids))
 
     batch = 0
     while len(going := unneeded(manager.view, kind)) > AT_ONCE:
@@ -439,10 +440,9 @@ async def prune(server: ApiServer, call: Call, kind: Kind) -> Response:
     return await write(manager, call, plan)
 
 
-def _without(kind: Kind, going: Sequence[PayloadRow]) -> Transaction:
-    refs = [Ref(kind, row.api.ID) for row in going]
-    deletes = zip(refs, going, strict=True)
+def _without(view: View, kind: Kind, going: Sequence[PayloadRow]) -> Transaction:
+    deletes = [Delete(ref=Ref(kind, row.api.ID), version=row.api.Version.Index) for row in going]
+    uses = [ref for row in going for ref in uses_of(view, row)]
     return Transaction(
-        changes=tuple(Delete(ref=ref, version=row.api.Version.Index) for ref, row in deletes),
-        requires=tuple(Unreferenced(ref=ref) for ref in refs),
+        changes=tuple(deletes), requires=tuple(Unreferenced(ref=ref) for ref in uses)
     )

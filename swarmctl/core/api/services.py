@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ..autoscaler.policy import check_scaling, policy_of, scaling_warnings
-from ..errors import BadRequest, SwarmError
+from ..errors import BadRequest, InvalidArgument, SwarmError
 from ..model import revision
 from ..model.change import (
     Advance,
     Change,
     Create,
     Delete,
+    Exists,
     Kind,
     Ref,
     Requirement,
@@ -38,7 +39,7 @@ from ..model.objects import ServiceRow
 from ..model.pinned import check_pinned, check_pinned_networks
 from ..model.release import check_service_available, needs_traffic, quiet_nodes, service_warnings
 from ..model.request import ServiceCreated, ServiceUpdated
-from ..model.scaling import as_meant, as_scaled, has_aliases
+from ..model.scaling import as_meant, as_scaled, has_aliases, source_secrets
 from ..model.service import Endpoint, Service, ServicePrivate, next_run
 from ..model.spec import EndpointSpec, ServiceSpec
 from ..model.startorder import check_start_order
@@ -133,7 +134,11 @@ async def create(server: ApiServer, call: Call) -> Reply:
         told = (*service_warnings(spec, quiet), *scaling_warnings(spec), meant.warning)
         warnings = tuple(filter(None, told)) or None
         created = json_reply(ServiceCreated(ID=service_id, Warnings=warnings), 201)
-        requires = (*rests_on(spec, view.networks()), *_start_order(spec, view))
+        requires = (
+            *rests_on(spec, view.networks()),
+            *_metric_secrets(spec, view),
+            *_start_order(spec, view),
+        )
         return Transaction(changes=(Create(row=row),), requires=requires), created
 
     return await write(manager, call, plan)
@@ -165,6 +170,7 @@ async def update(server: ApiServer, call: Call) -> Reply:
             changed, told = _updated(server, call, view, row, asked)
         requires = (
             *rests_on(changed.api.Spec, view.networks(), own_id=service_id),
+            *_metric_secrets(changed.api.Spec, view),
             *_start_order(changed.api.Spec, view, before=row.api.Spec),
         )
         spec = changed.api.Spec
@@ -244,6 +250,21 @@ def _check_scaling(manager: Manager, spec: ServiceSpec) -> None:
     check_scaling(spec, no_psi=manager.autoscaler.no_psi)
     if not has_aliases(spec.Labels):
         manager.autoscaler.check_sources(policy_of(spec))
+
+
+def _metric_secrets(spec: ServiceSpec, view: View) -> list[Requirement]:
+    """Return that the secrets are there which a service's metrics are read with.
+
+    Raises:
+        InvalidArgument: one is not.
+    """
+    requires: list[Requirement] = []
+    for name in sorted(source_secrets(spec.Labels)):
+        row = view.by_name(Kind.SECRET, name)
+        if row is None:
+            raise InvalidArgument(f"secret not found: {name}")
+        requires.append(Exists(ref=Ref(Kind.SECRET, row.api.ID)))
+    return requires
 
 
 def _quiet(view: View, spec: ServiceSpec) -> Sequence[str]:

@@ -20,6 +20,7 @@ from ..model.change import Kind, Ref
 from ..model.dirty import needs_new_tasks
 from ..model.objects import ConfigRow, SecretRow
 from ..model.payload import payload_ids, with_payloads
+from ..model.scaling import named_secret
 from ..model.task import TaskState
 from ..store.view import KIND_OF
 
@@ -64,11 +65,20 @@ def users(view: View, rows: Iterable[PayloadRow]) -> set[str]:
     """Return the names of the services that use one of these versions."""
     names = set()
     for row in rows:
-        for service_id in view.referrers(Ref(KIND_OF[type(row)], row.api.ID)):
-            service = view.service(service_id)
-            if service is not None:
-                names.add(service.api.Spec.Name)
+        for ref in uses_of(view, row):
+            for service_id in view.referrers(ref):
+                service = view.service(service_id)
+                if service is not None:
+                    names.add(service.api.Spec.Name)
     return names
+
+
+def uses_of(view: View, row: PayloadRow) -> tuple[Ref, ...]:
+    """Return by what services refer to a version: its id; a secret's name is its newest's too."""
+    own = Ref(KIND_OF[type(row)], row.api.ID)
+    if not isinstance(row, SecretRow) or newest_id(view, row):
+        return (own,)
+    return own, named_secret(row.api.Spec.Name)
 
 
 # --- following -----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import msgspec
 from ..errors import InvalidArgument
 from ..model.duration import parse_duration
 from ..model.labels import SCALE_PREFIX
-from ..model.scaling import ACT, OFF, has_aliases, scale_labels
+from ..model.scaling import ACT, METRIC, OFF, has_aliases, scale_labels, split_secret
 from .expression import Comparison, Expression, ExpressionError, comparisons, parse
 from .metrics import GAUGES, MEM, SECOND, TASK_METRICS, Bases
 from .schedule import ScheduleError, TimeWindow, parse_schedule
@@ -32,9 +32,7 @@ RULE_UP_NS = 30 * SECOND
 DOWN_NS = 300 * SECOND
 CPU_OF_ADDONS = 1.0
 """Cores that 100 % are in the labels of add-ons, where nothing is reserved: they count so."""
-_METRIC = "metric."
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_SECRET = re.compile(r"(?P<url>.*?),secret=(?P<name>[\w.-]+)", re.ASCII)
 _PER_REPLICA = re.compile(r"\s+per\s+replica$")
 _DURATION = r"[\d.a-z]+"
 _COOLDOWN = re.compile(rf"(?:(up|down)=)?({_DURATION})", re.ASCII)
@@ -208,9 +206,9 @@ class _Reader:
     def __init__(self, labels: Mapping[str, str], bases: Bases) -> None:
         self._labels, self._bases = labels, bases
         self._sources = {
-            name[len(_METRIC) :]: self._source(name)
+            name[len(METRIC) :]: self._source(name)
             for name in sorted(labels)
-            if name.startswith(_METRIC)
+            if name.startswith(METRIC)
         }
 
     def policy(self, notes: tuple[str, ...]) -> Policy:
@@ -259,7 +257,7 @@ class _Reader:
                 raise self._wrong(name, f"it needs {name[:-2]}when or target", 0)
         unused = sorted(set(policy.sources) - policy.metrics())
         if unused:
-            raise self._wrong(_METRIC + unused[0], "no rule looks at this metric", 0)
+            raise self._wrong(METRIC + unused[0], "no rule looks at this metric", 0)
 
     def _wrong(self, name: str, text: str, at: int) -> InvalidArgument:
         value = self._labels[name]
@@ -390,13 +388,12 @@ class _Reader:
         return windows
 
     def _source(self, label: str) -> Source:
-        name, text = label[len(_METRIC) :], self._labels[label]
+        name, text = label[len(METRIC) :], self._labels[label]
         if not _NAME.fullmatch(name):
             raise self._wrong(label, f"{name!r} is no name for a metric: letters, digits and _", 0)
         if name in TASK_METRICS or name in GAUGES:
             raise self._wrong(label, f"{name} is a metric that is there already", 0)
-        match = _SECRET.fullmatch(text)
-        url, secret = (match["url"], match["name"]) if match else (text, "")
+        url, secret = split_secret(text)
         try:
             parts = urlsplit(url)
             port = parts.port

@@ -59,6 +59,8 @@ POLLS_AT_ONCE = 20
 STALE_NS = 30 * SECOND
 READ_BACK_S = 10.0
 LOOKS_AT_ONCE = 50
+NAMED_MAX = 5
+"""How many nodes are named that all have the same trouble."""
 
 log = logging.getLogger(__name__)
 
@@ -118,13 +120,20 @@ class Autoscaler:
             nursery.start_soon(self._poll_always, name="scaling metrics")
 
     def no_psi(self) -> str:
-        """Return why no node can tell pressure, as far as nodes have said; "" if one can."""
-        ready = [node for node in self._view.nodes() if node.api.Status.State == "ready"]
-        told = {node.api.Description.Hostname: node.api.ID for node in ready}
-        reasons = {name: self._book.no_psi.get(node_id, "") for name, node_id in told.items()}
-        if not reasons or not all(reasons.values()):
-            return ""
-        return "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))
+        """Return why no node can tell pressure, as far as nodes have said; "" if one can.
+
+        The first node that can, or has not said, ends the search.
+        """
+        reasons, silent = self._book.no_psi, list[str]()
+        for node_id in self._view.nodes_in_state("ready"):
+            if node_id not in reasons:
+                return ""
+            silent.append(node_id)
+        nodes = [self._view.node(node_id) for node_id in sorted(silent)[:NAMED_MAX]]
+        named = {row.api.Description.Hostname: row.api.ID for row in nodes if row is not None}
+        told = "; ".join(f"{name}: {reasons[node_id]}" for name, node_id in sorted(named.items()))
+        more = len(silent) - len(named)
+        return f"{told}; and {more} nodes more" if more else told
 
     def check_sources(self, policy: Policy | None) -> None:
         """Check that every metric of a service can be read here.

@@ -12,11 +12,13 @@ Pure. What the labels' values mean is ``core/autoscaler``'s business, save the t
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
 from ..errors import FailedPrecondition
+from .change import Kind, Ref
 from .duration import format_duration
 from .labels import SCALE_PREFIX
 from .service import Scale, ScaleDecision
@@ -36,6 +38,10 @@ SHOWN_NS = 30_000_000_000
 """How long a client may take from reading a number to posting it back."""
 ACT, RECOMMEND, OFF = "act", "recommend", "off"
 
+METRIC = "metric."
+"""What the names of labels with the address of a metric begin with, after ``swarmctl.scale.``."""
+
+_SECRET = re.compile(r"(?P<address>.*?),secret=(?P<name>[\w.-]+)", re.ASCII)
 _ADDON, _ADDON_SWITCH = "swarm.autoscaler.", "swarm.autoscaler"
 _VISUALIZER = "visualizer.autoscale."
 
@@ -126,6 +132,30 @@ def bounds_of(spec: ServiceSpec) -> Bounds | None:
     if not (least.isascii() and least.isdigit() and most.isascii() and most.isdigit()):
         return None  # of an add-on: ours are checked when they are written
     return Bounds(int(least), max(int(least), int(most)))
+
+
+# --- secrets of metric sources -------------------------------------------------------------------
+
+
+def split_secret(text: str) -> tuple[str, str]:
+    """Return a metric's address without its ``,secret=NAME``, and the name, "" for none."""
+    match = _SECRET.fullmatch(text)
+    return (match["address"], match["name"]) if match else (text, "")
+
+
+def source_secrets(labels: Mapping[str, str]) -> set[str]:
+    """Return the names of the secrets that a service's metrics are read with."""
+    prefix = SCALE_PREFIX + METRIC
+    found = {split_secret(text)[1] for label, text in labels.items() if label.startswith(prefix)}
+    return found - {""}
+
+
+def named_secret(name: str) -> Ref:
+    """Return what a service refers to whose label names a secret.
+
+    That is the name, whatever version of the secret it means at the time.
+    """
+    return Ref(Kind.SECRET, f"name/{name.lower()}")
 
 
 # --- how many ------------------------------------------------------------------------------------

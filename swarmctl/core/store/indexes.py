@@ -29,6 +29,7 @@ from ..model.objects import (
     ServiceRow,
     TaskRow,
 )
+from ..model.scaling import named_secret, source_secrets
 from ..model.startorder import dependencies
 from ..model.task import TaskState
 
@@ -115,6 +116,9 @@ def _service_keys(row: ServiceRow) -> Iterator[Key]:
     for label in spec.Labels:
         if label.startswith(PREFIX):
             yield ("label", label)
+    for name in source_secrets(spec.Labels):
+        ref = named_secret(name)
+        yield ("ref", ref.kind, ref.id)
     for dependency in dependencies(spec.Labels):
         yield ("awaited", dependency.key)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from swarmctl.core.api.versions import uses_of
 from swarmctl.core.model.base import SECOND
 from swarmctl.core.model.change import (
     Applied,
@@ -17,10 +18,12 @@ from swarmctl.core.model.change import (
     ConflictKind,
     Create,
     Delete,
+    Exists,
     Index,
     Kind,
     Ref,
     Transaction,
+    Unreferenced,
     Update,
 )
 from swarmctl.core.model.objects import Secret, SecretRow, SecretSpec
@@ -70,6 +73,25 @@ def test_secret_rm_then_service_create() -> None:
     create, remove = secret_pair(world)
     assert outcome(world, remove, create) == ["applied", "missing"]
     assert world.view.service("web") is None
+
+
+@pytest.mark.parametrize("create_first", [True, False])
+def test_a_metrics_secret_and_the_service_that_reads_with_it(*, create_first: bool) -> None:
+    """A label names a secret by its name: whichever of the two writes comes second is refused."""
+    world = World()
+    _, remove = secret_pair(world)
+    secret = world.view.secret("pw")
+    assert secret is not None
+    remove = replace(
+        remove, requires=tuple(Unreferenced(ref=ref) for ref in uses_of(world.view, secret))
+    )
+    labels = {"swarmctl.scale.metric.jobs": "http://queue/,secret=PW"}
+    create = creation("web", replace(spec(), Labels=labels))
+    create = replace(create, requires=(Exists(ref=Ref(Kind.SECRET, "pw")),))
+    if create_first:
+        assert outcome(world, create, remove) == ["applied", "referenced"]
+    else:
+        assert outcome(world, remove, create) == ["applied", "missing"]
 
 
 @pytest.mark.parametrize("first", ["a", "b"])

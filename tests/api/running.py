@@ -5,12 +5,14 @@ The client is the standard library's, in threads, so that no bug of our codec ca
 
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from swarmctl.core.api.server import ApiServer
+from swarmctl.core.ca.x509 import DAY_NS
 from swarmctl.core.clock import SystemClock, new_id
 from swarmctl.core.manager.pipeline import reconcilers
 from swarmctl.core.model.loaded import LoadedPlugin
@@ -26,15 +28,23 @@ from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from swarmctl.core.agent.executor import Executor
     from swarmctl.core.agent.network import NetworkDriver
+    from swarmctl.core.clock import Clock
     from swarmctl.core.manager.manager import Manager
     from swarmctl.core.manager.reconcile import Reconciler
     from swarmctl.core.model.change import Transaction
 
 WAIT_S = 30.0
+_awaited: set[object] = set()
+
+
+def answers_awaited() -> bool:
+    """Whether a client waits for an answer."""
+    return bool(_awaited)
 
 
 class RunningApi:
@@ -62,7 +72,11 @@ class RunningApi:
             with UnixClient(self.socket, timeout_s=WAIT_S) as client:
                 return client.request(method, path, body, **more)
 
-        return await trio.to_thread.run_sync(send)
+        _awaited.add(send)
+        try:
+            return await trio.to_thread.run_sync(send)
+        finally:
+            _awaited.discard(send)
 
     async def get(self, path: str) -> Any:
         """Return what a GET gives; it has to be a 200."""
@@ -114,6 +128,27 @@ def service_body(name: str, *, replicas: int = 1, **spec: object) -> dict[str, A
     }
 
 
+class _LoopClock:
+    """Wall time that follows trio's clock, for threads as well.
+
+    OpenSSL judges certificates by the true time, which ours must not run ahead of.
+    """
+
+    def __init__(self) -> None:
+        self._clock = trio.lowlevel.current_clock()
+        self._epoch_ns = time.time_ns() - DAY_NS
+
+    def now(self) -> int:
+        return self._epoch_ns + int(self._clock.current_time() * 1e9)
+
+
+def hurried_api(
+    folder: Path, *, executor: Executor | None = None
+) -> AbstractAsyncContextManager[RunningApi]:
+    """Run a node by a wall clock that follows trio's; for tests marked ``hurried``."""
+    return running_api(folder, executor=executor, clock=_LoopClock())
+
+
 @asynccontextmanager
 async def running_api(
     folder: Path,
@@ -121,6 +156,7 @@ async def running_api(
     executor: Executor | None = None,
     driver: NetworkDriver | None = None,
     work: Sequence[Reconciler] | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[RunningApi]:
     """Run a node in no swarm and its API.
 
@@ -129,10 +165,11 @@ async def running_api(
         executor: runs its tasks; by default they are pretended.
         driver: carries their traffic; by default nothing does.
         work: what it does while it leads; by default everything.
+        clock: its wall clock; by default the true one.
     """
     port = free_port()
     strategies = {"spread": SpreadScheduler(), "binpack": BinpackScheduler()}
-    clock = SystemClock()
+    clock = clock or SystemClock()
     node = LocalNode(
         NodeSettings(state_dir=str(folder / "state"), hostname="here"),
         executor or NullExecutor(hostname="here"),

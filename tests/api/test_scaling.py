@@ -11,7 +11,7 @@ import trio
 from swarmctl.plugins.null_exec import NullExecutor
 from tests.numbers_server import numbers
 
-from .running import running_api, service_body
+from .running import hurried_api, running_api, service_body
 from .test_placement import INVALID, PRECONDITION, eventually, refused, running, update
 from .test_stock_clients import Docker, cli
 
@@ -83,9 +83,10 @@ async def test_rules_that_cannot_be_are_refused(
         assert await refused(api, Labels=labels(**wanted)) == (400, INVALID + text)
 
 
+@pytest.mark.hurried
 async def test_rules_are_shown_with_what_the_user_should_know_of_them(tmp_path: Path) -> None:
     """A service that can only grow says so, when it is made and whenever it is looked at."""
-    async with running_api(tmp_path) as api:
+    async with hurried_api(tmp_path) as api:
         await api.init()
         wanted = labels(max="4", up__when="cpu > 50% for 5s", up__by="to=4")
         body = service_body("web", replicas=2, Labels=wanted, TaskTemplate=busy(0.01))
@@ -99,10 +100,11 @@ async def test_rules_are_shown_with_what_the_user_should_know_of_them(tmp_path: 
         assert told["Notes"] == [note]
 
 
+@pytest.mark.hurried
 async def test_a_metric_of_ones_own_scales(tmp_path: Path) -> None:
     """Jobs in a queue, each task taking ten, make as many tasks as there are jobs for."""
     with numbers() as told:
-        async with running_api(tmp_path) as api:
+        async with hurried_api(tmp_path) as api:
             await api.init()
             wanted = labels(
                 min="1",
@@ -136,10 +138,11 @@ async def test_a_metric_of_ones_own_scales(tmp_path: Path) -> None:
             assert listed["Spec"]["Mode"]["Replicated"]["Replicas"] == 3
 
 
+@pytest.mark.hurried
 async def test_a_dead_source_is_shown_and_nothing_shrinks(tmp_path: Path) -> None:
     """A source that gives nothing counts as missing; the answer says what it said."""
     with numbers() as told:
-        async with running_api(tmp_path) as api:
+        async with hurried_api(tmp_path) as api:
             await api.init()
             told.document = None
             wanted = labels(
@@ -157,10 +160,11 @@ async def test_a_dead_source_is_shown_and_nothing_shrinks(tmp_path: Path) -> Non
             assert (await scaling(api, service_id))["Count"] == 3
 
 
+@pytest.mark.hurried
 async def test_credentials_come_from_a_secret(tmp_path: Path) -> None:
     """What the secret holds goes to the source, and into no answer."""
     with numbers() as told:
-        async with running_api(tmp_path) as api:
+        async with hurried_api(tmp_path) as api:
             await api.init()
             secret = {"Name": "token", "Data": "aHVudGVyMg=="}
             assert (await api.request("POST", "/secrets/create", secret)).status == 201
@@ -176,9 +180,38 @@ async def test_credentials_come_from_a_secret(tmp_path: Path) -> None:
             assert "hunter2" not in json.dumps(await scaling(api, service_id))
 
 
+@pytest.mark.hurried
+async def test_a_secret_that_a_metric_is_read_with_is_in_use(tmp_path: Path) -> None:
+    """It is not removed while services name it, and they are named; its older versions may go, and
+    so may it once no label names it. An update that would need it back is refused."""
+    async with hurried_api(tmp_path) as api:
+        await api.init()
+        secret = {"Name": "token", "Data": "aHVudGVyMg=="}
+        assert (await api.request("POST", "/secrets/create", secret)).status == 201
+        address = "http://127.0.0.1:1/x#/pending,secret=token"
+        wanted = labels(max="4", target="jobs=10", metric__jobs=address)
+        for name in ("web", "api"):
+            await api.create(name, Labels=wanted)
+        text = "secret 'token' is in use by the following services: api, web"
+        assert await api.refusal("DELETE", "/secrets/token") == (400, INVALID + text)
+        newer = {"Data": "aHVudGVyMw=="}
+        assert (await api.request("POST", "/secrets/token/versions", newer)).status == 201
+        pruned = await api.request("POST", "/secrets/prune")
+        assert len(pruned.json["Deleted"]) == 1
+        assert await api.refusal("DELETE", "/secrets/token") == (400, INVALID + text)
+        for name in ("web", "api"):
+            await update(api, name, lambda spec: spec["Labels"].clear())
+        assert (await api.request("DELETE", "/secrets/token")).status == 204
+        found = await api.get("/services/web")
+        path = f"/services/web/update?rollback=previous&version={found['Version']['Index']}"
+        said = await api.refusal("POST", path, found["Spec"])
+        assert said == (400, INVALID + "secret not found: token")
+
+
+@pytest.mark.hurried
 async def test_a_humans_number_is_the_least_for_a_while(tmp_path: Path) -> None:
     """``scale web=3`` on a scaled service raises it, warns, and takes nothing away later."""
-    async with running_api(tmp_path) as api:
+    async with hurried_api(tmp_path) as api:
         await api.init()
         wanted = labels(min="1", max="8", target="mem=50%")
         body = busy(0.01)
@@ -204,10 +237,11 @@ async def test_a_humans_number_is_the_least_for_a_while(tmp_path: Path) -> None:
         assert "service stop web" in text
 
 
+@pytest.mark.hurried
 async def test_posting_what_is_shown_changes_nothing(tmp_path: Path) -> None:
     """Read, modify, write by any client keeps the number; so does a body that names none."""
     with numbers() as told:
-        async with running_api(tmp_path) as api:
+        async with hurried_api(tmp_path) as api:
             await api.init()
             told.document = 30
             address = f"http://127.0.0.1:{told.port}/"
@@ -231,11 +265,12 @@ async def test_posting_what_is_shown_changes_nothing(tmp_path: Path) -> None:
             assert await replicas(api, service_id) == 3
 
 
+@pytest.mark.hurried
 async def test_no_more_than_there_is_room_for(tmp_path: Path) -> None:
     """Load that asks for more than the nodes hold is capped, and no task waits for a node."""
     with numbers() as told:
         executor = NullExecutor(hostname="here", cpus=3)
-        async with running_api(tmp_path, executor=executor) as api:
+        async with hurried_api(tmp_path, executor=executor) as api:
             await api.init()
             told.document = 1000
             wanted = labels(
@@ -257,10 +292,11 @@ async def test_no_more_than_there_is_room_for(tmp_path: Path) -> None:
             assert any(reason.startswith("capped: no room for ") for reason in reasons)
 
 
+@pytest.mark.hurried
 async def test_a_dry_run_tries_rules_on_the_load_there_is(tmp_path: Path) -> None:
     """Rules that are not set are judged by what the node has measured, and set nothing; what no
     node can measure is refused."""
-    async with running_api(tmp_path) as api:
+    async with hurried_api(tmp_path) as api:
         await api.init()
         service_id = await api.create("web", replicas=2, TaskTemplate=busy(0.5))
         await running(api, service_id, 2)
@@ -288,10 +324,11 @@ async def test_a_dry_run_tries_rules_on_the_load_there_is(tmp_path: Path) -> Non
         assert "a number is expected" in text
 
 
+@pytest.mark.hurried
 async def test_recommend_only_says_so(tmp_path: Path) -> None:
     """In mode recommend the number stays, and the decision is noted as not applied."""
     with numbers() as told:
-        async with running_api(tmp_path) as api:
+        async with hurried_api(tmp_path) as api:
             await api.init()
             told.document = 30
             address = f"http://127.0.0.1:{told.port}/"

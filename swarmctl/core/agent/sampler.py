@@ -66,7 +66,7 @@ class Sampler:
                 self._before = {}
                 continue
             with trio.move_on_after(PERIOD_S):
-                await self._measure(task_ids)
+                await self.measure(task_ids)
 
     async def feed(self, send: Callable[[Samples], Awaitable[None]]) -> None:
         """Send each round as it is measured, for as long as a session lasts.
@@ -90,7 +90,8 @@ class Sampler:
         age_s = max(0.0, trio.current_time() - at)
         return Samples(rows=rows, age_ns=int(age_s * 1e9), no_psi=self._no_psi)
 
-    async def _measure(self, task_ids: Sequence[str]) -> None:
+    async def measure(self, task_ids: Sequence[str]) -> None:
+        """Measure some tasks once: one round. An engine that fails leaves a gap."""
         try:
             stats = await self._executor.stats(task_ids)
         except SwarmError as error:

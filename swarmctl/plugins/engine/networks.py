@@ -128,7 +128,8 @@ class EngineNetworks:
         await self._check_routes(network)
         body = self._words.body(network, self._identity)
         try:
-            await self._changes.post(_key(network), "/networks/create", body)
+            async with self._words.making(network):
+                await self._changes.post(_key(network), "/networks/create", body)
         except Refused as error:
             if self._words.exists_already(error):  # made meanwhile, not by us
                 raise EngineUnavailable(f"network {network.name}: {error}") from error

@@ -124,9 +124,7 @@ class Agent:
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         table, remembered = await trio.to_thread.run_sync(disk.open_task_table, self._state_dir)
-        networking = Networking(
-            self._driver, table, host_network=getattr(self._executor, "host_network", False)
-        )
+        networking = Networking(self._driver, table, self._executor)
         worker = Worker(
             self._executor, self._identity, table, self._reporter, self._clock, networking
         )

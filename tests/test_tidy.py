@@ -44,7 +44,7 @@ swarmctl.plugins.outside       memory:E
 swarmctl.plugins               http_metrics:T metric_check:T
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
-swarmctl.plugins.overlay       names topology rules balance mesh findings *:T
+swarmctl.plugins.overlay       names topology rules balance mesh findings leavings *:T
 swarmctl.plugins.overlay.dns   state zone answer resolvconf sockets:E handover:E *:T
 swarmctl.plugins.engine        dialect:P spec inspection endpoints output labels line:E files:E
 swarmctl.plugins.engine        calls:T changes:T container:T observe:T pull:T networks:T task:T
@@ -81,7 +81,7 @@ swarmctl.core.dispatcher       assignments endpoints journal liveness server:T p
 swarmctl.core.dispatcher       noderows:T traffic:T drain nodesession:T
 swarmctl.core.agent            executor:P network:P step expand runner:T worker:T session:T
 swarmctl.core.agent            reporter:T agent:T disk:T logs:T place networking:T doctor:T
-swarmctl.core.agent            sampler:T
+swarmctl.core.agent            sampler:T presence:E
 swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T
 swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
 swarmctl.core.api              proxy:T server:T backup:T forward:T frames merge:T
@@ -114,7 +114,7 @@ SURFACE = (
     {"swarmctl.__version__"}
     | NOUNS
     | PROTOCOLS
-    | {"swarmctl.core.store.view", "swarmctl.core.clock"}
+    | {"swarmctl.core.store.view", "swarmctl.core.clock", "swarmctl.core.agent.presence"}
 )
 
 # What a module may import from the product besides its own package, longest prefix first. Shells

@@ -34,6 +34,7 @@ from ..core.agent.network import (
     bridge_name,
     mac_address,
 )
+from ..core.agent.presence import is_at_work
 from ..core.allocator.policy import AddressSpace, AddressUser, Allocator, SubnetWish
 from ..core.autoscaler.source import MetricSource, MetricUnavailable
 from ..core.clock import SystemClock
@@ -100,5 +101,6 @@ __all__ = [
     "View",
     "bridge_name",
     "hookimpl",
+    "is_at_work",
     "mac_address",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from swarmctl.plugins import bridge_name
@@ -16,6 +17,8 @@ from swarmctl.plugins.engine import (
 )
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from swarmctl.plugins import NodeIdentity
     from swarmctl.plugins.engine import Engine, Refused
     from swarmctl.plugins.model import HostNetwork
@@ -55,6 +58,10 @@ class DockerNetworks:
             "Options": {**options, BRIDGE_OPTION: bridge_name(network.id)},
             "Labels": network_labels(network, identity),
         }
+
+    def making(self, _network: HostNetwork) -> AbstractAsyncContextManager[None]:
+        """Docker takes a bridge that is there for its own."""
+        return nullcontext()
 
     def exists_already(self, error: Refused) -> bool:
         """See :class:`swarmctl.plugins.engine.NetworkWords`."""

@@ -392,6 +392,16 @@ def test_names_are_asked_of_this_node() -> None:
     ]
 
 
+def test_where_nobody_answers_names_the_engines_own_servers_are_asked() -> None:
+    """On a node without a driver that works the gateways would be silent for ever."""
+    net = HostNetwork(id="n", name="net", gateways=("10.0.1.1/24",))
+    made = body(assignment={"networks": (net,), "names": False})["HostConfig"]
+    assert not made.get("Dns")
+    own = DNSConfig(Nameservers=("192.0.2.53",))
+    made = body(DNSConfig=own, assignment={"networks": (net,), "names": False})["HostConfig"]
+    assert made["Dns"] == ["192.0.2.53"]
+
+
 def test_secret_files_are_bound_read_only_after_the_users_mounts() -> None:
     """Each file is its own read-only bind."""
     made = body(

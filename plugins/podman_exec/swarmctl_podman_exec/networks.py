@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,12 +27,17 @@ from swarmctl.plugins.engine import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from swarmctl.plugins import NodeIdentity
     from swarmctl.plugins.engine import Engine
     from swarmctl.plugins.model import HostNetwork
 
 DOCKERS_MTU = "com.docker.network.driver.mtu"
-SIOCSIFFLAGS, SIOCBRDELBR = 0x8914, 0x89A1
+SIOCSIFFLAGS, SIOCSIFADDR, SIOCDIFADDR, SIOCBRDELBR = 0x8914, 0x8916, 0x8936, 0x89A1
+CLEANUP_S = 5.0
+_LINKS = Path("/sys/class/net")
+_IPV6_ADDRESSES = Path("/proc/net/if_inet6")
 HAS_ENDED = "exited"
 """Its network is taken down too. ``stopped`` comes before: conmon's cleanup still has to do that,
 and would leave the bridge and its addresses behind if the container were taken off by then."""
@@ -71,6 +77,22 @@ class PodmanNetworks:
             "labels": network_labels(network, identity),
         }
 
+    @asynccontextmanager
+    async def making(self, network: HostNetwork) -> AsyncIterator[None]:
+        """Podman takes no subnet that an interface of the host has an address of.
+
+        So the bridge of the network driver is without address and mark for that long; by its mark
+        the driver knows it again, and gives it its address.
+        """
+        name = bridge_name(network.id)
+        mark = await trio.to_thread.run_sync(hand_over, name)
+        try:
+            yield
+        finally:
+            if mark:
+                with trio.move_on_after(CLEANUP_S, shield=True):
+                    await trio.to_thread.run_sync(set_alias, name, mark)
+
     def exists_already(self, error: Refused) -> bool:
         """See :class:`swarmctl.plugins.engine.NetworkWords`."""
         return error.status == 409 or "already used" in str(error) or "exists" in str(error)
@@ -105,3 +127,39 @@ def _remove_bridge(name: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket, suppress(OSError):
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", name.encode(), 0))  # down
         fcntl.ioctl(any_socket, SIOCBRDELBR, struct.pack("16s", name.encode()))
+
+
+def hand_over(name: str) -> str:
+    """Take mark and addresses from the bridge of the network driver; return the mark.
+
+    "" when there is no such bridge.
+    """
+    try:
+        mark = (_LINKS / name / "ifalias").read_text().strip()
+    except OSError:
+        return ""
+    if mark:
+        set_alias(name, "")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket, suppress(OSError):
+            nowhere = struct.pack("16sH14x", name.encode(), socket.AF_INET)
+            fcntl.ioctl(any_socket, SIOCSIFADDR, nowhere)
+        _remove_ipv6_addresses(name)
+    return mark
+
+
+def set_alias(name: str, alias: str) -> None:
+    """Mark an interface, if it is there."""
+    with suppress(OSError):
+        (_LINKS / name / "ifalias").write_text(f"{alias}\n")
+
+
+def _remove_ipv6_addresses(name: str) -> None:
+    with suppress(OSError):
+        for line in _IPV6_ADDRESSES.read_text().splitlines():
+            address, index, length, scope, _, device = line.split()
+            if device == name and scope == "00":  # the kernel's own address of a link is not ours
+                with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as any_socket:
+                    packed = bytes.fromhex(address) + struct.pack(
+                        "=Ii", int(length, 16), int(index, 16)
+                    )
+                    fcntl.ioctl(any_socket, SIOCDIFADDR, packed)

@@ -30,6 +30,7 @@ from . import disk
 from .doctor import DOCTOR_METHOD, serve_doctor
 from .logs import LOGS_METHOD, serve_logs
 from .networking import Networking
+from .presence import at_work
 from .reporter import Reporter
 from .sampler import SAMPLES_METHOD, Sampler
 from .session import Session
@@ -118,10 +119,12 @@ class Agent:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be this node's agent until cancelled. Tasks keep running then."""
+        with at_work(self._identity.node_id):
+            await self._run(task_status)
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         table, remembered = await trio.to_thread.run_sync(disk.open_task_table, self._state_dir)
-        networking = Networking(
-            self._driver, table, host_network=getattr(self._executor, "host_network", False)
-        )
+        networking = Networking(self._driver, table, self._executor)
         worker = Worker(
             self._executor, self._identity, table, self._reporter, self._clock, networking
         )

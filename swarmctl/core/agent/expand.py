@@ -34,12 +34,15 @@ def assignment_of(
     secrets: Mapping[str, Dependency],
     configs: Mapping[str, Dependency],
     networks: Mapping[str, HostNetwork],
+    *,
+    names: bool = True,
 ) -> TaskAssignment:
     """Return what the executor gets.
 
     Args:
         platform: this node's operating system and architecture.
         secrets, configs, networks: what this node was given, by id.
+        names: somebody here answers the names of its networks.
 
     Raises:
         ExecutorError: a template that cannot be expanded, or data that was not given.
@@ -67,6 +70,7 @@ def assignment_of(
         by_node=assigned.by_node,
         ports=assigned.ports,
         networks=tuple(_networks(task, networks)),
+        names=names,
     )
 
 

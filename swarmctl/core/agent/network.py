@@ -136,7 +136,11 @@ class NodeReport(PrivateStruct, frozen=True, kw_only=True):
 
 
 class NetworkDriver(Protocol):
-    """Carries the traffic of this node's tasks."""
+    """Carries the traffic of this node's tasks.
+
+    One that answers names, at the node's own address in each network at least, says so by an
+    attribute ``answers_names`` that is True; executors then name these addresses as DNS servers.
+    """
 
     name: str
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ..model.endpoints import EndpointChanges, EndpointTable
     from ..model.task import Task
     from .disk import TaskTable
-    from .executor import NodeIdentity, TaskController
+    from .executor import Executor, NodeIdentity, TaskController
     from .network import NetworkDriver, NodeReport
 
 START_S = 5.0
@@ -66,15 +66,15 @@ class Networking:
     Args:
         driver: None where nothing shall carry traffic.
         keeper: remembers the table on the disk.
-        host_network: the node's tasks have its own network, so that they have no sandboxes.
+        executor: the node's. One with an attribute ``host_network`` gives tasks no sandboxes.
     """
 
     def __init__(
-        self, driver: NetworkDriver | None, keeper: TaskTable, *, host_network: bool
+        self, driver: NetworkDriver | None, keeper: TaskTable, executor: Executor
     ) -> None:
         self._driver = driver
         self._keeper = keeper
-        self._host_network = host_network
+        self._host_network = bool(getattr(executor, "host_network", False))
         self._book = EndpointBook()
         self._table: EndpointTable = keeper.endpoints
         self._sandboxes: dict[str, Sandbox] = {}
@@ -140,6 +140,11 @@ class Networking:
     def driver_name(self) -> str:
         """Name of the driver that works, or empty."""
         return self._driver.name if self._driver is not None and self._works else ""
+
+    @property
+    def answers_names(self) -> bool:
+        """Is there a driver at work that answers names at this node's gateways?"""
+        return self._works and bool(getattr(self._driver, "answers_names", False))
 
     @property
     def host_network(self) -> bool:

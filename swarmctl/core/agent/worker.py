@@ -186,6 +186,7 @@ class Worker:
                 self._secrets,
                 self._configs,
                 self._networks,
+                names=self._networking.answers_names,
             )
         except ExecutorError as error:
             expanded = adoption_of(assigned, self._identity)

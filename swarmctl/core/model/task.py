@@ -277,6 +277,7 @@ class TaskAssignment(PrivateStruct, frozen=True, kw_only=True):
         ports: the service's published ports as allocated; an executor binds the host-mode ones.
         networks: those that the task joins, by what this node has in them; ``NetworksAttachments``
             has the task's own addresses. Empty for a task that is adopted.
+        names: at this node's gateways somebody answers what is asked about names.
         cluster_id: whose task it is.
         by_node: it was made for its node and has no slot.
     """
@@ -289,6 +290,7 @@ class TaskAssignment(PrivateStruct, frozen=True, kw_only=True):
     configs: tuple[SecretFile, ...] = ()
     ports: tuple[PortConfig, ...] = ()
     networks: tuple[HostNetwork, ...] = ()
+    names: bool = True
     log_driver: Driver | None = None
     cluster_id: str = ""
     by_node: bool = False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import PurePath
 
     from swarmctl.plugins import (
@@ -76,6 +77,13 @@ class NetworkWords(Protocol):
 
         Raises:
             ExecutorError: the network has what this engine cannot give.
+        """
+        ...
+
+    def making(self, network: HostNetwork) -> AbstractAsyncContextManager[None]:
+        """Return what holds while a network is made.
+
+        The network driver may have made its bridge, which some engines would not make theirs.
         """
         ...
 

@@ -116,9 +116,11 @@ def nameservers(assignment: TaskAssignment) -> list[str]:
     """Return whom the engine's resolver asks for a container on networks of the swarm.
 
     This node's addresses in them, where names of the swarm are known and others looked up, with the
-    task's own name servers where it has some. Nothing for a container that is on none. An engine
-    takes three at most.
+    task's own name servers where it has some. Nothing for a container that is on none, or where
+    nobody answers. An engine takes three at most.
     """
+    if not assignment.names:
+        return []
     gateways = [
         gateway.partition("/")[0]
         for network in joined(assignment)

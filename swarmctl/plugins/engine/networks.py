@@ -3,7 +3,8 @@
 One is made when the first task needs it and removed with the last container on it. Laws:
 
 - Only what carries this cluster's and this node's identity is touched; a network of somebody else
-  that stands in the way is an error that names it.
+  that stands in the way is an error that names it. One that another node of ours left on this host
+  is taken away if it stands in the way, no container is on it, and that node is not at work here.
 - Whoever is about to make a container has said so first (:meth:`join`), so no network goes from
   under it; containers of an earlier daemon are found by asking the engine.
 - A host keeps the addresses it has: no bridge gets a subnet that a route of the host leads to.
@@ -11,17 +12,18 @@ One is made when the first task needs it and removed with the last container on 
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
-from swarmctl.plugins import EngineUnavailable, ExecutorError, bridge_name
+from swarmctl.plugins import EngineUnavailable, ExecutorError, bridge_name, is_at_work
 
 from .calls import Refused
 from .endpoints import connected_routes, fits, overlapping, subnets_of
-from .labels import NETWORK_LABEL, owner_filter
+from .labels import NETWORK_LABEL, NODE_LABEL, owner_filter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 ROUTES = Path("/proc/net/route")
 SWEEP_RETRY_S = 5.0
+
+log = logging.getLogger(__name__)
 
 
 class EngineNetworks:
@@ -128,7 +132,8 @@ class EngineNetworks:
         await self._check_routes(network)
         body = self._words.body(network, self._identity)
         try:
-            await self._changes.post(_key(network), "/networks/create", body)
+            async with self._words.making(network):
+                await self._changes.post(_key(network), "/networks/create", body)
         except Refused as error:
             if self._words.exists_already(error):  # made meanwhile, not by us
                 raise EngineUnavailable(f"network {network.name}: {error}") from error
@@ -147,6 +152,10 @@ class EngineNetworks:
         if not (overlap or has_name or (self._is_mine(seen) and _id_of(seen) == network.id)):
             return
         if not self._is_mine(seen):
+            owner = seen.labels.get(NODE_LABEL, "") if _id_of(seen) else ""
+            if owner and not is_at_work(owner):
+                await self._remove_leaving(seen, owner, network)
+                return
             what = (
                 f"this host's engine has a network called {network.name} that is not swarmctl's; "
                 "rename or remove one of the two"
@@ -162,6 +171,23 @@ class EngineNetworks:
                 f"({', '.join(subnets_of(seen))})"
             )
         self._made.pop(_id_of(seen), None)
+
+    async def _remove_leaving(self, seen: SeenNetwork, owner: str, network: HostNetwork) -> None:
+        """Remove what a node left that this host was before.
+
+        Raises:
+            ExecutorError: containers are on it.
+        """
+        on_it = msgspec.json.encode({"network": [seen.id]}).decode()
+        rows = await self._ask("/containers/json", all="1", filters=on_it)
+        if rows or not await self._remove(seen):
+            names = ", ".join(sorted(row["Names"][0].lstrip("/") for row in rows))
+            raise ExecutorError(
+                f"network {network.name}: the network {seen.name} ({', '.join(subnets_of(seen))}) "
+                f"stands in the way, which node {owner} left on this host; it goes by itself once "
+                f"its containers are removed ({names})"
+            )
+        log.warning("network %s is taken away, which node %s left here", seen.name, owner)
 
     async def _check_routes(self, network: HostNetwork) -> None:
         """Check that the host itself does not use a network's addresses.

@@ -52,6 +52,7 @@ class OverlayDriver:
     """Implements :class:`swarmctl.plugins.NetworkDriver`."""
 
     name = "overlay"
+    answers_names = True
 
     def __init__(self, settings: NetworkDriverSettings) -> None:
         self._names = ResponderLink(Path(settings.state_dir))

@@ -6,16 +6,18 @@ here changes what is done, only whether it has to be looked at.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from swarmctl.plugins import bridge_name
+from swarmctl.plugins import bridge_name, is_at_work
 from swarmctl.plugins.model import EMPTY_TABLE
 
 from .conntrack import Lead, Leads
 from .findings import rule_findings, topology_findings
+from .leavings import clear_way, others
 from .links import Seen, carry_out
 from .mesh import ANY, bound_addresses, has_family, host_rules, ingress_of, offers, port_key
 from .names import family_of, owner_alias
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
 
     from .nft import Nft
     from .rules import Ruleset
+
+
+log = logging.getLogger(__name__)
 
 
 class Outcome(NamedTuple):
@@ -105,7 +110,7 @@ class HostSide:
             failures += failed
             drift += found_wrong
         assert seen is not None, "it was read above"
-        problems += topology_problems(table, self._site(table, seen), seen.topology)
+        problems += topology_problems(table, self._site(seen.topology), seen.topology)
         refused = self._reservations.hold(_places(table, self.node_id, seen.interfaces))
         problems += (
             f"port {key} cannot be published on this node: {why}" for key, why in refused.items()
@@ -151,13 +156,18 @@ class HostSide:
         seen = Seen(self._kernel)
         if table.networks and not table.own_addr:
             return seen, ["where other nodes reach this one is not known yet"], []
-        site = self._site(table, seen)
+        cleared, found = clear_way(table, seen.topology, self._site(seen.topology))
+        for step in cleared:
+            log.warning("%s is taken away, which another node left here", step)
+        site = self._site(found)
         wanted = wanted_topology(table, site)
-        steps = difference(wanted, seen.topology, site)
+        steps = [*cleared, *difference(wanted, found, site)]
         ensure_settings(self._settings(table, wanted))
         failed = carry_out(self._kernel, steps, seen) if steps else []
         failures = sorted({f"{step}: {os.strerror(code)}" for step, code in failed})
-        drift = sorted({str(step) for step in steps}) if wanted == self._agreed else []
+        drift = (
+            sorted({str(step) for step in steps[len(cleared) :]}) if wanted == self._agreed else []
+        )
         self._agreed = None if failures else wanted
         if steps:
             seen = Seen(self._kernel)
@@ -168,16 +178,17 @@ class HostSide:
         return seen, failures, drift
 
     def _wanted(self, table: EndpointTable, seen: Seen) -> Topology:
-        return wanted_topology(table, self._site(table, seen))
+        return wanted_topology(table, self._site(seen.topology))
 
-    def _site(self, table: EndpointTable, seen: Seen) -> Site:
-        links = seen.topology.links
+    def _site(self, found: Topology) -> Site:
+        links = found.links
         alias = owner_alias(self.node_id)
         bridges = [link for link in links.values() if link.kind == BRIDGE]
         return Site(
             self.node_id,
             bridges=frozenset(link.name for link in bridges),
             own_bridges=frozenset(link.name for link in bridges if link.alias == alias),
+            at_work=frozenset(filter(is_at_work, others(found, self.node_id))),
         )
 
     def _settings(self, table: EndpointTable, wanted: Topology) -> Iterator[Setting]:
@@ -194,7 +205,7 @@ class HostSide:
     async def _passage(self, table: EndpointTable) -> list[str]:
         ingress = ingress_of(table)
         bridge = bridge_name(ingress.network.id) if ingress and table.published else ""
-        return await ensure_passage(bridge, f"swarmctl-{self.node_id}")
+        return await ensure_passage(bridge, self.node_id)
 
     def _forget_connections(self, table: EndpointTable, interfaces: dict[str, list[str]]) -> None:
         """Have clients of the mesh whose connections lead to nobody begin anew."""

@@ -7,6 +7,8 @@ import re
 TABLE = "swarmctl"
 """The nftables table of ours, in each namespace and for each family."""
 
+_OWNER = "swarmctl "
+
 
 def vxlan_name(network_id: str) -> str:
     """Return the name of the device that carries a network's frames to other hosts."""
@@ -15,7 +17,12 @@ def vxlan_name(network_id: str) -> str:
 
 def owner_alias(node_id: str) -> str:
     """Return the alias of every interface that a node's driver made, by which it knows them."""
-    return f"swarmctl {node_id}"
+    return f"{_OWNER}{node_id}"
+
+
+def owner_of(alias: str) -> str:
+    """Return the id of the node whose driver gave an interface its alias; "" for any other."""
+    return alias.removeprefix(_OWNER) if alias.startswith(_OWNER) else ""
 
 
 def bare(cidr: str) -> str:

@@ -4,10 +4,13 @@ An nftables rule of ours cannot let through what an iptables chain drops, and an
 is forwarded to a bridge that it did not publish itself. So two rules go where Docker leaves room
 for others' rules; on a host without that chain, to the front of FORWARD when its policy is to drop.
 They are found by their comment, and looked for at each audit: an engine that restarts writes anew.
+Those of another node of ours go once the bridge that they name is gone, when they mean nothing.
 """
 
 from __future__ import annotations
 
+import socket
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 _SYSCTL = Path("/proc/sys/net")
 _USER_CHAIN = "DOCKER-USER"
 _TOOLS = ("iptables", "ip6tables")
+_COMMENT = "swarmctl-"
 
 
 class Setting(NamedTuple):
@@ -58,12 +62,13 @@ def ensure_settings(settings: Iterable[Setting]) -> list[str]:
     return changed
 
 
-async def ensure_passage(bridge: str, comment: str) -> list[str]:
+async def ensure_passage(bridge: str, node_id: str) -> list[str]:
     """Have the mesh's packets pass to and from a bridge; return the chains that were mended.
 
     Args:
         bridge: "" takes the rules away.
     """
+    comment = f"{_COMMENT}{node_id}"
     mended = []
     for tool in _TOOLS:
         for chain in (_USER_CHAIN, "FORWARD"):
@@ -71,6 +76,9 @@ async def ensure_passage(bridge: str, comment: str) -> list[str]:
             if listed is None:
                 continue
             there = [line.split() for line in listed.splitlines()]
+            for words in there:
+                if comment not in words and _is_left(words):
+                    await _run(tool, "-D", *_plain(words)[1:])
             ours = [words for words in there if comment in words]
             wanted = list(_rules(bridge, comment)) if _is_needed(chain, listed) and bridge else []
             if [_plain(words) for words in ours] != [["-A", chain, *rule] for rule in wanted]:
@@ -92,6 +100,21 @@ def _rules(bridge: str, comment: str) -> Iterator[list[str]]:
     remark = ["-m", "comment", "--comment", comment, "-j", "ACCEPT"]
     yield ["-o", bridge, "-m", "conntrack", "--ctstate", "DNAT", *remark]
     yield ["-i", bridge, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", *remark]
+
+
+def _is_left(words: list[str]) -> bool:
+    """Return whether a rule is a node's of ours, for a bridge that is not there any more."""
+    if not any(word.startswith(_COMMENT) for word in _plain(words)):
+        return False
+    bridges = [after for word, after in pairwise(words) if word in ("-i", "-o")]
+    return bool(bridges) and not any(map(_is_interface, bridges))
+
+
+def _is_interface(name: str) -> bool:
+    try:
+        return bool(socket.if_nametoindex(name))
+    except OSError:
+        return False
 
 
 def _plain(words: list[str]) -> list[str]:

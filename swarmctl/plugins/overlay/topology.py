@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from swarmctl.plugins import bridge_name, mac_address
 
-from .names import bare, owner_alias, vxlan_name
+from .names import bare, owner_alias, owner_of, vxlan_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -110,11 +110,13 @@ class Site(NamedTuple):
     Attributes:
         bridges: names of the bridges that are there.
         own_bridges: those of them that this driver made, or makes where an engine makes none.
+        at_work: ids of other nodes that have a daemon at work on this host.
     """
 
     node_id: str
     bridges: Collection[str] = ()
     own_bridges: Collection[str] = ()
+    at_work: Collection[str] = ()
 
 
 def wanted_topology(table: EndpointTable, site: Site) -> Topology:
@@ -212,12 +214,28 @@ def topology_problems(table: EndpointTable, site: Site, found: Topology) -> Iter
                     f"network {part.network.name}: node {peer.node_id} is at {peer.addr or '?'},"
                     f" which cannot be reached from {table.own_addr or '?'}"
                 )
-        device = found.links.get(vxlan_name(part.network.id))
-        if device is not None and device.alias != owner_alias(site.node_id):
-            yield (
-                f"network {part.network.name}: an interface called {device.name} is there that is"
-                " not this node's; remove or rename it"
-            )
+        number = (part.network.vni, table.data_path_port)
+        for link in found.links.values():
+            has_name = link.name == vxlan_name(part.network.id)
+            has_number = link.kind == VXLAN and (link.vni, link.port) == number
+            if (has_name or has_number) and link.alias != owner_alias(site.node_id):
+                yield f"network {part.network.name}: {_foreign(link, site)}"
+
+
+def _foreign(link: Link, site: Site) -> str:
+    """Say whose interface stands in the way, and what helps."""
+    owner = owner_of(link.alias)
+    if not owner:
+        return f"the interface {link.name} stands in the way, which is not this node's; remove it"
+    if owner in site.at_work:
+        return (
+            f"the interface {link.name} stands in the way, which is node {owner}'s that is at work"
+            " on this host, too; one host carries the traffic of one node"
+        )
+    return (
+        f"the interface {link.name} stands in the way, which node {owner} left on this host; it"
+        f" goes by itself once the containers with the label swarmctl.node.id={owner} are removed"
+    )
 
 
 def difference(wanted: Topology, found: Topology, site: Site) -> list[Step]:

@@ -29,6 +29,10 @@ class Inside:
         self._namespace = Namespace(pid)
         stack.callback(self._namespace.close)
 
+    def is_there(self) -> bool:
+        """Does the process live?"""
+        return self._namespace.is_of_its_process()
+
     def socket(self, kind: socket.SocketKind, *, six: bool = False) -> socket.socket:
         """Open a socket in it."""
         with self._namespace.entered():

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 LINGER_S = 6.0  # longer than any question takes that is passed on
 HANDOVER_S = 5.0
+HOME_S = 5.0
+"""How often we look whether our directory is still there."""
 MAX_LOG_BYTES = 1024 * 1024
 OOM_SCORE_ADJ = -900  # it is small, and without it no task finds another
 
@@ -88,6 +90,7 @@ class Responder:
         self, root: Path, build: str, settings: Settings, inherited: dict[Place, Pair]
     ) -> None:
         self._root = root
+        self._home = root.stat()
         self._build = build
         self._settings = settings
         self._inherited = inherited
@@ -112,6 +115,7 @@ class Responder:
             self._desk = Desk(upstreams, hosts, answering)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_signals, nursery.cancel_scope)
+                nursery.start_soon(self._stay_home, nursery.cancel_scope)
                 await self._load()
                 await self._listen(nursery)
                 nursery.start_soon(self._accept, listener, nursery)
@@ -131,11 +135,24 @@ class Responder:
             with trio.move_on_after(settings.retry_s if self._failed else settings.tend_s):
                 await self._look.wait()
             self._look = trio.Event()
-            if not await trio.to_thread.run_sync(self._root.is_dir):
+            await self._listen(nursery)
+
+    async def _stay_home(self, scope: trio.CancelScope) -> None:
+        """End all when our directory is gone, or is another one in the same place.
+
+        Who wiped it would else find our sockets in the way of the next responder's.
+        """
+        while True:
+            await trio.sleep(min(HOME_S, self._settings.tend_s))
+            if not await trio.to_thread.run_sync(self._is_home):
                 logger.info("%s is gone, and so are we", self._root)
-                nursery.cancel_scope.cancel()
-            else:
-                await self._listen(nursery)
+                scope.cancel()
+
+    def _is_home(self) -> bool:
+        try:
+            return os.path.samestat(self._root.stat(), self._home)
+        except OSError:
+            return False
 
     async def _load(self) -> None:
         """Read the state anew; one that cannot be read changes nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 from typing import TYPE_CHECKING
@@ -398,6 +399,21 @@ async def test_a_responder_whose_directory_is_gone_ends(node: Node) -> None:
     pid = node.status().pid
     node.root.rename(node.state_dir / "gone")
     await wait_gone(pid)
+
+
+async def test_a_directory_that_was_wiped_and_is_there_again(node: Node) -> None:
+    """The responder of before ends, though there is a directory of its name; and the new one of
+    the next daemon answers."""
+    async with node.answering():
+        before = node.status().pid
+    shutil.rmtree(node.root)
+    async with node.daemon() as link:
+        link.want(table(vip="127.9.1.9"), ())
+        await wait_gone(before)
+        with trio.fail_after(PATIENCE_S):
+            while link.problems or not link.is_current:
+                await link.wait_news()
+        assert await node.answer() == ["127.9.1.9"]
 
 
 async def test_a_damaged_state_changes_nothing(node: Node) -> None:

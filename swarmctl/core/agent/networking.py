@@ -69,9 +69,7 @@ class Networking:
         executor: the node's. One with an attribute ``host_network`` gives tasks no sandboxes.
     """
 
-    def __init__(
-        self, driver: NetworkDriver | None, keeper: TaskTable, executor: Executor
-    ) -> None:
+    def __init__(self, driver: NetworkDriver | None, keeper: TaskTable, executor: Executor) -> None:
         self._driver = driver
         self._keeper = keeper
         self._host_network = bool(getattr(executor, "host_network", False))

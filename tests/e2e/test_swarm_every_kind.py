@@ -148,8 +148,10 @@ def test_a_host_moves_to_the_other_engine() -> None:
             node_id = swarm.node(1)["ID"]
 
             swarm.update_node(1, Availability="drain")
+            eventually(
+                lambda: swarm.nodes_of(swarm.running(service)) == [0] * 4, 30, what="the drain"
+            )
             swarm.assert_exactly(service, 4)
-            assert swarm.nodes_of(swarm.running(service)) == [0, 0, 0, 0]
             eventually(lambda: not docker.containers(running=True), 20, what="Docker to be idle")
             assert lab[1].daemon is not None
             lab[1].daemon.terminate()

@@ -70,7 +70,7 @@ class Tables:
         touched: dict[Key, None] = {}
         nodes: dict[str, None] = {}
         taken: list[TaskRow] = []
-        for ref, before, after in changes:
+        for ref, before, after, _ in changes:
             if before != self.rows.get(ref):
                 raise Wrong(f"entry {index} changes a {ref} that nobody had written")
             if ref.kind is _NODE:
@@ -99,8 +99,8 @@ class Tables:
                 raise Wrong(f"entry {index}: {' '.join(key)} is held by {sorted(holders)}")
         for node in nodes:
             self._see_room(index, node)
-        for _, before, after in changes:
-            for row in (before, after):
+        for change in changes:
+            for row in (change.before, change.after):
                 if isinstance(row, TaskRow):
                     self._come_back(row)
         for task in taken:

@@ -80,7 +80,8 @@ def make(tree: str, base: str, name: str) -> None:
 
 def check_libc() -> None:
     """Exit with a sentence where the C library is older than what the archive was built for."""
-    found, name, oldest = glibc(), "glibc", OLDEST_GLIBC
+    found, name = glibc(), "glibc"
+    oldest: tuple[int, ...] = OLDEST_GLIBC
     if not found:
         found, name, oldest = musl(), "musl", OLDEST_MUSL
     if found and tuple(int(part) for part in found.split(".")) < oldest:

@@ -124,7 +124,7 @@ BUGS = {
                 "        conflict = lay(scratch, change, index, transaction.now)\n"
                 "        if conflict is not None:\n"
                 "            return conflict\n"
-                "    self._write(scratch.written(), changes)",
+                "    self._write(scratch.written(), transaction.now, changes)",
             ),
         ),
     ),

@@ -14,6 +14,7 @@ from swarmctl.core.model.change import Applied, Create, Transaction
 from swarmctl.core.model.objects import TaskRow
 from swarmctl.core.model.task import Task, TaskPrivate, TaskState, TaskStatus
 from tests.e2e.lab.unix_http import UnixClient
+from tests.stalls import Stalls
 
 from .running import RunningApi, running_api, service_body
 
@@ -24,21 +25,6 @@ TASKS = 4_000
 STALL_S = 0.02
 POLLERS = 200
 LIMIT_BYTES = 4 * 1024 * 1024
-
-
-class Stalls(trio.abc.Instrument):
-    """The longest stretch that one task kept the loop to itself, in CPU seconds: what other
-    processes take of this machine is not counted."""
-
-    def __init__(self) -> None:
-        self.longest_s = 0.0
-        self._began = time.thread_time()
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._began = time.thread_time()
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.longest_s = max(self.longest_s, time.thread_time() - self._began)
 
 
 async def _add_tasks(api: RunningApi, service_id: str, count: int) -> None:
@@ -72,7 +58,7 @@ async def test_a_long_list_lets_others_work(tmp_path: Path) -> None:
         await _add_tasks(api, await api.create("big", replicas=TASKS), TASKS)
         gc.collect()
         gc.freeze()  # the test's own garbage is not the node's doing
-        stalls = Stalls()
+        stalls = Stalls(time.thread_time)
         trio.lowlevel.add_instrument(stalls)
         try:
             reply = await api.request("GET", "/tasks")

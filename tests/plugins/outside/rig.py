@@ -19,6 +19,7 @@ from swarmctl.core.store.watch import Watch
 from swarmctl.plugins.loader import load_plugins
 from swarmctl.plugins.outside.choice import Wanted, choose
 from tests.core.pipeline.world import World, spec
+from tests.stalls import Stalls, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -107,7 +108,7 @@ class Rig:
     def __init__(self, cluster: Cluster, choice: Choice) -> None:
         self.cluster = cluster
         self.choice = choice
-        self.longest_stall_s = 0.0
+        self.stalls = Stalls(undisturbed)
 
     @property
     def plugin(self) -> Plugin:
@@ -126,13 +127,6 @@ class Rig:
         """Wait until a service's tasks have nodes; return these."""
         await self.until(lambda: len(self.cluster.assigned(service_id)) == replicas)
         return self.cluster.where(service_id)
-
-    async def watch_stalls(self) -> None:
-        """Note how long nobody else could run: a heartbeat would have been so late."""
-        while True:
-            before = trio.current_time()
-            await trio.sleep(0.005)
-            self.longest_stall_s = max(self.longest_stall_s, trio.current_time() - before - 0.005)
 
 
 def write_plugin(folder: Path, code: str, name: str = "mine") -> None:
@@ -162,6 +156,9 @@ async def leading(folder: Path, cluster: Cluster, **wanted: object) -> AsyncIter
                 new_id=cluster.new_id,
             )
             nursery.start_soon(loop.run)
-        nursery.start_soon(rig.watch_stalls)
-        yield rig
+        trio.lowlevel.add_instrument(rig.stalls)
+        try:
+            yield rig
+        finally:
+            trio.lowlevel.remove_instrument(rig.stalls)
         nursery.cancel_scope.cancel()

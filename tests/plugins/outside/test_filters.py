@@ -144,4 +144,4 @@ async def test_one_that_fails_refuses_nothing(
             await rig.placed(f"s{number}")
         await rig.until(lambda: rig.plugin.off)
         assert text in rig.plugin.off
-        assert rig.longest_stall_s < 0.5
+        assert rig.stalls.longest_s < 0.5

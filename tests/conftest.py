@@ -1,11 +1,22 @@
-"""Options of the whole test run."""
+"""Options of the whole test run, and the clocks that marked tests run on."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import pytest
 
-if TYPE_CHECKING:
-    import pytest
+from tests.clocks import RUNS
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "still: time passes only when the test says so")
+    config.addinivalue_line("markers", "hurried: time passes when there is nothing else to do")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark, run in RUNS.items():
+            if item.get_closest_marker(mark) is not None:
+                item.add_marker(pytest.mark.trio(run=run), append=False)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

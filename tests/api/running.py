@@ -23,6 +23,7 @@ from swarmctl.plugins.binpack import BinpackScheduler
 from swarmctl.plugins.null_exec import NullExecutor
 from swarmctl.plugins.spread import SpreadScheduler
 from swarmctl.plugins.subnets import SubnetAllocator
+from tests.clocks import time_held
 from tests.e2e.lab.unix_http import Reply, UnixClient
 from tests.ports import free_port
 
@@ -39,12 +40,6 @@ if TYPE_CHECKING:
     from swarmctl.core.model.change import Transaction
 
 WAIT_S = 30.0
-_awaited: set[object] = set()
-
-
-def answers_awaited() -> bool:
-    """Whether a client waits for an answer."""
-    return bool(_awaited)
 
 
 class RunningApi:
@@ -72,11 +67,8 @@ class RunningApi:
             with UnixClient(self.socket, timeout_s=WAIT_S) as client:
                 return client.request(method, path, body, **more)
 
-        _awaited.add(send)
-        try:
+        with time_held():
             return await trio.to_thread.run_sync(send)
-        finally:
-            _awaited.discard(send)
 
     async def get(self, path: str) -> Any:
         """Return what a GET gives; it has to be a 200."""

@@ -1,0 +1,78 @@
+"""The clocks that marked tests run on, fixtures included.
+
+pytest-trio takes a test's clock from its own arguments; fixtures that need the same clock, and
+their tests, would all have to name it. So a mark chooses (tests/conftest.py):
+
+- ``still``: time passes only when the test says so.
+- ``hurried``: it passes whenever there is nothing else to do. What a node does every few seconds so
+  costs a test as long as it takes, and not the time in between. Time stands still while a client
+  waits for an answer, and while anything at all is to be done.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import trio
+import trio.testing
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+STEP_S = 0.25
+CUSHION_S = 0.02
+"""For so long, of the true clock, everybody has to wait; threads may be at work meanwhile."""
+
+_held: set[object] = set()
+
+
+@contextmanager
+def time_held() -> Iterator[None]:
+    """Let no time of a hurried test pass, for the length of a ``with`` block."""
+    token = object()
+    _held.add(token)
+    try:
+        yield
+    finally:
+        _held.discard(token)
+
+
+def run_still(
+    function: Callable[[], Awaitable[None]],
+    *,
+    clock: trio.abc.Clock | None,
+    instruments: Sequence[trio.abc.Instrument],
+) -> None:
+    """Run a test on a clock that only it moves."""
+    assert clock is None, "a still test has its clock already"
+    trio.run(function, clock=trio.testing.MockClock(), instruments=instruments)
+
+
+def run_hurried(
+    function: Callable[[], Awaitable[None]],
+    *,
+    clock: trio.abc.Clock | None,
+    instruments: Sequence[trio.abc.Instrument],
+) -> None:
+    """Run a test on a clock that is moved whenever there is nothing else to do."""
+    assert clock is None, "a hurried test has its clock already"
+    own = trio.testing.MockClock()
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_hurry, own)
+            await function()
+            nursery.cancel_scope.cancel()
+
+    trio.run(run, clock=own, instruments=instruments)
+
+
+async def _hurry(clock: trio.testing.MockClock) -> None:
+    while True:
+        await trio.testing.wait_all_tasks_blocked(cushion=CUSHION_S)
+        if not _held:
+            clock.jump(STEP_S)
+
+
+RUNS = {"still": run_still, "hurried": run_hurried}

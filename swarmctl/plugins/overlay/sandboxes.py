@@ -55,6 +55,15 @@ class Wish(NamedTuple):
     sizes: dict[str, int]
 
 
+class _Kind(NamedTuple):
+    """What sandboxes have in common that have the same rules."""
+
+    networks: tuple[str, ...]
+    turn: int
+    has_resolver: bool
+    resolvers: tuple[str, ...]
+
+
 class Wishes:
     """What a table asks of any namespace; those on the same networks share their rules.
 
@@ -70,7 +79,7 @@ class Wishes:
         self._narrow = narrow
         self._resolved = resolved
         self._networks = {part.network.id: part for part in table.networks}
-        self._made: dict[tuple[tuple[str, ...], int, bool], Ruleset] = {}
+        self._made: dict[_Kind, Ruleset] = {}
         self._leads: dict[tuple[str, ...], tuple[Lead, ...]] = {}
         self._keeps_sources = any(port.keep_source for port in table.published)
 
@@ -78,9 +87,14 @@ class Wishes:
         """Return what a sandbox's namespace shall have."""
         parts = [self._networks[one] for one in sandbox.networks if one in self._networks]
         turn = zlib.crc32(sandbox.id.encode()) % TURNS
-        key = (sandbox.networks, turn, sandbox.id in self._resolved)
-        if key not in self._made:
-            self._made[key] = sandbox_rules(parts, seed=str(turn), has_resolver=key[2])
+        kind = _Kind(sandbox.networks, turn, sandbox.id in self._resolved, sandbox.resolvers)
+        if kind not in self._made:
+            self._made[kind] = sandbox_rules(
+                parts,
+                seed=str(turn),
+                has_resolver=kind.has_resolver,
+                resolvers=kind.resolvers,
+            )
         if sandbox.networks not in self._leads:
             self._leads[sandbox.networks] = _leads(parts)
         ways: frozenset[WayBack] = frozenset()
@@ -91,7 +105,7 @@ class Wishes:
             for part, subnet in subnets_of(parts)
             if (limit := limit_of(part, self._table.own_addr, self._narrow))
         }
-        return Wish(self._made[key], self._leads[sandbox.networks], parts, ways, sizes)
+        return Wish(self._made[kind], self._leads[sandbox.networks], parts, ways, sizes)
 
 
 class SandboxSide:

@@ -85,6 +85,7 @@ class HostSide:
         self._not_ours: frozenset[str] = frozenset()
         self._leads = Leads()
         self._forgets_soon = True  # until the kernel refuses it
+        self._passed: str | None = None  # the bridge to which packets were let pass last
 
     def close(self) -> None:
         """Let go of sockets; what is in the kernel stays."""
@@ -121,8 +122,7 @@ class HostSide:
         await trio.to_thread.run_sync(
             self._forget_connections, table, seen.interfaces, limiter=self._one_at_a_time
         )
-        if audit:
-            drift += await self._passage(table)
+        drift += await self._passage(table, audit=audit)
         return Outcome(tuple(problems), tuple(failures), tuple(drift))
 
     def _rules(self, table: EndpointTable, seen: Seen) -> Ruleset:
@@ -202,10 +202,16 @@ class HostSide:
 
     # --- what the rules need ---
 
-    async def _passage(self, table: EndpointTable) -> list[str]:
+    async def _passage(self, table: EndpointTable, *, audit: bool) -> list[str]:
+        """Let the mesh's packets pass; return what was found changed since they could."""
         ingress = ingress_of(table)
         bridge = bridge_name(ingress.network.id) if ingress and table.published else ""
-        return await ensure_passage(bridge, self.node_id)
+        is_new = self._passed != bridge
+        if not (is_new or audit):
+            return []
+        mended = await ensure_passage(bridge, self.node_id)
+        self._passed = bridge
+        return [] if is_new else mended
 
     def _forget_connections(self, table: EndpointTable, interfaces: dict[str, list[str]]) -> None:
         """Have clients of the mesh whose connections lead to nobody begin anew."""

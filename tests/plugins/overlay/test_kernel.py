@@ -348,10 +348,14 @@ def test_the_engines_filter_lets_the_mesh_pass(scene: Scene) -> None:
     scene.agree()
     scene.wire.ip("addr", "add", "10.77.0.200/24", "dev", "lab0")
     eventually(lambda: f"-o {INGRESS_BRIDGE}" in host.run("iptables", "-S", "DOCKER-USER"))
+    assert not scene.drivers[0].state()["repaired"]
     assert set(_answers(scene.wire, host.address, 9, 8080)) == {"a1", "b1", "b2"}
     host.run("iptables", "-w", "5", "-F", "DOCKER-USER")
     eventually(
         lambda: f"-o {INGRESS_BRIDGE}" in host.run("iptables", "-S", "DOCKER-USER"), timeout_s=8
+    )
+    eventually(
+        lambda: scene.drivers[0].state()["repaired"] == {"iptables DOCKER-USER": 1}, timeout_s=2
     )
     scene.drivers[0].call(do="leave")
     assert "swarmctl" not in host.run("iptables", "-S")

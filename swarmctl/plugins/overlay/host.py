@@ -15,7 +15,7 @@ import trio
 from swarmctl.plugins import bridge_name, is_at_work
 from swarmctl.plugins.model import EMPTY_TABLE
 
-from .conntrack import Lead, Leads
+from .conntrack import Follower, Lead, Leads
 from .findings import rule_findings, topology_findings
 from .leavings import clear_way, others
 from .links import Seen, carry_out
@@ -83,7 +83,7 @@ class HostSide:
         self._agreed: Topology | None = None
         self._seen: Seen | None = None
         self._not_ours: frozenset[str] = frozenset()
-        self._leads = Leads()
+        self._follower = Follower()
         self._forgets_soon = True  # until the kernel refuses it
         self._passed: str | None = None  # the bridge to which packets were let pass last
 
@@ -224,7 +224,7 @@ class HostSide:
                 if family_of(address) == one.family
             )
             leads.append(Lead(targets, one.known, one.port.protocol, one.port.published))
-        self._leads.follow(self.namespace.netfilter, leads)
+        self._follower.follow(self.namespace.netfilter, Leads(leads))
 
     async def findings(self, table: EndpointTable) -> list[Finding]:
         """Compare the kernel with a table, mending nothing.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from .balance import sandbox_rules
-from .conntrack import Lead, Leads
+from .conntrack import Follower, Lead, Leads
 from .findings import rule_findings
 from .namespaces import Namespace, NamespaceGone
 from .nft import RulesRefused
@@ -21,6 +21,7 @@ from .pathmtu import limit_of, set_route_sizes, subnets_of
 from .probe import PROBES_MAX, choose, try_path
 from .returning import ensure_ways_back, ways_back
 from .ruleslot import RuleSlot
+from .writing import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -49,7 +50,7 @@ class Wish(NamedTuple):
     """What one namespace shall have."""
 
     rules: Ruleset
-    leads: tuple[Lead, ...]
+    leads: Leads
     parts: Sequence[NetworkTable]
     ways: frozenset[WayBack]
     sizes: dict[str, int]
@@ -80,7 +81,7 @@ class Wishes:
         self._resolved = resolved
         self._networks = {part.network.id: part for part in table.networks}
         self._made: dict[_Kind, Ruleset] = {}
-        self._leads: dict[tuple[str, ...], tuple[Lead, ...]] = {}
+        self._leads: dict[tuple[str, ...], Leads] = {}
         self._keeps_sources = any(port.keep_source for port in table.published)
 
     def of(self, sandbox: Sandbox) -> Wish:
@@ -165,7 +166,7 @@ class SandboxSide:
         """
         for sandbox_id in [one for one in self._open if one not in self._wanted]:
             await self._release(sandbox_id)
-        wishes = Wishes(table, resolved, narrow)
+        wishes, writer = Wishes(table, resolved, narrow), Writer(self._nft)
         outcome = Outcome([], [])
         ready = set(meant) - self._open.keys()  # gone already: nobody is to wait for them
         async with trio.open_nursery() as nursery:
@@ -174,7 +175,7 @@ class SandboxSide:
                 if held.is_as(wish):
                     ready.add(held.sandbox.id)
                 else:
-                    nursery.start_soon(self._ensure, held, wish, outcome, ready)
+                    nursery.start_soon(self._ensure, held, wish, writer, outcome, ready)
         self.ready = frozenset(ready) & frozenset(meant)
         self.named = self.ready & frozenset(resolved)
         return outcome
@@ -209,9 +210,11 @@ class SandboxSide:
                     nursery.start_soon(one, held, *path)
         return sorted(found, key=lambda probe: (probe.network, probe.source, probe.target))
 
-    async def _ensure(self, held: _Held, wish: Wish, outcome: Outcome, ready: set[str]) -> None:
+    async def _ensure(
+        self, held: _Held, wish: Wish, writer: Writer, outcome: Outcome, ready: set[str]
+    ) -> None:
         try:
-            drift = await held.slot.ensure(wish.rules)
+            drift = await held.slot.ensure(wish.rules, writer)
             held.ensure_routes(wish.ways, wish.sizes)
             await self._follow(held, wish.leads)
         except (RulesRefused, OSError) as error:
@@ -222,14 +225,14 @@ class SandboxSide:
             outcome.drift.extend(f"rules {name} of a task" for name in drift)
         ready.add(held.sandbox.id)
 
-    async def _follow(self, held: _Held, leads: tuple[Lead, ...]) -> None:
+    async def _follow(self, held: _Held, leads: Leads) -> None:
         """Have connections that lead to nobody begin anew.
 
         Raises:
             OSError: what the kernel says.
         """
-        follow = partial(held.leads.follow, held.namespace.netfilter, leads)
-        if held.leads.lessened(leads):  # it takes a while to look at thousands of connections
+        follow = partial(held.follower.follow, held.namespace.netfilter, leads)
+        if held.follower.lessened(leads):  # it takes a while to look at thousands of connections
             await trio.to_thread.run_sync(follow, limiter=self._one_look)
         else:
             follow()
@@ -254,12 +257,14 @@ class _Held:
         self.sandbox = sandbox
         self.namespace = namespace
         self.slot = RuleSlot(namespace, nft)
-        self.leads = Leads()
+        self.follower = Follower()
         self._ways: frozenset[WayBack] = frozenset()
         self._sizes: dict[str, int] = {}
 
     def is_as(self, wish: Wish) -> bool:
-        if (self._ways, self._sizes) != (wish.ways, wish.sizes) or not self.leads.are(wish.leads):
+        if (self._ways, self._sizes) != (wish.ways, wish.sizes):
+            return False
+        if not self.follower.follows(wish.leads):
             return False
         try:
             return self.slot.is_as(wish.rules)
@@ -289,9 +294,9 @@ class _Held:
         self._ways, self._sizes = ways, sizes
 
 
-def _leads(parts: Iterable[NetworkTable]) -> tuple[Lead, ...]:
+def _leads(parts: Iterable[NetworkTable]) -> Leads:
     """Return where connections from a task on these networks may lead."""
-    return tuple(
+    return Leads(
         Lead(
             frozenset({vip}),
             frozenset(address for one in service.members for address in one.addresses),

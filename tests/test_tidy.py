@@ -48,7 +48,7 @@ swarmctl.plugins.overlay       names topology rules balance mesh findings leavin
 swarmctl.plugins.overlay.dns   state zone answer resolvconf sockets:E handover:E *:T
 swarmctl.plugins.engine        dialect:P spec inspection endpoints output labels line:E files:E
 swarmctl.plugins.engine        calls:T changes:T container:T observe:T pull:T networks:T task:T
-swarmctl.plugins.engine        executor:T cgroups:E
+swarmctl.plugins.engine        executor:T cgroups:E visitors:T
 swarmctl.core                  errors ids clock:T node:T member:T founding:E membership:E
 swarmctl.core                  together:T statedir:E managership:T refusals nodeport:T
 swarmctl.core                  comeback:T reissue:E leftovers:T nodestate batching:T
@@ -72,7 +72,7 @@ swarmctl.core.ca               signing settings cfssl returning external:T crede
 swarmctl.core.ca               livelinks:T
 swarmctl.core.orchestrator     decide slots replicated global_ jobs restart rollout reaper enforcer
 swarmctl.core.orchestrator     tend overlap relief waiting
-swarmctl.core.allocator        decide ports policy networks addresses
+swarmctl.core.allocator        decide ports policy networks addresses places
 swarmctl.core.scheduler        decide filters resources explain quantities rebalance
 swarmctl.core.scheduler        outside
 swarmctl.core.autoscaler       policy expression decide metrics schedule tracking words book report
@@ -81,7 +81,7 @@ swarmctl.core.dispatcher       assignments endpoints journal liveness server:T p
 swarmctl.core.dispatcher       noderows:T traffic:T drain nodesession:T
 swarmctl.core.agent            executor:P network:P step expand runner:T worker:T session:T
 swarmctl.core.agent            reporter:T agent:T disk:T logs:T place networking:T doctor:T
-swarmctl.core.agent            sampler:T presence:E
+swarmctl.core.agent            sampler:T visitors:T presence:E
 swarmctl.core.api              route present query call:T write:T swarm:T nodes:T services:T
 swarmctl.core.api              tasks:T secrets:T configs:T networks:T system:T events:T logs:T
 swarmctl.core.api              proxy:T server:T backup:T forward:T frames merge:T

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NODES = "NODE\tDRIVER\tTABLE\tCOMPARED\tWRONG\tMENDED\tPATHS"
 FINDINGS = "NODE\tNETWORK\tWHAT\tWHICH\tTABLE SAYS\tKERNEL HAS"
 PATHS = "NODE\tNETWORK\tFROM\tTO\tRESULT"
+MENDED = "NODE\tTIMES\tMENDED SINCE ITS DAEMON STARTED"
 NOTHING = "-"
 
 
@@ -101,6 +102,14 @@ def _text(nodes: list[Json], *, everything: bool) -> Iterator[str]:
     if paths:
         yield ""
         yield from aligned([PATHS, *paths])
+    mended = [
+        f"{node['Name']}\t{times}\t{what}"
+        for node in nodes
+        for what, times in sorted((node.get("Repaired") or {}).items())
+    ]
+    if mended:
+        yield ""
+        yield from aligned([MENDED, *mended])
 
 
 def _node_line(node: Json) -> str:

@@ -73,6 +73,10 @@ def test_what_is_wrong_is_told(stub: Stub, run: Callable[..., Ran]) -> None:
         "",
         "NODE      NETWORK   FROM      TO        RESULT",
         "h1        net       t1        t3        no answer within 1 s",
+        "",
+        "NODE      TIMES     MENDED SINCE ITS DAEMON STARTED",
+        "h1        1         bridge",
+        "h1        2         vip",
     ]
     assert stub.asked[-1].query == {"all": "0", "probe": "1"}
 

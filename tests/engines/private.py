@@ -210,12 +210,17 @@ class PrivateEngine:
         """Every running container of this engine, whoever made it: name -> id."""
         return {row["Names"][0][1:]: row["Id"] for row in self.api("GET", "/containers/json")}
 
-    def run_foreign(self, name: str, **labels: str) -> str:
-        """A container that no executor made; returns its id."""
+    def run_foreign(self, name: str, *, network: str = "", **labels: str) -> str:
+        """A container that no executor made; returns its id.
+
+        Args:
+            network: "" for the engine's default.
+        """
         body: dict[str, Any] = {"Image": "alpine:latest", "Cmd": ["sleep", "1000"]}
         # Podman would set more than this machine may allow.
         limits = [{"Name": one, "Soft": 4096, "Hard": 4096} for one in ("nofile", "nproc")]
-        body |= {"Labels": labels, "HostConfig": {"Ulimits": limits}}
+        where = {"NetworkMode": network} if network else {}
+        body |= {"Labels": labels, "HostConfig": {"Ulimits": limits, **where}}
         made: str = self.api("POST", "/containers/create", body, name=name)["Id"]
         self.api("POST", f"/containers/{made}/start")
         return made

@@ -23,11 +23,12 @@ from swarmctl.plugins.engine import (
     driver_options,
     ipam_configs,
     network_labels,
+    own_choice,
     quoted,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from swarmctl.plugins import NodeIdentity
     from swarmctl.plugins.engine import Engine
@@ -47,6 +48,10 @@ class PodmanNetworks:
     """Implements :class:`swarmctl.plugins.engine.NetworkWords`."""
 
     list_path = "/networks/json"
+    arrivals: Mapping[str, Sequence[str]] = {
+        "type": ["container", "network"],
+        "event": ["start", "died", "connect", "disconnect"],
+    }
 
     def seen(self, row: Json) -> SeenNetwork:
         """Read one element of ``GET /networks/json``."""
@@ -56,6 +61,11 @@ class PodmanNetworks:
             name=row["name"],
             labels=row.get("labels") or {},
             configs=[(one.get("subnet", ""), one.get("gateway", "")) for one in subnets],
+            own_choice=[
+                (leased.get("start_ip", ""), leased.get("end_ip", ""))
+                for one in subnets
+                if (leased := one.get("lease_range"))
+            ],
         )
 
     def body(self, network: HostNetwork, identity: NodeIdentity) -> Body:
@@ -67,7 +77,14 @@ class PodmanNetworks:
             "driver": "bridge",
             "network_interface": bridge_name(network.id),
             "subnets": [
-                {"subnet": subnet, "gateway": gateway} for subnet, gateway in ipam_configs(network)
+                {
+                    "subnet": subnet,
+                    "gateway": gateway,
+                    "lease_range": {"start_ip": first, "end_ip": last},
+                }
+                for (subnet, gateway), (first, last) in zip(
+                    ipam_configs(network), self.own_choice(network), strict=True
+                )
             ],
             "ipv6_enabled": any(":" in subnet for subnet in network.subnets),
             "internal": network.internal,
@@ -76,6 +93,13 @@ class PodmanNetworks:
             "options": {"mtu": mtu, "isolate": "true", **options},
             "labels": network_labels(network, identity),
         }
+
+    def own_choice(self, network: HostNetwork) -> list[tuple[str, str]]:
+        """Without a room it is left with one address by which nobody is reached, and gives that.
+
+        With a range that holds the gateway alone Podman would look for another one for ever.
+        """
+        return own_choice(network, lambda gateway: str(gateway.network[-1]))
 
     @asynccontextmanager
     async def making(self, network: HostNetwork) -> AsyncIterator[None]:

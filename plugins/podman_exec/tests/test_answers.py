@@ -314,11 +314,19 @@ def test_a_network_of_the_engine() -> None:
         "name": "net",
         "id": "0815",
         "labels": {"a": "b"},
-        "subnets": [{"subnet": "10.98.1.0/24", "gateway": "10.98.1.1"}, {"subnet": "fd00::/64"}],
+        "subnets": [
+            {
+                "subnet": "10.98.1.0/24",
+                "gateway": "10.98.1.1",
+                "lease_range": {"start_ip": "10.98.1.8", "end_ip": "10.98.1.15"},
+            },
+            {"subnet": "fd00::/64"},
+        ],
     }
     seen = PodmanNetworks().seen(row)
     assert (seen.name, seen.labels) == ("net", {"a": "b"})
     assert seen.configs == [("10.98.1.0/24", "10.98.1.1"), ("fd00::/64", "")]
+    assert seen.own_choice == [("10.98.1.8", "10.98.1.15")]
     assert PodmanNetworks().seen({"name": "host", "id": "1"}).configs == []
 
 

@@ -393,7 +393,13 @@ def test_the_bridge_of_a_network() -> None:
         "name": "net",
         "driver": "bridge",
         "network_interface": "sw-id-of-net-01",
-        "subnets": [{"subnet": "10.98.1.0/24", "gateway": "10.98.1.1"}],
+        "subnets": [
+            {
+                "subnet": "10.98.1.0/24",
+                "gateway": "10.98.1.1",
+                "lease_range": {"start_ip": "10.98.1.255", "end_ip": "10.98.1.255"},
+            }
+        ],
         "ipv6_enabled": False,
         "internal": False,
         "dns_enabled": False,

@@ -16,7 +16,7 @@ factory) and then used only from trio. Laws every executor keeps, checked by
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 import trio
@@ -26,9 +26,10 @@ from ..model.objects import NodeDescription
 from ..model.task import ContainerStatus, PortStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from ..model.task import TaskAssignment
+    from ..model.task import HostNetwork, TaskAssignment
+    from .network import Sandbox
 
 
 class ExecutorError(SwarmError):
@@ -236,3 +237,24 @@ class NodeIdentity(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
     hostname: str
     state_dir: str
+
+
+@runtime_checkable
+class NetworkHost(Protocol):
+    """What an executor may have besides: an engine that users start containers on, too."""
+
+    async def keep_networks(self, networks: Sequence[HostNetwork]) -> None:
+        """Have these networks on this host whether or not tasks are on them, until told otherwise.
+
+        Raises:
+            ExecutorError: some cannot be made beside what this host has; the others are there.
+            EngineUnavailable: the engine does not answer, or one cannot be made yet.
+        """
+        ...
+
+    async def watch_visitors(self, tell: Callable[[Sequence[Sandbox]], None]) -> None:
+        """Tell which containers that are no tasks are on the networks that are kept.
+
+        At first, and whenever that may have changed, until cancelled.
+        """
+        ...

@@ -57,6 +57,9 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
         addresses: its own in them, bare.
         nameservers: whom its spec wants asked for names that are not the swarm's; empty for the
             host's own servers.
+        names: what others on this host may call it in its networks; a task's are in the table.
+        resolvers: whom its programs ask about names, beside those that every engine has them ask:
+            what they send there is answered like any other question of theirs.
     """
 
     id: str
@@ -64,6 +67,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     networks: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     nameservers: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    resolvers: tuple[str, ...] = ()
 
 
 class NetworkState(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,8 +26,9 @@ from ..model.endpointbook import EndpointBook
 from ..model.endpoints import EMPTY_TABLE
 from ..model.session import EndpointsKnown
 from ..together import leaves, run_until_first
-from .executor import EngineUnavailable, ExecutorError
+from .executor import EngineUnavailable, ExecutorError, NetworkHost
 from .network import NetworkState, Sandbox
+from .visitors import Visitors
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -73,6 +74,9 @@ class Networking:
         self._driver = driver
         self._keeper = keeper
         self._host_network = bool(getattr(executor, "host_network", False))
+        self._visitors: Visitors | None = None
+        if isinstance(executor, NetworkHost):
+            self._visitors = Visitors(executor, self._tell_driver)
         self._book = EndpointBook()
         self._table: EndpointTable = keeper.endpoints
         self._sandboxes: dict[str, Sandbox] = {}
@@ -80,6 +84,7 @@ class Networking:
         self._works = False
         self._is_current = False
         self._awaited: set[str] = set()
+        self._waits = True  # for who is there since before
         self._changed = trio.Event()
         self._new = trio.Event()
         self.settled = trio.Event()
@@ -93,6 +98,9 @@ class Networking:
             nursery.start_soon(self._keep, name="network table")
             nursery.start_soon(self._go_by_memory, name="remembered networks")
             nursery.start_soon(self._stop_waiting, name="adopted sandboxes")
+            if self._visitors is not None:
+                self._visitors.want(self._table)
+                nursery.start_soon(self._visitors.run, name="attachable networks")
             while True:
                 await self._carry(self._driver, identity)
                 self.settled.set()
@@ -154,6 +162,8 @@ class Networking:
         if self._failure or self._driver is None or not self._works:
             return self._failure
         problems = self._driver.state().problems
+        if self._visitors is not None:
+            problems = (*self._visitors.problems, *problems)
         more = len(problems) - PROBLEMS_SHOWN
         rest = f"; and {more} more" if more > 0 else ""
         return "; ".join(problems[:PROBLEMS_SHOWN]) + rest
@@ -177,6 +187,8 @@ class Networking:
             self._table = table
             self._is_current = True
             self._new.set()
+            if self._visitors is not None:
+                self._visitors.want(table)
             self._tell_driver()
             self._change()
 
@@ -191,11 +203,17 @@ class Networking:
         """Go on without the adopted tasks that were not found."""
         await trio.sleep(ADOPTED_S)
         self._awaited.clear()
+        self._waits = False
         self._tell_driver()
 
     def _tell_driver(self) -> None:
-        if self._driver is not None and self._works and self._is_current and not self._awaited:
+        if self._driver is None or not (self._works and self._is_current) or self._awaited:
+            return
+        visitors = self._visitors
+        if visitors is None:
             self._driver.want(self._table, tuple(self._sandboxes.values()))
+        elif visitors.are_known or not self._waits:
+            self._driver.want(self._table, (*self._sandboxes.values(), *visitors.sandboxes))
 
     async def _keep(self) -> None:
         """Remember the table for the next daemon, not oftener than need be."""
@@ -238,6 +256,9 @@ class Networking:
         self._sandboxes.clear()
         self._awaited.clear()
         self._book = EndpointBook()
+        self._waits = False
+        if self._visitors is not None:
+            await self._visitors.forget()
         if self._driver is None or not self._works:
             return
         self._tell_driver()

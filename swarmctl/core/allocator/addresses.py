@@ -12,6 +12,8 @@ is the allocator plugin's choice (:mod:`.policy`). Rules, from swarm-behaviour.m
   it offers every published port, and keeps it until it is removed. The first node has the one that
   the network calls its gateway, others have one of the rest, of which some are kept for them: a
   task on a node without one cannot start.
+- On an attachable network every node with an engine that carries traffic has one, and room for
+  containers that its users start (:mod:`.places`).
 - An address that a service's label pins down (``model/pinned.py``) is its user's and nobody
   else's; the user waits until it is free.
 - The networks that every engine has of its own get nothing of the kind.
@@ -43,13 +45,14 @@ from ..model.pinned import all_addresses, network_labels, service_addresses, tas
 from ..model.service import EndpointVirtualIP
 from ..model.task import NetworkAttachment, TaskState
 from .networks import is_allocated
+from .places import Rooms, room_size, without_place
 from .policy import AddressSpace, AddressUser
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ..model.change import Requirement
-    from ..model.objects import NetworkRow, NodeRow, ServiceRow, TaskRow
+    from ..model.objects import NetworkRow, ServiceRow, TaskRow
     from ..model.service import Endpoint
     from ..model.spec import NetworkAttachmentConfig
     from ..store.view import View
@@ -189,19 +192,22 @@ class AddressBook:
         for row in self._view.networks():
             if problem_of(row) and is_allocated(row):
                 self._network(row.api.ID)  # it may be solved
-            if row.api.Ingress and is_allocated(row):
-                self._add_ingress_gateways(row)
+            if is_allocated(row):
+                self._add_places(row)
         for task in self._view.tasks_at(TaskState.ASSIGNED):
             for attachment in task.api.NetworksAttachments:
                 network = self._network(attachment.Network.ID)
                 if isinstance(network, _Network):
                     network.add_gateway(task.api.NodeID)
 
-    def _add_ingress_gateways(self, row: NetworkRow) -> None:
-        for node_id in without_gateway(self._view, row):
+    def _add_places(self, row: NetworkRow) -> None:
+        """Give nodes what they have in a network also without tasks."""
+        for node_id in without_place(self._view, row):
             network = self._network(row.api.ID)
             if isinstance(network, _Network):
                 network.add_gateway(node_id)
+                if row.api.Attachable:
+                    network.add_room(node_id)
 
     def written(self) -> Iterator[Transaction]:
         """Yield what keeps the networks' rows up with what was handed out."""
@@ -278,6 +284,7 @@ class _Network:
             cursor = row.private.cursors.get(config.Subnet, "")
             space = AddressSpace(view, row.api, config, cursor, pinned)
             self._spaces.setdefault(space.is_ipv6, []).append(space)
+        self._rooms = Rooms(row, self._spaces)
 
     def families(self) -> tuple[bool, ...]:
         """Return for each family of the network whether it is IPv6; IPv4 comes first."""
@@ -395,7 +402,8 @@ class _Network:
         services = {one for ref in users for one in view.referrers(ref)}
         vips = sum(self._has_vip(one) for one in services)
         tasks = sum(1 for _ in view.ids(("network.task", self.id)))
-        return total - max(0, kept) - tasks - vips - max(0, len(gateways) - 1)
+        rooms = self._rooms.taken(is_ipv6=is_ipv6)
+        return total - max(0, kept) - tasks - vips - rooms - max(0, len(gateways) - 1)
 
     def _has_vip(self, service_id: str) -> bool:
         service = self._view.service(service_id)
@@ -413,6 +421,19 @@ class _Network:
         else:
             self._gateways[node_id] = given
 
+    def add_room(self, node_id: str) -> None:
+        """Give a node addresses for plain containers, if it has none and is in the network."""
+        private = self.row.private
+        if node_id in private.rooms or node_id not in {**self._gateways, **private.gateways}:
+            return
+        for is_ipv6 in self._spaces:
+            self._has_room(is_ipv6=is_ipv6)  # so that it is counted
+        if self._rooms.give(node_id, self._left):
+            for is_ipv6, spaces in self._spaces.items():
+                self._left[is_ipv6] -= room_size(spaces[0])
+        else:
+            self._problem = f"node {node_id} takes no plain containers: no room for them is left"
+
     def written(self) -> Iterator[Transaction]:
         """Yield what keeps the row up with what was handed out."""
         private = self.row.private
@@ -427,10 +448,12 @@ class _Network:
             private,
             cursors={**private.cursors, **cursors},
             gateways={**private.gateways, **addresses} if addresses else private.gateways,
+            rooms={**private.rooms, **self._rooms.given} if self._rooms.given else private.rooms,
         )
         if changed != private or self._problem != problem_of(self.row):
             row = with_problem(replace(self.row, private=changed), self._problem)
-            needs = (need for given in self._gateways.values() for need in given.requires)
+            needs = [need for given in self._gateways.values() for need in given.requires]
+            needs += self._rooms.requires()
             yield Transaction(changes=(Update(row=row),), requires=tuple(needs))
 
 
@@ -438,18 +461,6 @@ def _take_back(taken: Iterable[tuple[_Network, Given]]) -> None:
     """Have back what was given before one network had nothing left; no cursor moves for it."""
     for network, given in taken:
         network.take_back(given)
-
-
-def offers_ports(node: NodeRow) -> bool:
-    """Return whether a node takes part in the ingress network, whatever runs on it."""
-    return bool(node.private.network_driver) and node.api.Status.State != "down"
-
-
-def without_gateway(view: View, row: NetworkRow) -> list[str]:
-    """Return the nodes that are to have a place on the ingress network and have none yet."""
-    lacking = sorted(set(view.carriers()).difference(row.private.gateways))
-    nodes = (view.node(node_id) for node_id in lacking)
-    return [node.api.ID for node in nodes if node is not None and offers_ports(node)]
 
 
 def _pinned(view: View, row: NetworkRow) -> Iterator[str]:

@@ -43,8 +43,9 @@ from ..model.network import INGRESS_KEY
 from ..model.objects import ServiceRow
 from ..model.startorder import unmet
 from ..model.task import TaskState
-from .addresses import AddressBook, Refused, joins_networks, offers_ports, without_gateway
+from .addresses import AddressBook, Refused, joins_networks
 from .networks import allocate_networks, is_allocated
+from .places import keeps_place, lacks_place, without_place
 from .policy import AWAIT_NS, Outsider
 from .ports import PortBook
 
@@ -101,8 +102,8 @@ def _keys_of(view: View, ref: Ref) -> Iterator[str]:
         row = view.network(ref.id)
         if row is None or not is_allocated(row) or _is_anybody_waiting(view):
             yield EVERYTHING
-        elif row.api.Ingress:
-            yield from _keys_of_ingress(view, row)
+        elif row.api.Ingress or row.api.Attachable:
+            yield from _keys_of_places(view, row)
     elif ref.kind is Kind.NODE:
         yield from _keys_of_node(view, view.node(ref.id))
     elif ref.kind is Kind.TASK:
@@ -138,24 +139,24 @@ def _key(service: ServiceRow | None) -> str:
 
 
 def _keys_of_node(view: View, node: NodeRow | None) -> Iterator[str]:
-    """Return what a node asks for that came, changed or went: its place on the ingress network."""
+    """Return what a node asks for that came, changed or went: its places on some networks."""
     if node is None:
         yield GATEWAYS
         return
-    for network_id in view.holders(Index.INGRESS, INGRESS_KEY):
+    for network_id in (*view.holders(Index.INGRESS, INGRESS_KEY), *view.attachable()):
         row = view.network(network_id)
         if row is None or not row.private.vni:
             continue
         has_gateway = node.api.ID in row.private.gateways
         if has_gateway and not _keeps_gateway(view, row, node.api.ID):
             yield GATEWAYS
-        elif not has_gateway and offers_ports(node):
+        elif lacks_place(node, row):
             yield EVERYTHING
 
 
-def _keys_of_ingress(view: View, row: NetworkRow) -> Iterator[str]:
-    """Return what the ingress network asks for: places of nodes that lack one, or need none."""
-    if without_gateway(view, row):
+def _keys_of_places(view: View, row: NetworkRow) -> Iterator[str]:
+    """Return what a network asks for: places of nodes that lack one, or need none."""
+    if without_place(view, row):
         yield EVERYTHING
     idle = row.private.gateways.keys() - set(view.carriers())
     if not all(_keeps_gateway(view, row, node_id) for node_id in idle):
@@ -268,18 +269,19 @@ def _keeps_gateway(view: View, row: NetworkRow, node_id: str) -> bool:
     """Return whether a node still needs its address in a network."""
     if view.is_held(Index.ON_NODE, f"{row.api.ID}/{node_id}"):
         return True
-    node = view.node(node_id) if row.api.Ingress else None
-    return node is not None and bool(node.private.network_driver)
+    node = view.node(node_id) if row.api.Ingress or row.api.Attachable else None
+    return node is not None and keeps_place(node, row)
 
 
 def _without_gateways(row: NetworkRow, unused: list[str]) -> Transaction:
-    gateways = {
-        node_id: addresses
-        for node_id, addresses in row.private.gateways.items()
-        if node_id not in unused
-    }
+    def kept(places: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return {node_id: place for node_id, place in places.items() if node_id not in unused}
+
+    private = replace(
+        row.private, gateways=kept(row.private.gateways), rooms=kept(row.private.rooms)
+    )
     return Transaction(
-        changes=(Update(row=replace(row, private=replace(row.private, gateways=gateways))),),
+        changes=(Update(row=replace(row, private=private)),),
         requires=tuple(
             Free(index=Index.ON_NODE, key=f"{row.api.ID}/{node_id}") for node_id in unused
         ),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from ..model.base import SECOND
 from ..model.change import Index
-from ..model.network import Subnet
+from ..model.network import Subnet, room_addresses
 from ..model.objects import IPAMConfig
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ class AddressSpace:
         row = self._view.network(network_id)
         gateways = row.private.gateways.values() if row is not None else ()
         texts += [text for addresses in gateways for text in addresses]
+        texts += room_addresses(row) if row is not None else ()
         found.update(int(ipaddress.ip_interface(text).ip) for text in texts)
         return sorted(number for number in found if self.first <= number <= self.last)
 

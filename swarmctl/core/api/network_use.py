@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from ..errors import BadRequest
 from ..model.change import Kind, Ref
 from ..model.duration import parse_duration, parse_time
-from ..model.network import INGRESS_USERS, is_predefined, problem_of, subnets_of
+from ..model.network import (
+    INGRESS_USERS,
+    is_predefined,
+    problem_of,
+    room_addresses,
+    subnets_of,
+)
 from ..model.objects import IPAMStatus, NetworkStatus, SubnetUse
 from .query import labelled
 
@@ -67,6 +73,7 @@ def _given(view: View, row: NetworkRow) -> Iterator[str]:
                 yield vip.Addr
     for addresses in row.private.gateways.values():
         yield from addresses
+    yield from room_addresses(row)
 
 
 def _use(subnet: Subnet, used: set[str], config: IPAMConfig) -> SubnetUse:

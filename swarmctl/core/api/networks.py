@@ -101,7 +101,7 @@ async def create(server: ApiServer, call: Call) -> Reply:
                     raise AlreadyExists(f"ingress network ({present.api.ID}) is already present")
             requires = (Free(index=Index.INGRESS, key=INGRESS_KEY),)
         quiet = quiet_nodes(view.quiet_nodes())
-        warning = "; ".join((*_overlaps(view, asked), *network_warnings(asked, quiet)))
+        warning = "; ".join((*_overlaps(view, asked), *network_warnings(quiet)))
         created = json_reply(NetworkCreated(Id=network_id, Warning=warning), 201)
         return Transaction(changes=(Create(row=row),), requires=requires), created
 

@@ -104,6 +104,8 @@ def host_network(row: NetworkRow, node_id: str) -> HostNetwork:
         gateways=row.private.gateways.get(node_id, ()),
         internal=row.api.Internal,
         ingress=row.api.Ingress,
+        attachable=row.api.Attachable,
+        room=row.private.rooms.get(node_id, ()),
         options=row.api.Options,
     )
 

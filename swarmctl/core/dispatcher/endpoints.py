@@ -153,7 +153,7 @@ class Endpoints:
         for node_id in dict.fromkeys((*network.peers, *row.private.gateways)):
             if network.set_peer(node_id, self._peer(row, node_id), self.version):
                 changed.add(network_id)
-        if before is None or before.private.gateways != row.private.gateways:
+        if before is None or _heads(before) != _heads(row):
             changed.add(network_id)
 
     def _peer(self, row: NetworkRow, node_id: str) -> Peer | None:
@@ -380,6 +380,11 @@ def _is_there(row: TaskRow) -> bool:
     """Return whether a task is a member of anything: it has a node and has not ended."""
     state = row.api.Status.State
     return bool(row.api.NodeID) and TaskState.ASSIGNED <= state <= TaskState.RUNNING
+
+
+def _heads(row: NetworkRow) -> tuple[object, ...]:
+    """Return what of a network differs from node to node."""
+    return row.private.gateways, row.private.rooms
 
 
 def _is_ingress(network: Network) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -31,6 +32,8 @@ from .task import AttachedNetwork, AttachedNetworkSpec, IPAMOptions, SubnetOptio
 from .validate_cluster import PREDEFINED_LABEL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .change import Requirement
     from .objects import NodeRow
     from .service import Service
@@ -49,6 +52,8 @@ FIRST_VNI = 4096
 LAST_VNI = 2**24 - 1
 INGRESS_USERS = Ref(Kind.NETWORK, "ingress")
 """Services that publish a port through the ingress network refer to this, whatever its id is."""
+ROOM_MAX = 256
+"""So many addresses of a node's room for plain containers count."""
 INGRESS_KEY = "network"
 """What the ingress network holds under the INGRESS index, so that there are never two."""
 _NO_ENDPOINT = EndpointSpec()
@@ -220,6 +225,26 @@ def subnets_of(row: NetworkRow) -> tuple[str, ...]:
     if not row.private.vni:
         return ()
     return tuple(config.Subnet for config in row.api.IPAM.Config or ())
+
+
+def room_addresses(row: NetworkRow) -> Iterator[str]:
+    """Yield the addresses that are for plain containers on the nodes, in CIDR form."""
+    if row.private.rooms:
+        widths = {":" in subnet: subnet.rpartition("/")[2] for subnet in subnets_of(row)}
+        for blocks in row.private.rooms.values():
+            for block in blocks:
+                yield from _addresses_of(block, widths.get(":" in block, ""))
+
+
+@lru_cache(maxsize=4096)
+def _addresses_of(block: str, width: str) -> tuple[str, ...]:
+    try:
+        room: Subnet = ipaddress.ip_network(block)
+    except (
+        ValueError
+    ):  # no allocator of ours writes that, nor more, but rows are decoded as they come
+        return ()
+    return tuple(f"{address}/{width}" for address in islice(room, ROOM_MAX))
 
 
 @lru_cache(maxsize=4096)

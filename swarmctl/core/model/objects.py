@@ -301,6 +301,8 @@ class NetworkPrivate(PrivateStruct, frozen=True, kw_only=True):
         spec: what its user asked for; never changes.
         vni: its number on the wire; 0 until it has that and its subnets, which then stay.
         gateways: its address on each node that runs tasks in it, CIDR form, one per family.
+        rooms: the addresses on a node that are for plain containers there, as one subnet of each
+            family; only of an attachable network.
         cursors: by subnet, the address that was given out last; the next is looked for beyond it.
     """
 
@@ -309,6 +311,7 @@ class NetworkPrivate(PrivateStruct, frozen=True, kw_only=True):
     updated_at: int = 0
     vni: int = 0
     gateways: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    rooms: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     cursors: dict[str, str] = msgspec.field(default_factory=dict)
     spec_index: int = 0
 

@@ -136,8 +136,8 @@ def check_network_available(spec: NetworkSpec) -> None:
         )
 
 
-def network_warnings(spec: NetworkSpec, quiet: Sequence[str] = ()) -> Iterator[str]:
-    """Yield a sentence for each thing a new network asks for that is not done yet.
+def network_warnings(quiet: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence for what a new network does not do.
 
     Args:
         quiet: nodes that carry no traffic.
@@ -147,8 +147,6 @@ def network_warnings(spec: NetworkSpec, quiet: Sequence[str] = ()) -> Iterator[s
             f"tasks on {_listed(quiet)} reach each other over the network only on the same node: "
             "no network driver works there"
         )
-    if spec.Attachable:
-        yield "plain containers cannot join it yet, though it is attachable"
 
 
 def _update_warnings(spec: ServiceSpec) -> Iterator[str]:

@@ -247,13 +247,15 @@ class SecretFile(PrivateStruct, frozen=True, kw_only=True):
 
 
 class HostNetwork(PrivateStruct, frozen=True, kw_only=True):
-    """What a node needs of a network that a task of its joins.
+    """What a node needs of a network that it takes part in.
 
     Attributes:
         vni: the network's number on the wire.
         subnets: one of each family.
         gateways: this node's own address in each subnet, CIDR form; its bridge has them.
         internal: nothing beyond the network is reached from it.
+        attachable: users put containers of their own on it, and it is there also without tasks.
+        room: addresses for those on this node, a subnet of each family; none when there is none.
     """
 
     id: str
@@ -263,6 +265,8 @@ class HostNetwork(PrivateStruct, frozen=True, kw_only=True):
     gateways: tuple[str, ...] = ()
     internal: bool = False
     ingress: bool = False
+    attachable: bool = False
+    room: tuple[str, ...] = ()
     options: dict[str, str] = msgspec.field(default_factory=dict)
 
 

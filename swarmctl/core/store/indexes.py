@@ -16,6 +16,7 @@ from ..model.network import (
     asked_networks,
     has_what_it_asks,
     publishes_ingress,
+    room_addresses,
     subnet_keys,
     subnets_of,
 )
@@ -89,6 +90,7 @@ ON_EVERY_NODE: Key = ("service.everywhere",)
 LACKING: Key = ("service.lacking",)
 CARRIES: Key = ("node.carries",)
 MEMBER: Key = ("node.member",)
+ATTACHABLE: Key = ("network.attachable",)
 
 
 def _service_keys(row: ServiceRow) -> Iterator[Key]:
@@ -158,6 +160,8 @@ def _attachment_keys(task: Task) -> Iterator[Key]:
 def _network_keys(row: NetworkRow) -> Iterator[Key]:
     if row.api.Ingress:
         yield (Index.INGRESS, INGRESS_KEY)
+    if row.api.Attachable:
+        yield ATTACHABLE
     if not row.private.vni:
         return
     yield (Index.VNI, str(row.private.vni))
@@ -167,6 +171,8 @@ def _network_keys(row: NetworkRow) -> Iterator[Key]:
     for addresses in row.private.gateways.values():
         for address in addresses:
             yield (Index.ADDRESS, f"{row.api.ID}/{address}")
+    for address in room_addresses(row):
+        yield (Index.ADDRESS, f"{row.api.ID}/{address}")
 
 
 def _node_keys(row: NodeRow) -> Iterator[Key]:

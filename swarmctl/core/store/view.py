@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..model.change import Index, Kind, Ref
 from .indexes import (
+    ATTACHABLE,
     CARRIES,
     KIND_OF,
     LACKING,
@@ -167,6 +168,10 @@ class View:
     def carriers(self) -> Iterable[str]:
         """Return the ids of the nodes with a network driver that works."""
         return self.ids(CARRIES)
+
+    def attachable(self) -> Iterable[str]:
+        """Return the ids of the networks that plain containers may join."""
+        return self.ids(ATTACHABLE)
 
     def quiet_nodes(self) -> list[NodeRow]:
         """Return the nodes in touch that carry no traffic between tasks."""

@@ -8,7 +8,8 @@ Docker and the Podman executor are made so.
     line       one connection that can be cut     container  one container
     changes    creates and starts, seen through   observe    events, bells
     pull       images                             networks   bridges, made and removed
-    files      secrets on a tmpfs                 executor   puts them together
+    files      secrets on a tmpfs                 visitors   users' containers on them
+    executor   puts them together
 
     pure: spec, inspection, endpoints, output, labels
 
@@ -29,6 +30,7 @@ from .endpoints import (
     joined,
     nameservers,
     network_labels,
+    own_choice,
     predefined,
 )
 from .executor import EngineExecutor
@@ -90,6 +92,7 @@ __all__ = [
     "nameservers",
     "network_labels",
     "open_wire",
+    "own_choice",
     "predefined",
     "quoted",
     "resource_env",

@@ -51,12 +51,15 @@ class SeenNetwork(NamedTuple):
 
     Attributes:
         configs: subnet and gateway of each of its subnets; "" for what is not told.
+        own_choice: first and last address in each subnet that the engine chooses from by itself,
+            where it is not the whole.
     """
 
     id: str
     name: str
     labels: Mapping[str, str]
     configs: Sequence[tuple[str, str]]
+    own_choice: Sequence[tuple[str, str]] = ()
 
 
 class NetworkWords(Protocol):
@@ -64,9 +67,11 @@ class NetworkWords(Protocol):
 
     Attributes:
         list_path: where they are listed; ``POST /networks/create`` makes one on every engine.
+        arrivals: the filter of events after which other containers may be on a network.
     """
 
     list_path: str
+    arrivals: Mapping[str, Sequence[str]]
 
     def seen(self, row: Json) -> SeenNetwork:
         """Read one element of the list."""
@@ -78,6 +83,10 @@ class NetworkWords(Protocol):
         Raises:
             ExecutorError: the network has what this engine cannot give.
         """
+        ...
+
+    def own_choice(self, network: HostNetwork) -> list[tuple[str, str]]:
+        """Return first and last address of each family that the engine may choose by itself."""
         ...
 
     def making(self, network: HostNetwork) -> AbstractAsyncContextManager[None]:

@@ -15,7 +15,7 @@ from swarmctl.plugins import ExecutorError, mac_address
 from .labels import CLUSTER_LABEL, NETWORK_LABEL, NODE_LABEL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from swarmctl.plugins import NodeIdentity
     from swarmctl.plugins.model import HostNetwork, TaskAssignment
@@ -52,6 +52,28 @@ def ipam_configs(network: HostNetwork) -> list[tuple[str, str]]:
     """Return subnet and gateway of each family, as engines write them."""
     gateways = [ipaddress.ip_interface(text) for text in network.gateways]
     return [(str(gateway.network), str(gateway.ip)) for gateway in gateways]
+
+
+def own_choice(
+    network: HostNetwork,
+    nobodys: Callable[[ipaddress.IPv4Interface | ipaddress.IPv6Interface], str],
+) -> list[tuple[str, str]]:
+    """Return first and last address of each family that an engine may choose by itself.
+
+    It chooses for containers that users start: of this node's room in the network. Without one it
+    is left with an address that is of no use, so that it refuses instead of giving somebody's.
+
+    Args:
+        nobodys: what this engine is left with, in the subnet of a gateway.
+    """
+    rooms = {":" in room: ipaddress.ip_network(room) for room in network.room}
+    found = []
+    for text in network.gateways:
+        gateway = ipaddress.ip_interface(text)
+        room = rooms.get(gateway.version == 6)
+        ends = (str(room[0]), str(room[-1])) if room is not None else (nobodys(gateway),) * 2
+        found.append(ends)
+    return found
 
 
 def fits(seen: SeenNetwork, network: HostNetwork) -> bool:

@@ -18,17 +18,19 @@ from .networks import EngineNetworks
 from .observe import Observer
 from .pull import Images
 from .task import ContainerTask, Host
+from .visitors import Visitors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from swarmctl.plugins import (
         ExecutorDescription,
         ExecutorSettings,
         NodeIdentity,
+        Sandbox,
         TaskController,
     )
-    from swarmctl.plugins.model import TaskAssignment
+    from swarmctl.plugins.model import HostNetwork, TaskAssignment
 
     from .dialect import Dialect
 
@@ -36,7 +38,10 @@ CLEANUP_S = 5.0
 
 
 class EngineExecutor:
-    """Implements :class:`swarmctl.plugins.Executor` on an engine that speaks ``dialect``."""
+    """Implements :class:`swarmctl.plugins.Executor` on an engine that speaks ``dialect``.
+
+    And :class:`swarmctl.plugins.NetworkHost`.
+    """
 
     def __init__(self, settings: ExecutorSettings, dialect: Dialect) -> None:
         """Touches nothing yet.
@@ -141,6 +146,12 @@ class EngineExecutor:
                 if task_id not in samples:  # its group is not to be seen here
                     nursery.start_soon(self._sample, task_id, container_id, samples)
         return samples
+
+    async def keep_networks(self, networks: Sequence[HostNetwork]) -> None:
+        await self._running_host.networks.keep(networks)
+
+    async def watch_visitors(self, tell: Callable[[Sequence[Sandbox]], None]) -> None:
+        await Visitors(self._engine, self._running_host.networks).run(tell)
 
     async def _sample(self, task_id: str, container_id: str, into: dict[str, TaskStats]) -> None:
         try:

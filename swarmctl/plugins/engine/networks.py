@@ -1,6 +1,7 @@
 """The engine's bridge networks that stand for networks of the swarm on this host.
 
-One is made when the first task needs it and removed with the last container on it. Laws:
+One is made when the first task needs it and removed with the last container on it; those that users
+may put containers of their own on are kept without any. Laws:
 
 - Only what carries this cluster's and this node's identity is touched; a network of somebody else
   that stands in the way is an error that names it. One that another node of ours left on this host
@@ -24,6 +25,7 @@ from swarmctl.plugins import EngineUnavailable, ExecutorError, bridge_name, is_a
 from .calls import Refused
 from .endpoints import connected_routes, fits, overlapping, subnets_of
 from .labels import NETWORK_LABEL, NODE_LABEL, owner_filter
+from .observe import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 
 ROUTES = Path("/proc/net/route")
 SWEEP_RETRY_S = 5.0
+KEPT_S = 3.0
+"""How long after its start a daemon may take to say which networks are kept."""
+KEEPER = ""
+"""Uses a network that is kept, beside the tasks that do."""
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +53,11 @@ class EngineNetworks:
     Args:
         changes: sees a network that is being made through, as it does containers.
         disk: lets one thread at a time at files.
+
+    Attributes:
+        are_kept: set once the networks that are to be kept are there.
+        visited: rung when somebody may have come to one of them, or left it.
+        has_leftovers: there are networks that only containers of users keep.
     """
 
     def __init__(
@@ -64,9 +75,17 @@ class EngineNetworks:
         self._lock = trio.Lock()
         self._users: dict[str, set[str]] = {}
         self._made: dict[str, HostNetwork] = {}
+        self._kept: tuple[HostNetwork, ...] = ()
+        self._is_told = trio.Event()
+        self._any_visited = trio.Event()
+        self.are_kept = trio.Event()
+        self.visited = Bell()
+        self.has_leftovers = False
 
     async def run(self) -> None:
         """Remove what an earlier daemon left without containers, once the engine answers."""
+        with trio.move_on_after(KEPT_S):
+            await self._is_told.wait()
         while True:
             try:
                 await self.sweep()
@@ -100,6 +119,48 @@ class EngineNetworks:
                 del self._users[network_id]
         await self.sweep()
 
+    async def keep(self, networks: Sequence[HostNetwork]) -> None:
+        """Have these networks here whether or not tasks are on them, and of all others none.
+
+        Raises:
+            ExecutorError: some cannot be made beside what this host has; the others are there.
+            EngineUnavailable: the engine does not answer, or one cannot be made yet.
+        """
+        self._kept = tuple(networks)
+        ids = {network.id for network in networks}
+        for network_id in {*self._users, *ids}:
+            users = self._users.setdefault(network_id, set())
+            if network_id in ids:
+                users.add(KEEPER)
+            else:
+                users.discard(KEEPER)
+            if not users:
+                del self._users[network_id]
+        self._is_told.set()
+        refused = []
+        for network in networks:
+            if self._made.get(network.id) != network:
+                try:
+                    async with self._lock:
+                        await self._ensure(network)
+                except ExecutorError as error:
+                    refused.append(str(error))
+        self.are_kept.set()
+        self.visited.ring()
+        if self.kept():
+            self._any_visited.set()
+        await self.sweep()
+        if refused:
+            raise ExecutorError("; ".join(refused))
+
+    def kept(self) -> list[HostNetwork]:
+        """Return the networks that are kept, and are there."""
+        return [network for network in self._kept if self._made.get(network.id) == network]
+
+    async def wait_visited(self) -> None:
+        """Sleep until there was a network that users may have put containers on."""
+        await self._any_visited.wait()
+
     def forget(self, networks: Sequence[HostNetwork]) -> None:
         """Look again next time: the engine says that one of them is not there."""
         for network in networks:
@@ -108,12 +169,16 @@ class EngineNetworks:
     async def sweep(self) -> None:
         """Remove what is ours and nobody is on, or about to be. Raises as :meth:`leave`."""
         async with self._lock:
+            self.has_leftovers = False
             for seen in await self._networks(label=owner_filter(self._identity)):
                 network_id = _id_of(seen)
                 # Engines differ in what two labels in a filter mean.
                 if self._is_mine(seen) and network_id not in self._users:
                     on_it = msgspec.json.encode({"network": [seen.id]}).decode()
-                    if not await self._ask("/containers/json", all="1", filters=on_it):
+                    if await self._ask("/containers/json", all="1", filters=on_it):
+                        self.has_leftovers = True
+                        self._any_visited.set()
+                    else:
                         self._made.pop(network_id, None)
                         await self._remove(seen)
 
@@ -126,9 +191,13 @@ class EngineNetworks:
             return  # while we waited for our turn
         for seen in await self._networks():
             if self._is_mine(seen) and _id_of(seen) == network.id and fits(seen, network):
-                self._made[network.id] = network
-                return
-            await self._clear_way(seen, network)
+                # One of an older release is made anew when nobody is on it.
+                choice = set(self._words.own_choice(network))
+                if set(seen.own_choice) == choice or not await self._remove(seen):
+                    self._made[network.id] = network
+                    return
+            else:
+                await self._clear_way(seen, network)
         await self._check_routes(network)
         body = self._words.body(network, self._identity)
         try:

@@ -25,13 +25,18 @@ FILTER_OUTPUT = "type filter hook output priority 0"
 
 
 def sandbox_rules(
-    networks: Sequence[NetworkTable], *, seed: str, has_resolver: bool = False
+    networks: Sequence[NetworkTable],
+    *,
+    seed: str,
+    has_resolver: bool = False,
+    resolvers: Sequence[str] = (),
 ) -> Ruleset:
     """Return what the namespace of a task on these networks shall have.
 
     Args:
         seed: clients of different seeds begin their turns at different members.
         has_resolver: our resolver listens in the namespace, and takes the engine's questions.
+        resolvers: who is asked there besides, whose questions it takes too.
     """
     ruleset: Ruleset = {}
     services = [service for network in networks for service in network.services if service.vips]
@@ -48,7 +53,9 @@ def sandbox_rules(
             turns[vip] = name
             rule = f"dnat to {in_turn(targets, seed=seed + vip)}"
             chains[name] = Chain((Rule(rule, _label(service)),))
-        output = list(_resolver_rules(networks)) if has_resolver and family == "ip" else []
+        output: list[Rule] = []
+        if has_resolver and family == "ip":
+            output += _resolver_rules(networks, resolvers)
         if turns:
             verdicts = ", ".join(f"{vip} : goto {turns[vip]}" for vip in sorted(turns))
             output.append(Rule(f"{family} daddr vmap {{ {verdicts} }}"))
@@ -105,13 +112,14 @@ def _label(service: ServiceEndpoint) -> str:
     return service.names[0] if service.names else ""
 
 
-def _resolver_rules(networks: Iterable[NetworkTable]) -> Iterator[Rule]:
+def _resolver_rules(networks: Iterable[NetworkTable], resolvers: Iterable[str]) -> Iterator[Rule]:
     """Yield what has questions answered here: those to the engine's resolver, and to gateways.
 
     The responder answers at gateways too, but a host's packet filter may be in the way there.
     """
     gateways = [bare(cidr) for part in networks for cidr in part.network.gateways]
-    asked = ", ".join([INSIDE_ADDRESS, *(one for one in gateways if family_of(one) == "ip")])
+    everybody = dict.fromkeys((INSIDE_ADDRESS, *gateways, *resolvers))
+    asked = ", ".join(one for one in everybody if family_of(one) == "ip")
     for protocol in ("udp", "tcp"):
         to = f"dnat to {INSIDE_ADDRESS}:{INSIDE_PORT}"
         yield Rule(f"ip daddr {{ {asked} }} {protocol} dport 53 {to}")

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from .netlink import DUMP, Request, address_bytes, attribute, attributes, nested, number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from .netlink import NetlinkSocket
 
 # linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_internals.h
-_GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2
+_GET, _DELETE, _GET_STATISTICS = (1 << 8) | 1, (1 << 8) | 2, (1 << 8) | 5
+_ENTRIES = 1
 _ORIGINAL, _REPLY, _DETAILS, _ID, _FILTER = 1, 2, 4, 12, 25
 _OF_TCP, _STATE = 1, 1
 _OVER = (b"\7", b"\10")  # TIME_WAIT, CLOSE
@@ -56,33 +57,41 @@ class Lead(NamedTuple):
     protocol: str = ""
     port: int = 0
 
-    @property
-    def without_members(self) -> Lead:
-        """What is called, whoever answers."""
-        return self._replace(members=frozenset())
-
 
 class Leads:
-    """Remembers where connections lead, to look only where that became less."""
+    """Where connections of one namespace may lead; the same for all that are on the same networks.
+
+    Attributes:
+        by_call: each lead by what clients call, whoever answers.
+    """
+
+    def __init__(self, leads: Iterable[Lead]) -> None:
+        self.by_call = {lead._replace(members=frozenset()): lead for lead in leads}
+
+
+NOWHERE = Leads(())
+
+
+class Follower:
+    """Remembers where the connections of a namespace lead, to look only where that became less."""
 
     def __init__(self) -> None:
-        self._followed: Sequence[Lead] = ()
-        self._known: dict[Lead, frozenset[str]] = {}
+        self._followed = NOWHERE
 
-    def are(self, leads: Sequence[Lead]) -> bool:
+    def follows(self, leads: Leads) -> bool:
         """Return whether these were followed last."""
-        return leads == self._followed
+        return leads is self._followed or leads.by_call == self._followed.by_call
 
-    def lessened(self, leads: Iterable[Lead]) -> list[Lead]:
+    def lessened(self, leads: Leads) -> list[Lead]:
         """Return those that lost members since the last :meth:`follow`, or are new."""
+        before = self._followed.by_call
         return [
             lead
-            for lead in leads
-            if lead.without_members not in self._known
-            or self._known[lead.without_members] - lead.members
+            for call, lead in leads.by_call.items()
+            if call not in before or before[call].members - lead.members
         ]
 
-    def follow(self, netfilter: NetlinkSocket, leads: Sequence[Lead]) -> None:
+    def follow(self, netfilter: NetlinkSocket, leads: Leads) -> None:
         """Forget the connections that lead to nobody who is in these. Blocks if there is less.
 
         Raises:
@@ -90,7 +99,6 @@ class Leads:
         """
         if less := self.lessened(leads):
             forget_strays(netfilter, less)
-        self._known = {lead.without_members: lead.members for lead in leads}
         self._followed = leads
 
 
@@ -100,6 +108,8 @@ def forget_strays(netfilter: NetlinkSocket, leads: Iterable[Lead]) -> None:
     Raises:
         OSError: what the kernel says.
     """
+    if not _count(netfilter):
+        return  # each look goes through the connections of the whole host
     packed = [_Packed(lead) for lead in leads if lead.targets]
     if len(packed) <= _FEW:
         requests = [request for one in packed for request in one.requests()]
@@ -108,6 +118,13 @@ def forget_strays(netfilter: NetlinkSocket, leads: Iterable[Lead]) -> None:
     index = {key: one for one in packed for key in one.found_by()}
     for request in requests:
         netfilter.tell(list(_deletions(netfilter.ask(request), index)))
+
+
+def _count(netfilter: NetlinkSocket) -> int:
+    """Return how many connections a namespace has."""
+    answer = netfilter.ask(Request(_GET_STATISTICS, 0, struct.pack("=BBH", 0, 0, 0)))
+    entries = attributes(answer[0], _HEAD).get(_ENTRIES)
+    return int(struct.unpack("!I", entries)[0]) if entries else 1
 
 
 class _Packed:

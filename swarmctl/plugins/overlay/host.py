@@ -15,7 +15,7 @@ import trio
 from swarmctl.plugins import bridge_name, is_at_work
 from swarmctl.plugins.model import EMPTY_TABLE
 
-from .conntrack import Lead, Leads
+from .conntrack import Follower, Lead, Leads
 from .findings import rule_findings, topology_findings
 from .leavings import clear_way, others
 from .links import Seen, carry_out
@@ -83,8 +83,9 @@ class HostSide:
         self._agreed: Topology | None = None
         self._seen: Seen | None = None
         self._not_ours: frozenset[str] = frozenset()
-        self._leads = Leads()
+        self._follower = Follower()
         self._forgets_soon = True  # until the kernel refuses it
+        self._passed: str | None = None  # the bridge to which packets were let pass last
 
     def close(self) -> None:
         """Let go of sockets; what is in the kernel stays."""
@@ -121,8 +122,7 @@ class HostSide:
         await trio.to_thread.run_sync(
             self._forget_connections, table, seen.interfaces, limiter=self._one_at_a_time
         )
-        if audit:
-            drift += await self._passage(table)
+        drift += await self._passage(table, audit=audit)
         return Outcome(tuple(problems), tuple(failures), tuple(drift))
 
     def _rules(self, table: EndpointTable, seen: Seen) -> Ruleset:
@@ -202,10 +202,16 @@ class HostSide:
 
     # --- what the rules need ---
 
-    async def _passage(self, table: EndpointTable) -> list[str]:
+    async def _passage(self, table: EndpointTable, *, audit: bool) -> list[str]:
+        """Let the mesh's packets pass; return what was found changed since they could."""
         ingress = ingress_of(table)
         bridge = bridge_name(ingress.network.id) if ingress and table.published else ""
-        return await ensure_passage(bridge, self.node_id)
+        is_new = self._passed != bridge
+        if not (is_new or audit):
+            return []
+        mended = await ensure_passage(bridge, self.node_id)
+        self._passed = bridge
+        return [] if is_new else mended
 
     def _forget_connections(self, table: EndpointTable, interfaces: dict[str, list[str]]) -> None:
         """Have clients of the mesh whose connections lead to nobody begin anew."""
@@ -218,7 +224,7 @@ class HostSide:
                 if family_of(address) == one.family
             )
             leads.append(Lead(targets, one.known, one.port.protocol, one.port.published))
-        self._leads.follow(self.namespace.netfilter, leads)
+        self._follower.follow(self.namespace.netfilter, Leads(leads))
 
     async def findings(self, table: EndpointTable) -> list[Finding]:
         """Compare the kernel with a table, mending nothing.

@@ -45,7 +45,7 @@ def list_table(netfilter: NetlinkSocket) -> Found:
             found = attributes(answer, _HEAD.size)
             if string_of(found[_RULE_TABLE]) == TABLE:
                 key = (family, string_of(found[_RULE_CHAIN]))
-                comments.setdefault(key, []).append(_comment(found.get(_RULE_DATA, b"")))
+                comments.setdefault(key, []).append(comment_of(found.get(_RULE_DATA, b"")))
     return {
         family: {
             name: FoundChain(tuple(comments.get((family, name), ())), hook)
@@ -65,7 +65,7 @@ def _hook(chain: dict[int, bytes]) -> str:
     return f"type {kind} hook {_HOOKS[number]} priority {priority}"
 
 
-def _comment(data: bytes) -> str:
+def comment_of(data: bytes) -> str:
     """Return the comment in a rule's user data: type, length, value, one after another."""
     offset = 0
     while offset + 2 <= len(data):

@@ -180,6 +180,8 @@ def _chains(
         for cidr in (ingress.network.gateways if ingress else ())
         if family_of(bare(cidr)) == family
     ]
+    if family == "ip6":
+        own.append("::1")  # no kernel lets an answer from elsewhere come back to it
     chains: dict[str, Chain] = {}
     entry = [Rule(f"{family} daddr {address} return") for address in own]
     entry.append(Rule("fib daddr type local jump mesh"))

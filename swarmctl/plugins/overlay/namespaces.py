@@ -51,8 +51,7 @@ class Namespace:
         try:
             if pid:
                 self._check_foreign()
-            with self.entered():
-                self.netfilter = NetlinkSocket(NETFILTER)
+            self.netfilter = self.netfilter_socket()
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -96,6 +95,11 @@ class Namespace:
         """Return a socket for links and addresses in the namespace."""
         with self.entered():
             return NetlinkSocket(ROUTE)
+
+    def netfilter_socket(self) -> NetlinkSocket:
+        """Return another socket for rules and connections in the namespace."""
+        with self.entered():
+            return NetlinkSocket(NETFILTER)
 
     def generation(self) -> int:
         """Return a number that changes with every change of any nftables rule in it.

@@ -33,6 +33,9 @@ _SOL_NETLINK, _CAP_ACK, _GET_STRICT_CHK = 270, 10, 12
 _BATCH = 64
 """Requests in flight: their answers must fit into the socket's buffer."""
 _BUFFER = 1 << 20
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
+_OF_NFTABLES = struct.pack("!BBH", 0, 0, 10)
+_SO_SNDBUFFORCE = 32
 _DUMP_TRIES = 5
 
 
@@ -80,6 +83,17 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
         found[kind & 0x3FFF] = data[offset + 4 : offset + length]
         offset += (length + 3) & ~3
     return found
+
+
+def elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield attributes in order, with their kinds, of which there may be several alike."""
+    offset = 0
+    while offset + 4 <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < 4:
+            break
+        yield kind & 0x3FFF, data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
 
 
 def string_of(value: bytes) -> str:
@@ -187,6 +201,25 @@ class NetlinkSocket:
                         break
             results += [codes[first + place] for place in range(len(batch))]
         return results
+
+    def carry_out(self, requests: Sequence[Request]) -> None:
+        """Have all requests carried out, or none: those of nftables between begin and end.
+
+        Raises:
+            OSError: what the kernel says of the first that it does not take.
+        """
+        begin, end = (Request(kind, 0, _OF_NFTABLES) for kind in (_BATCH_BEGIN, _BATCH_END))
+        whole = [begin, *requests[:-1], requests[-1]._replace(flags=requests[-1].flags | ACK), end]
+        first = self._number + 1
+        size = sum(_HEADER.size + 4 + len(one.body) for one in whole)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * size + 65536)
+        self._send(whole)
+        for kind, _, sequence, body in self._messages():
+            if kind == _ERROR and sequence >= first:
+                code = -struct.unpack_from("=i", body)[0]
+                if code:
+                    raise OSError(code, os.strerror(code))
+                return
 
     def _send(self, requests: Sequence[Request]) -> None:
         parts = []

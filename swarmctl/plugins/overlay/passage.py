@@ -3,7 +3,8 @@
 An nftables rule of ours cannot let through what an iptables chain drops, and an engine drops what
 is forwarded to a bridge that it did not publish itself. So two rules go where Docker leaves room
 for others' rules; on a host without that chain, to the front of FORWARD when its policy is to drop.
-They are found by their comment, and looked for at each audit: an engine that restarts writes anew.
+They are found by their comment, and looked for when a port is published and at each audit: an
+engine that restarts writes anew.
 Those of another node of ours go once the bridge that they name is gone, when they mean nothing.
 """
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .names import TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 FAMILIES = ("ip", "ip6")
 BRIEF = 'ct timeout set "brief"'
@@ -86,12 +86,47 @@ def as_found(ruleset: Ruleset) -> Found:
     }
 
 
+class Plan(NamedTuple):
+    """How the table of one family becomes what it shall be; in this order, all at once.
+
+    Attributes:
+        drops, makes: the table itself.
+        adds: chains that are not there.
+        empties: chains that lose their rules.
+        writes: chains that get theirs.
+        removes: chains that go.
+    """
+
+    family: str
+    drops: bool = False
+    makes: bool = False
+    adds: tuple[str, ...] = ()
+    empties: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    removes: tuple[str, ...] = ()
+
+
+def plans_for(wanted: Ruleset, found: Found, shall: Found) -> tuple[Plan, ...]:
+    """Return what turns what was found into what is wanted; nothing for nothing to do.
+
+    Args:
+        shall: what a kernel lists then.
+    """
+    plans = (
+        _plan(one, wanted.get(one, {}), found.get(one), shall.get(one, {})) for one in FAMILIES
+    )
+    return tuple(plan for plan in plans if any(plan[1:]))
+
+
+def script_of(plans: Iterable[Plan], wanted: Ruleset) -> str:
+    """Return plans as ``nft`` reads them."""
+    lines = (line for plan in plans for line in _lines(plan, wanted.get(plan.family, {})))
+    return "".join(f"{line}\n" for line in lines)
+
+
 def changes(wanted: Ruleset, found: Found) -> str:
     """Return the script that turns what was found into what is wanted; "" for nothing to do."""
-    lines: list[str] = []
-    for family in FAMILIES:
-        lines += _of_family(family, wanted.get(family, {}), found.get(family))
-    return "".join(f"{line}\n" for line in lines)
+    return script_of(plans_for(wanted, found, as_found(wanted)), wanted)
 
 
 def differing(wanted: Ruleset, found: Found) -> Iterator[str]:
@@ -104,39 +139,48 @@ def differing(wanted: Ruleset, found: Found) -> Iterator[str]:
                 yield f"{family} {name}"
 
 
-def _of_family(
-    family: str, wanted: Mapping[str, Chain], found: Mapping[str, FoundChain] | None
-) -> Iterator[str]:
-    table = f"{family} {TABLE}"
+def _plan(
+    family: str,
+    wanted: Mapping[str, Chain],
+    found: Mapping[str, FoundChain] | None,
+    shall: Mapping[str, FoundChain],
+) -> Plan:
     if not wanted:
-        if found is not None:
-            yield f"delete table {table}"
-        return
+        return Plan(family, drops=found is not None)
     there = dict(found or {})
-    rehooked = [
-        name for name, chain in wanted.items() if name in there and there[name].hook != chain.hook
-    ]
-    if rehooked:  # a hook is for life; so begin anew, in the same transaction
-        yield f"delete table {table}"
+    # A hook is for life; so begin anew, in the same transaction.
+    drops = any(name in there and there[name].hook != chain.hook for name, chain in wanted.items())
+    if drops:
         there = {}
-        found = None
-    if found is None:
-        yield f"add table {table}"
-    shall = as_found({family: dict(wanted)})[family]
     stale = [name for name in wanted if there.get(name) != shall[name]]
-    if any(BRIEF in rule.text for name in stale for rule in wanted[name].rules):
-        yield f"add ct timeout {table} {_BRIEF.format(family=family)}"
-    for name in stale:
-        if name not in there:
-            hook = wanted[name].hook
-            spec = f" {{ {hook}; policy accept; }}" if hook else ""
-            yield f"add chain {table} {name}{spec}"
     gone = sorted(there.keys() - wanted.keys())
-    for name in [*stale, *gone]:
-        if name in there:
-            yield f"flush chain {table} {name}"
-    for name in stale:
+    return Plan(
+        family,
+        drops=drops,
+        makes=drops or found is None,
+        adds=tuple(name for name in stale if name not in there),
+        empties=tuple(name for name in (*stale, *gone) if name in there),
+        writes=tuple(stale),
+        removes=tuple(gone),
+    )
+
+
+def _lines(plan: Plan, wanted: Mapping[str, Chain]) -> Iterator[str]:
+    table = f"{plan.family} {TABLE}"
+    if plan.drops:
+        yield f"delete table {table}"
+    if plan.makes:
+        yield f"add table {table}"
+    if any(BRIEF in rule.text for name in plan.writes for rule in wanted[name].rules):
+        yield f"add ct timeout {table} {_BRIEF.format(family=plan.family)}"
+    for name in plan.adds:
+        hook = wanted[name].hook
+        spec = f" {{ {hook}; policy accept; }}" if hook else ""
+        yield f"add chain {table} {name}{spec}"
+    for name in plan.empties:
+        yield f"flush chain {table} {name}"
+    for name in plan.writes:
         for rule in wanted[name].rules:
             yield f'add rule {table} {name} {rule.text} comment "{rule.comment}"'
-    for name in gone:
+    for name in plan.removes:
         yield f"delete chain {table} {name}"

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .listing import list_table
-from .rules import Found, Ruleset, as_found, changes, differing
+from .rules import Found, Ruleset, differing
+from .writing import Writer
 
 if TYPE_CHECKING:
     from .namespaces import Namespace
@@ -47,8 +48,11 @@ class RuleSlot:
         """
         return list_table(self.namespace.netfilter)
 
-    async def ensure(self, wanted: Ruleset) -> list[str]:
+    async def ensure(self, wanted: Ruleset, writer: Writer | None = None) -> list[str]:
         """Have these rules in place; return what was found changed by others.
+
+        Args:
+            writer: of a pass in which others may want the same.
 
         Raises:
             RulesRefused: what nft says; nothing was changed then.
@@ -61,13 +65,14 @@ class RuleSlot:
             if self._agreed is not None:
                 drift = list(differing(self._agreed, found))
             self.found, self._generation = found, before
-        script = changes(wanted, self.found)
-        if script:
+        writer = writer or Writer(self._nft)
+        plans = writer.plans(wanted, self.found)
+        if plans:
             self.found = None  # until it is known how it went
-            await self._nft.apply(self.namespace, script)
+            await writer.write(self.namespace, plans, wanted)
             after = self.namespace.generation()
             # Somebody else was at it meanwhile: then it is looked at next time.
             self._generation = after if after == self._generation + 1 else None
-            self.found = as_found(wanted)
+            self.found = writer.found_of(wanted)
         self._agreed = wanted
         return drift

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from .balance import sandbox_rules
-from .conntrack import Lead, Leads
+from .conntrack import Follower, Lead, Leads
 from .findings import rule_findings
 from .namespaces import Namespace, NamespaceGone
 from .nft import RulesRefused
@@ -21,6 +21,7 @@ from .pathmtu import limit_of, set_route_sizes, subnets_of
 from .probe import PROBES_MAX, choose, try_path
 from .returning import ensure_ways_back, ways_back
 from .ruleslot import RuleSlot
+from .writing import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -49,10 +50,19 @@ class Wish(NamedTuple):
     """What one namespace shall have."""
 
     rules: Ruleset
-    leads: tuple[Lead, ...]
+    leads: Leads
     parts: Sequence[NetworkTable]
     ways: frozenset[WayBack]
     sizes: dict[str, int]
+
+
+class _Kind(NamedTuple):
+    """What sandboxes have in common that have the same rules."""
+
+    networks: tuple[str, ...]
+    turn: int
+    has_resolver: bool
+    resolvers: tuple[str, ...]
 
 
 class Wishes:
@@ -70,17 +80,22 @@ class Wishes:
         self._narrow = narrow
         self._resolved = resolved
         self._networks = {part.network.id: part for part in table.networks}
-        self._made: dict[tuple[tuple[str, ...], int, bool], Ruleset] = {}
-        self._leads: dict[tuple[str, ...], tuple[Lead, ...]] = {}
+        self._made: dict[_Kind, Ruleset] = {}
+        self._leads: dict[tuple[str, ...], Leads] = {}
         self._keeps_sources = any(port.keep_source for port in table.published)
 
     def of(self, sandbox: Sandbox) -> Wish:
         """Return what a sandbox's namespace shall have."""
         parts = [self._networks[one] for one in sandbox.networks if one in self._networks]
         turn = zlib.crc32(sandbox.id.encode()) % TURNS
-        key = (sandbox.networks, turn, sandbox.id in self._resolved)
-        if key not in self._made:
-            self._made[key] = sandbox_rules(parts, seed=str(turn), has_resolver=key[2])
+        kind = _Kind(sandbox.networks, turn, sandbox.id in self._resolved, sandbox.resolvers)
+        if kind not in self._made:
+            self._made[kind] = sandbox_rules(
+                parts,
+                seed=str(turn),
+                has_resolver=kind.has_resolver,
+                resolvers=kind.resolvers,
+            )
         if sandbox.networks not in self._leads:
             self._leads[sandbox.networks] = _leads(parts)
         ways: frozenset[WayBack] = frozenset()
@@ -91,7 +106,7 @@ class Wishes:
             for part, subnet in subnets_of(parts)
             if (limit := limit_of(part, self._table.own_addr, self._narrow))
         }
-        return Wish(self._made[key], self._leads[sandbox.networks], parts, ways, sizes)
+        return Wish(self._made[kind], self._leads[sandbox.networks], parts, ways, sizes)
 
 
 class SandboxSide:
@@ -151,7 +166,7 @@ class SandboxSide:
         """
         for sandbox_id in [one for one in self._open if one not in self._wanted]:
             await self._release(sandbox_id)
-        wishes = Wishes(table, resolved, narrow)
+        wishes, writer = Wishes(table, resolved, narrow), Writer(self._nft)
         outcome = Outcome([], [])
         ready = set(meant) - self._open.keys()  # gone already: nobody is to wait for them
         async with trio.open_nursery() as nursery:
@@ -160,7 +175,7 @@ class SandboxSide:
                 if held.is_as(wish):
                     ready.add(held.sandbox.id)
                 else:
-                    nursery.start_soon(self._ensure, held, wish, outcome, ready)
+                    nursery.start_soon(self._ensure, held, wish, writer, outcome, ready)
         self.ready = frozenset(ready) & frozenset(meant)
         self.named = self.ready & frozenset(resolved)
         return outcome
@@ -195,9 +210,11 @@ class SandboxSide:
                     nursery.start_soon(one, held, *path)
         return sorted(found, key=lambda probe: (probe.network, probe.source, probe.target))
 
-    async def _ensure(self, held: _Held, wish: Wish, outcome: Outcome, ready: set[str]) -> None:
+    async def _ensure(
+        self, held: _Held, wish: Wish, writer: Writer, outcome: Outcome, ready: set[str]
+    ) -> None:
         try:
-            drift = await held.slot.ensure(wish.rules)
+            drift = await held.slot.ensure(wish.rules, writer)
             held.ensure_routes(wish.ways, wish.sizes)
             await self._follow(held, wish.leads)
         except (RulesRefused, OSError) as error:
@@ -208,14 +225,14 @@ class SandboxSide:
             outcome.drift.extend(f"rules {name} of a task" for name in drift)
         ready.add(held.sandbox.id)
 
-    async def _follow(self, held: _Held, leads: tuple[Lead, ...]) -> None:
+    async def _follow(self, held: _Held, leads: Leads) -> None:
         """Have connections that lead to nobody begin anew.
 
         Raises:
             OSError: what the kernel says.
         """
-        follow = partial(held.leads.follow, held.namespace.netfilter, leads)
-        if held.leads.lessened(leads):  # it takes a while to look at thousands of connections
+        follow = partial(held.follower.follow, held.namespace.netfilter, leads)
+        if held.follower.lessened(leads):  # it takes a while to look at thousands of connections
             await trio.to_thread.run_sync(follow, limiter=self._one_look)
         else:
             follow()
@@ -240,12 +257,14 @@ class _Held:
         self.sandbox = sandbox
         self.namespace = namespace
         self.slot = RuleSlot(namespace, nft)
-        self.leads = Leads()
+        self.follower = Follower()
         self._ways: frozenset[WayBack] = frozenset()
         self._sizes: dict[str, int] = {}
 
     def is_as(self, wish: Wish) -> bool:
-        if (self._ways, self._sizes) != (wish.ways, wish.sizes) or not self.leads.are(wish.leads):
+        if (self._ways, self._sizes) != (wish.ways, wish.sizes):
+            return False
+        if not self.follower.follows(wish.leads):
             return False
         try:
             return self.slot.is_as(wish.rules)
@@ -275,9 +294,9 @@ class _Held:
         self._ways, self._sizes = ways, sizes
 
 
-def _leads(parts: Iterable[NetworkTable]) -> tuple[Lead, ...]:
+def _leads(parts: Iterable[NetworkTable]) -> Leads:
     """Return where connections from a task on these networks may lead."""
-    return tuple(
+    return Leads(
         Lead(
             frozenset({vip}),
             frozenset(address for one in service.members for address in one.addresses),

@@ -10,7 +10,7 @@ from swarmctl.core.model.defaults import (
     insert_defaults,
     normalize_service_spec,
 )
-from swarmctl.core.model.objects import NetworkSpec, SecretSpec
+from swarmctl.core.model.objects import SecretSpec
 from swarmctl.core.model.release import (
     check_secret_available,
     check_service_available,
@@ -173,7 +173,7 @@ def test_where_every_node_carries_traffic_nothing_is_missing() -> None:
         )
     )
     assert service_warnings(spec) == ()
-    assert list(network_warnings(NetworkSpec(Name="net"))) == []
+    assert list(network_warnings(())) == []
 
 
 def test_quiet_nodes_go_by_name_in_order() -> None:

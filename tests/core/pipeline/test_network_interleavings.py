@@ -17,6 +17,7 @@ from swarmctl.core.model.change import (
     Ref,
     Transaction,
     Unreferenced,
+    Update,
 )
 from swarmctl.core.model.network import (
     INGRESS_KEY,
@@ -27,6 +28,7 @@ from swarmctl.core.model.network import (
     with_problem,
 )
 from swarmctl.core.model.objects import NetworkSpec
+from swarmctl.core.model.service import EndpointVirtualIP
 from swarmctl.core.model.spec import PortConfig
 from tests.core.allocator.joined import (
     add_network,
@@ -36,6 +38,7 @@ from tests.core.allocator.joined import (
     subnets,
     vips,
 )
+from tests.core.dispatcher.networked import carrying
 from tests.core.pipeline.test_interleavings import outcome
 from tests.core.pipeline.world import World, creation, spec
 
@@ -165,6 +168,32 @@ def _as_of(world: World, transaction: Transaction) -> Transaction:
     present = network_of(world, row.api.ID)
     private = replace(row.private, version=present.private.version)
     return replace(transaction, changes=(replace(change, row=replace(row, private=private)),))
+
+
+@BOTH_ORDERS
+def test_a_room_and_an_address_in_it(*, turned: bool) -> None:
+    """A node's room for plain containers is refused when somebody got an address of it, and an
+    address of it to everybody else."""
+    world = World()
+    carrying(world, "n0")
+    add_network(world, "net", "10.5.0.0/24", Attachable=True)
+    world.service("web", spec("web"))
+    world.settle()
+    carrying(world, "n1")
+    (room,) = (one for one in world.decide("allocator", "everything") if _writes(one, "net"))
+    service = world.view.service("web")
+    assert service is not None
+    text = "10.5.0.233/24"
+    vip = EndpointVirtualIP(NetworkID="net", Addr=text)
+    endpoint = replace(service.api.Endpoint, VirtualIPs=(vip,))
+    address = Transaction(
+        changes=(Update(row=replace(service, api=replace(service.api, Endpoint=endpoint))),),
+        requires=(Free(index=Index.ADDRESS, key=f"net/{text}", holder="web"),),
+    )
+    pair = [room, address]
+    if turned:
+        pair.reverse()
+    assert outcome(world, *pair) == ["applied", "held"]
 
 
 @BOTH_ORDERS

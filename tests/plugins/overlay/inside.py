@@ -26,16 +26,16 @@ class Inside:
     def __init__(self, stack: ExitStack, pid: int, name: str) -> None:
         self.pid = pid
         self.called = name
-        self._namespace = Namespace(pid)
-        stack.callback(self._namespace.close)
+        self.namespace = Namespace(pid)
+        stack.callback(self.namespace.close)
 
     def is_there(self) -> bool:
         """Does the process live?"""
-        return self._namespace.is_of_its_process()
+        return self.namespace.is_of_its_process()
 
     def socket(self, kind: socket.SocketKind, *, six: bool = False) -> socket.socket:
         """Open a socket in it."""
-        with self._namespace.entered():
+        with self.namespace.entered():
             made = socket.socket(socket.AF_INET6 if six else socket.AF_INET, kind)
         made.settimeout(PATIENCE_S)
         return made

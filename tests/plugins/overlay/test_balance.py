@@ -65,3 +65,8 @@ def test_our_resolver_takes_the_engines_questions_where_it_listens() -> None:
         "ip daddr { 127.0.0.11, 10.0.1.250 } udp dport 53 dnat to 127.0.0.11:61053",
         "ip daddr { 127.0.0.11, 10.0.1.250 } tcp dport 53 dnat to 127.0.0.11:61053",
     ]
+    asked = ("127.0.0.11", "192.0.2.53", "fd00::53")
+    rules = sandbox_rules([network()], seed="t", has_resolver=True, resolvers=asked)
+    assert rules["ip"]["output"].rules[0].text == (
+        "ip daddr { 127.0.0.11, 10.0.1.250, 192.0.2.53 } udp dport 53 dnat to 127.0.0.11:61053"
+    )

@@ -7,7 +7,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmctl.plugins.overlay.conntrack import Lead, Leads
+from swarmctl.plugins.overlay.conntrack import Follower, Lead, Leads
 from swarmctl.plugins.overlay.netlink import (
     DUMP,
     Request,
@@ -51,7 +51,9 @@ class Kernel:
 
     def ask(self, request: Request) -> list[bytes]:
         """See ``NetlinkSocket``."""
-        assert request.flags == DUMP
+        if request.flags != DUMP:  # how many there are
+            count = struct.pack("!I", len(self.entries))
+            return [struct.pack("=BBH", 0, 0, 0) + attribute(1, count)]
         self.asked.append(request)
         return list(self.entries)
 
@@ -81,19 +83,23 @@ ENTRIES = (
 )
 
 
+def follow(follower: Follower, kernel: Kernel, *leads: Lead) -> None:
+    follower.follow(kernel, Leads(leads))  # type: ignore[arg-type]
+
+
 def test_what_leads_to_nobody_is_forgotten() -> None:
     """Members that are gone, and what was sent before there were any; nothing of other targets."""
     kernel = Kernel(*ENTRIES)
-    Leads().follow(kernel, [Lead(frozenset({VIP}), frozenset({"10.0.1.7"}))])  # type: ignore[arg-type]
+    follow(Follower(), kernel, Lead(frozenset({VIP}), frozenset({"10.0.1.7"})))
     assert _forgotten(kernel) == [2, 3]
 
 
 def test_it_is_looked_only_where_members_became_less() -> None:
     """Another member costs nothing; one that left costs a look."""
-    kernel, leads = Kernel(*ENTRIES), Leads()
+    kernel, follower = Kernel(*ENTRIES), Follower()
     for members, looks in ((("7", "8"), 1), (("7", "8", "9"), 1), (("7", "9"), 2)):
         known = frozenset(f"10.0.1.{last}" for last in members)
-        leads.follow(kernel, [Lead(frozenset({VIP}), known)])  # type: ignore[arg-type]
+        follow(follower, kernel, Lead(frozenset({VIP}), known))
         assert len(kernel.asked) == looks
 
 
@@ -101,16 +107,23 @@ def test_many_leads_are_one_look() -> None:
     """A table of hundred services is compared with all connections at once."""
     kernel = Kernel(*ENTRIES)
     many = [Lead(frozenset({f"10.0.2.{n}"}), frozenset()) for n in range(100)]
-    Leads().follow(kernel, [*many, Lead(frozenset({OTHER}), frozenset())])  # type: ignore[arg-type]
+    follow(Follower(), kernel, *many, Lead(frozenset({OTHER}), frozenset()))
     assert len(kernel.asked) == 1
     assert _forgotten(kernel) == [4]
+
+
+def test_without_connections_there_is_no_look() -> None:
+    """A look goes through those of the whole host, of which a fresh namespace has none."""
+    kernel = Kernel()
+    follow(Follower(), kernel, Lead(frozenset({VIP}), frozenset()))
+    assert kernel.asked == []
 
 
 def test_a_port_is_told_from_others() -> None:
     """A published port's connections are those to it, of its protocol, on this host."""
     kernel = Kernel(_entry(1, VIP, VIP), _entry(2, VIP, VIP, port=54), _entry(3, OTHER, VIP))
     lead = Lead(frozenset({VIP}), frozenset(), "udp", 53)
-    Leads().follow(kernel, [lead])  # type: ignore[arg-type]
+    follow(Follower(), kernel, lead)
     assert _forgotten(kernel) == [1]
 
 
@@ -123,5 +136,5 @@ def test_what_is_over_is_left_alone() -> None:
         for number, state in states.items()
     ]
     kernel = Kernel(*entries)
-    Leads().follow(kernel, [Lead(frozenset({VIP}), frozenset())])  # type: ignore[arg-type]
+    follow(Follower(), kernel, Lead(frozenset({VIP}), frozenset()))
     assert _forgotten(kernel) == [1, 3, 4]

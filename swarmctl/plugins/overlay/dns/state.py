@@ -29,6 +29,7 @@ class Client(PrivateStruct, frozen=True, kw_only=True):
         addresses: its own in our networks, bare.
         networks: ids of those it is on.
         nameservers: whom it wants asked for names that are not ours; empty for the host's servers.
+        names: what it is called here in its networks; a task's names are in the networks.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Client(PrivateStruct, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     nameservers: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 class ResponderState(PrivateStruct, frozen=True, kw_only=True):
@@ -89,6 +91,7 @@ def _client(
         addresses=sandbox.addresses or members.get(sandbox.id, ()),
         networks=tuple(one for one in sandbox.networks if one in known),
         nameservers=sandbox.nameservers,
+        names=sandbox.names,
     )
 
 

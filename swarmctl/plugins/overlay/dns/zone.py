@@ -6,6 +6,8 @@ what they find under Swarm:
 - ``web`` is a service's virtual addresses, or its ready members where it has none (``dnsrr``);
   ``tasks.web`` is its ready members; so are the aliases and other names of the service.
 - ``web.1.<task id>`` is one member, ready or not; it is also what an address leads back to.
+- A container that a user put on a network is found by its own names, on its host, where no
+  service has that name.
 - Each of them may be followed by the name of the network: ``web.backend``.
 - The first network that has an address of the asked family answers; services of one network that
   share a name answer together.
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from .state import Client, ResponderState
 
     Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+Visitors = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
 
 TASKS = "tasks."
 VIP_TTL_S = 60
@@ -68,10 +72,15 @@ class Asker(NamedTuple):
 
 
 class NetworkNames:
-    """The names of one network."""
+    """The names of one network.
 
-    def __init__(self, table: NetworkTable) -> None:
+    Args:
+        visitors: names and addresses of containers that users put there.
+    """
+
+    def __init__(self, table: NetworkTable, visitors: Visitors = ()) -> None:
         self.table = table
+        self.visitors = visitors
         self.suffix = f".{_folded(table.network.name)}"
         self.subnets = tuple(_networks(table.network.subnets))
         self._services: dict[str, list[ServiceEndpoint]] = {}
@@ -79,6 +88,12 @@ class NetworkNames:
         self._names: dict[str, str] = {}
         for service in table.services:
             self._add(service)
+        for names, addresses in visitors:
+            own = tuple(one for one in addresses if self._is_inside(one))
+            for name in names:
+                self._members.setdefault(_folded(name), own)
+            for address in own:
+                self._names.setdefault(address, names[0])
 
     def find(self, name: str) -> Found | None:
         """Return what a name stands for in this network; None when it is not known here."""
@@ -100,6 +115,10 @@ class NetworkNames:
         name = self._names.get(address)
         return None if name is None else f"{name}{self.suffix}"
 
+    def _is_inside(self, text: str) -> bool:
+        address = _address(text)
+        return address is not None and self.holds(address)
+
     def holds(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
         """Return whether an address lies in the network, whoever has it."""
         return any(address in subnet for subnet in self.subnets)
@@ -118,6 +137,14 @@ class NetworkNames:
                 self._names.setdefault(address, name)
 
 
+def _visitors(state: ResponderState, network_id: str) -> Visitors:
+    return tuple(
+        (client.names, client.addresses)
+        for client in state.clients
+        if client.names and network_id in client.networks
+    )
+
+
 class Zone:
     """All names of a node's networks, and who may see which.
 
@@ -130,8 +157,9 @@ class Zone:
         self.networks: dict[str, NetworkNames] = {}
         for table in state.networks:
             names = known.get(table.network.id)
-            if names is None or names.table != table:
-                names = NetworkNames(table)
+            visitors = _visitors(state, table.network.id)
+            if names is None or names.table != table or names.visitors != visitors:
+                names = NetworkNames(table, visitors)
             self.networks[table.network.id] = names
         self.clients: dict[str, Client] = {client.id: client for client in state.clients}
         self._by_address = {

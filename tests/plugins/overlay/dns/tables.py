@@ -69,6 +69,12 @@ STATE = ResponderState(
         Client(id="t1", addresses=("10.0.1.11", "10.0.2.11"), networks=("net-back", "net-front")),
         Client(id="t9", addresses=("10.0.1.19",), networks=("net-back",), nameservers=("9.9.9.9",)),
         Client(id="t8", addresses=("10.0.3.18",), networks=("net-inner",)),
+        Client(
+            id="guest",
+            addresses=("10.0.1.241", "10.0.3.241"),
+            networks=("net-back", "net-inner"),
+            names=("guest", "Printer", "db"),
+        ),
         Client(id="t7", addresses=("10.0.3.17", "10.0.1.17"), networks=("net-inner", "net-back")),
     ),
 )

@@ -55,6 +55,12 @@ def test_a_sandbox_becomes_a_client_of_its_networks() -> None:
     )
 
 
+def test_a_visitor_comes_with_its_names() -> None:
+    """The table has none of them."""
+    (client,) = made(Sandbox(id="c1", pid=101, networks=("net-back",), names=("guest",))).clients
+    assert client.names == ("guest",)
+
+
 def test_addresses_that_nobody_said_are_looked_up() -> None:
     """A task is a member of its service, whose addresses the table has."""
     (client,) = made(Sandbox(id="t1", pid=101, networks=("net-front", "net-back"))).clients

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from swarmctl.plugins.overlay.dns.state import ResponderState
@@ -31,6 +32,8 @@ ZONE = Zone(STATE)
         ("probe", ["192.0.2.7"]),
         ("probe.n1.t0", ["192.0.2.7"]),
         ("tasks.old", []),
+        ("guest", ["10.0.1.241"]),
+        ("printer.back", ["10.0.1.241"]),
     ],
 )
 def test_what_a_name_stands_for(name: str, addresses: list[str]) -> None:
@@ -38,6 +41,19 @@ def test_what_a_name_stands_for(name: str, addresses: list[str]) -> None:
     found = ZONE.find(name, ["net-back"], 0)
     assert found is not None
     assert list(found.addresses) == addresses
+
+
+def test_containers_of_users_are_named_in_their_networks() -> None:
+    """By their own names, unless a service has it; in each with the address that they have there;
+    one that goes takes its names along."""
+    inner = ZONE.find("guest", ["net-inner"], 0)
+    assert inner is not None
+    assert inner.addresses == ("10.0.3.241",)
+    assert ZONE.find("guest", ["net-front"], 0) is None
+    assert ZONE.reverse("10.0.1.241", ["net-back"]) == "guest.back"
+    gone = msgspec.structs.replace(STATE, clients=STATE.clients[:1])
+    assert Zone(gone, ZONE).find("guest", ["net-back"], 0) is None
+    assert Zone(gone, ZONE).networks["net-front"] is ZONE.networks["net-front"]
 
 
 @pytest.mark.parametrize("name", ["", "vault", "edge", "web.front", "tasks", "tasks.", "web.3.t1"])
@@ -145,7 +161,8 @@ def test_who_asks_inside_is_known_by_the_socket() -> None:
 def test_what_did_not_change_is_not_built_again() -> None:
     """With 1,000 services a change of one network costs that network."""
     changed = network("front", 2)
-    zone = Zone(ResponderState(networks=(BACK, changed)), ZONE)
+    state = ResponderState(networks=(BACK, changed), clients=STATE.clients)
+    zone = Zone(state, ZONE)
     assert zone.networks["net-back"] is ZONE.networks["net-back"]
     assert zone.networks["net-front"] is not ZONE.networks["net-front"]
     assert FRONT.services

@@ -63,7 +63,8 @@ def podman_alone(engine: PrivateEngine, containers: int) -> float:
         command = [*podman, "run", "--detach", name, "docker.io/library/alpine", "sleep", "1000"]
         run = engine.run_inside(command, output=subprocess.DEVNULL, env=engine.environment())
         if run.wait():
-            raise RuntimeError(f"podman run ended with {run.returncode}")
+            said = (engine.home / "log").read_text(errors="replace")[-500:]
+            raise RuntimeError(f"podman run ended with {run.returncode}: {said}")
 
     return _eight_at_a_time(one, containers)
 

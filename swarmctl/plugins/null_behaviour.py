@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 VARIABLE_PREFIX = "SWARMCTL_NULL_"
 LABEL_PREFIX = "swarmctl.x.null."
 # The executor and the network driver that pretend have one name, and so one table of settings.
-EXECUTOR_OPTIONS = {"cpus", "memory", "hostname"}
+EXECUTOR_OPTIONS = {"cpus", "memory"}
 DRIVER_OPTIONS = {"delay"}
 
 

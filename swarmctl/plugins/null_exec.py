@@ -4,7 +4,7 @@ For demonstrations, simulations and tests of scale. All time is trio's, so a tes
 clock jumps through a task's whole life. What a task does is said by its environment or its labels;
 ``null_behaviour.py`` has the table.
 
-Its settings' options: ``cpus`` (4), ``memory`` in bytes (8 GiB), ``hostname``. Tasks live in a
+Its settings' options: ``cpus`` (4) and ``memory`` in bytes (8 GiB). Tasks live in a
 :class:`NullWorld`, which outlasts executors as an engine outlasts daemons.
 """
 
@@ -423,5 +423,4 @@ def swarmctl_executor(name: str, settings: ExecutorSettings) -> Executor | None:
             f"the null executor's options cpus and memory are numbers: {error}"
         ) from error
     world = _worlds.setdefault(settings.state_dir, NullWorld())
-    hostname = settings.options.get("hostname", "")
-    return NullExecutor(world, cpus=cpus, memory_bytes=memory_bytes, hostname=hostname)
+    return NullExecutor(world, cpus=cpus, memory_bytes=memory_bytes)

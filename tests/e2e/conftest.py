@@ -7,6 +7,7 @@ it ran.
 The hosts of ``lab1`` and ``lab3`` have Docker engines. A test marked ``every_engine`` runs a second
 time on Podman hosts; with ``SWARMCTL_LAB_ENGINES=docker,podman`` (or one of them) every test runs
 on each kind named there, but for those marked ``docker_only``: on Docker, and they say why.
+``python -m benchmarks.matrix`` does that and prints a table.
 """
 
 from __future__ import annotations

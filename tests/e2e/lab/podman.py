@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from typing import TYPE_CHECKING
 
 from .unix_http import UnixClient
@@ -75,12 +76,22 @@ def podman_environment(home: Path, *, insecure: Sequence[str] = ()) -> dict[str,
     home.mkdir(exist_ok=True)
     conf, registries = home / "containers.conf", home / "registries.conf"
     init = shutil.which("docker-init", path=_PATH)  # Debian has no catatonit
-    conf.write_text(_CONTAINERS_CONF.format(init=f'init_path = "{init}"' if init else ""))
-    registries.write_text(
+    _write(conf, _CONTAINERS_CONF.format(init=f'init_path = "{init}"' if init else ""))
+    _write(
+        registries,
         'short-name-mode = "disabled"\n'
-        + "".join(f'[[registry]]\nlocation = "{name}"\ninsecure = true\n' for name in insecure)
+        + "".join(f'[[registry]]\nlocation = "{name}"\ninsecure = true\n' for name in insecure),
     )
     return {"CONTAINERS_CONF": str(conf), "CONTAINERS_REGISTRIES_CONF": str(registries)}
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that another Podman may be reading: it would take half of it for all."""
+    if path.exists() and path.read_text() == text:
+        return
+    partial = path.with_name(f"{path.name}.{threading.get_ident()}")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def tag_for_hub(socket: Path) -> None:

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +22,7 @@ from tests.plugins.overlay.inside import Inside
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.e2e.lab import Host, Lab
+    from tests.e2e.lab import Lab
     from tests.e2e.swarm import Swarm
 
 pytestmark = [pytest.mark.lab, pytest.mark.engine]
@@ -61,8 +60,7 @@ class Traffic:
         for task in self.swarm.running(service):
             if task["ID"] not in self._served:
                 engine, container = self.swarm.container_of(task["ID"])
-                seen = engine.api("GET", f"/containers/{container['Id']}/json")
-                pid = _pid_here(engine.host, seen["State"]["Pid"])
+                pid = engine.container_pid(container["Id"])
                 made = Inside(self._stack, pid, task["ID"])
                 made.serve(self._stack)
                 self._served[task["ID"]] = made
@@ -84,28 +82,6 @@ class Traffic:
             for one in task["NetworksAttachments"]
             if one["Network"]["Spec"]["Name"] == network
         }
-
-
-def _pid_here(host: Host, pid: int) -> int:
-    """What we call a process that a host, which has a process table of its own, calls so."""
-    found = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
-    table = {one: _status(one) for one in found}
-    for one, status in table.items():
-        if status.get("NSpid", [])[1:2] == [str(pid)]:
-            above = one
-            while above not in (0, host.pid):
-                above = int(table.get(above, {}).get("PPid", ["0"])[0])
-            if above == host.pid:
-                return one
-    raise LookupError(f"{host.name} has no process {pid}")
-
-
-def _status(pid: int) -> dict[str, list[str]]:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return {}
-    return {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
 
 
 @pytest.fixture

@@ -15,9 +15,17 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
 # A busy machine is no finding: examples are bounded by their number, not by how long they take.
+# In CI they are the same each time, so that what turns red is the change. Elsewhere each run looks
+# at others; what it finds becomes a test of its own.
 settings.register_profile(
-    "swarmctl", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60
+    "swarmctl",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=60,
+    derandomize=IN_CI,
 )
 settings.load_profile("swarmctl")
 
@@ -25,8 +33,7 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
 def _fail_if_skipped(report: Report) -> Report:
-    in_ci = os.environ.get("CI", "").lower() in ("1", "true", "yes")
-    if in_ci and report.skipped and not hasattr(report, "wasxfail"):
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
         report.longrepr = f"{report.nodeid} may not be skipped in CI: {reason}"

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tests.e2e.lab import IMAGE, ApiError, UnixClient, eventually
 
@@ -58,14 +58,30 @@ class Audit:
         return self.twice == self.orphaned == self.absent == 0
 
 
-class Cluster:
-    """A swarm over the hosts of a lab, driven through the first host's socket."""
+class Caller(Protocol):
+    """Whoever takes a call to a manager."""
 
-    def __init__(self, hosts: list[Host], sockets: list[Path]) -> None:
-        """The daemons behind ``sockets``, one for each host, answer and are in no swarm yet."""
+    def call(
+        self, method: str, path: str, body: object = None, *, query: dict[str, Any] | None = None
+    ) -> Any:
+        """As :meth:`UnixClient.call`."""
+
+
+class Cluster:
+    """A swarm over the hosts of a lab, driven through the first host's socket.
+
+    Args:
+        sockets: of daemons that answer and are in no swarm yet, one for each host; none for a swarm
+            that is there.
+        manager: drives it in place of the first host's.
+    """
+
+    def __init__(
+        self, hosts: list[Host], sockets: list[Path], *, manager: Caller | None = None
+    ) -> None:
         self.hosts = hosts
         self._clients = [UnixClient(socket) for socket in sockets]
-        self._manager = self._clients[0]
+        self._manager = manager or self._clients[0]
 
     def close(self) -> None:
         """Close the connections; the swarm is left as it is."""
@@ -126,6 +142,32 @@ class Cluster:
             "Mode": {"Replicated": {"Replicas": replicas}},
         }
         return str(self._manager.call("POST", "/services/create", spec)["ID"])
+
+    def run_sleeper(self, name: str, host: Host, network: str, **parts: Any) -> tuple[str, int]:
+        """Run a sleeping container on a host, on a network, for the namespace that it has.
+
+        Args:
+            parts: of the spec, laid over ours.
+
+        Returns:
+            The service's id, and a process in the namespace.
+        """
+        container = {"Image": IMAGE, "Command": ["sleep", "3600"], "StopSignal": "SIGKILL"}
+        spec = {
+            "Name": name,
+            "TaskTemplate": {
+                "ContainerSpec": container,
+                "Placement": {"Constraints": [f"node.hostname=={host.name}"]},
+                "Networks": [{"Target": network}],
+            },
+            "Mode": {"Replicated": {"Replicas": 1}},
+            **parts,
+        }
+        service = self.create_from(spec)
+        self.wait_running(service, 1)
+        (found,) = self.containers(service, running=True)
+        assert host.engine is not None
+        return service, host.engine.container_pid(found["Id"])
 
     def create_and_wait(self, name: str, replicas: int) -> tuple[str, float]:
         """Create a service; its id, and seconds from the call until every task runs."""

@@ -42,7 +42,7 @@ class Figures:
                     _ratio(by.get(rival, []), by.get(LIMIT, [])),
                 ]
             )
-        return _aligned(rows)
+        return aligned(rows)
 
     def comparison(self, *, rival: str, ours: str, unit: str = "s", tails: bool = False) -> str:
         """Every step's median (least to most) on both sides, and the ratio of medians.
@@ -55,7 +55,7 @@ class Figures:
             theirs, own = by.get(rival, []), by.get(ours, [])
             spreads = [_spread_of(one, unit, tails=tails) for one in (theirs, own)]
             rows.append([step, *spreads, _ratio(own, theirs)])
-        return _aligned(rows)
+        return aligned(rows)
 
     def write_json(self, path: Path) -> None:
         """Every sample, for whoever wants other statistics."""
@@ -68,7 +68,8 @@ def percentile(samples: list[float], percent: float) -> float:
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned(rows: list[list[str]]) -> str:
+    """Rows as lines, with their columns one below the other."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)

@@ -137,6 +137,8 @@ class Managers:
         eventually(answered, 60, what=f"an answer to {method} {path}")
         return answers[0]
 
+    call = ask  # as clients of one manager have it
+
     def nodes(self, through: ManagerHost, *, timeout_s: float = 5.0) -> list[dict[str, Any]]:
         """The nodes as one manager lists them.
 

@@ -23,7 +23,12 @@ _SIDES = {"swarm": SWARM, "swarmctl": SWARMCTL}
 
 
 def run_rounds(
-    count: int, rounds: int, only: str | None, measure: Callable[[Side, Managers, int], None]
+    count: int,
+    rounds: int,
+    only: str | None,
+    measure: Callable[[Side, Managers, int], None],
+    *,
+    workers: int = 0,
 ) -> int:
     """Measure every present side in every round.
 
@@ -31,6 +36,7 @@ def run_rounds(
         count: managers, each on a host with an engine.
         only: the name of one side; None for both.
         measure: takes the side, its swarm, and the number of the round from 0 on.
+        workers: on further hosts.
 
     Returns:
         An exit status: 2 when nothing can be measured here, 1 when a side failed on the way.
@@ -40,7 +46,7 @@ def run_rounds(
         print(f"cannot measure here: {missing}", file=sys.stderr)
         return 2
     status = 0
-    with Lab(count) as lab:
+    with Lab(count + workers) as lab:
         lab.start_engines()
         sides = present_sides(lab, [_SIDES[only]] if only else list(_SIDES.values()))
         if not sides:

@@ -13,7 +13,6 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.plugins.overlay.inside import Inside
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import ExitStack
 
-    from tests.e2e.lab import Host
     from tests.e2e.swarm import Swarm
 
 PROGRAM_S = 15
@@ -66,16 +64,15 @@ class Traffic:
         for task in self.swarm.running(service):
             if task["ID"] not in self._served:
                 engine, container = self.swarm.container_of(task["ID"])
-                seen = engine.api("GET", f"/containers/{container['Id']}/json")
-                made = self.enter(engine.host, seen["State"]["Pid"], task["ID"])
-                self._served[task["ID"]] = made
+                pid = engine.container_pid(container["Id"])
+                self._served[task["ID"]] = self.enter(pid, task["ID"])
             (place,) = self.swarm.nodes_of([task])
             found.append((place, self._served[task["ID"]]))
         return [made for _, made in sorted(found, key=lambda pair: pair[0])]
 
-    def enter(self, host: Host, pid: int, called: str) -> Inside:
-        """Serve in the namespace of a process, by the number that its host gives it."""
-        made = Inside(self._stack, _pid_here(host, pid), called)
+    def enter(self, pid: int, called: str) -> Inside:
+        """Serve in the namespace of a process."""
+        made = Inside(self._stack, pid, called)
         made.serve(self._stack)
         return made
 
@@ -119,28 +116,6 @@ def _run(client: Inside, *words: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         timeout=PROGRAM_S,
     )
-
-
-def _pid_here(host: Host, pid: int) -> int:
-    """What we call a process that a host, which has a process table of its own, calls so."""
-    found = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
-    table = {one: _status(one) for one in found}
-    for one, status in table.items():
-        if status.get("NSpid", [])[1:2] == [str(pid)]:
-            above = one
-            while above not in (0, host.pid):
-                above = int(table.get(above, {}).get("PPid", ["0"])[0])
-            if above == host.pid:
-                return one
-    raise LookupError(f"{host.name} has no process {pid}")
-
-
-def _status(pid: int) -> dict[str, list[str]]:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return {}
-    return {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
 
 
 def port(published: int, target: int = 80, **more: Any) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_a_container_of_a_user(traffic: Traffic) -> None:
     assert {"net", "other"} <= networks
     seen = _run(engine, "guest", "net")
     address = seen["NetworkSettings"]["Networks"]["net"]["IPAddress"]
-    guest = traffic.enter(host, seen["State"]["Pid"], "guest")
+    guest = traffic.enter(host.pid_here(seen["State"]["Pid"]), "guest")
     vip, names = traffic.vip("web"), {member.called for member in members}
     eventually(lambda: look_up(guest, "web") == {vip}, 10, what="names")
     eventually(lambda: is_answered(guest, vip), 10)

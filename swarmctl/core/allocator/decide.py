@@ -39,7 +39,7 @@ from ..model.change import (
     Update,
 )
 from ..model.labels import DEPENDS_ON
-from ..model.network import INGRESS_KEY
+from ..model.network import INGRESS_KEY, problem_of
 from ..model.objects import ServiceRow
 from ..model.startorder import unmet
 from ..model.task import TaskState
@@ -142,6 +142,8 @@ def _keys_of_node(view: View, node: NodeRow | None) -> Iterator[str]:
     """Return what a node asks for that came, changed or went: its places on some networks."""
     if node is None:
         yield GATEWAYS
+        if any(map(problem_of, view.networks())):
+            yield EVERYTHING  # it may have been this node's
         return
     for network_id in (*view.holders(Index.INGRESS, INGRESS_KEY), *view.attachable()):
         row = view.network(network_id)
@@ -150,13 +152,16 @@ def _keys_of_node(view: View, node: NodeRow | None) -> Iterator[str]:
         has_gateway = node.api.ID in row.private.gateways
         if has_gateway and not _keeps_gateway(view, row, node.api.ID):
             yield GATEWAYS
-        elif lacks_place(node, row):
+        elif lacks_place(node, row) or problem_of(row):
             yield EVERYTHING
 
 
 def _keys_of_places(view: View, row: NetworkRow) -> Iterator[str]:
-    """Return what a network asks for: places of nodes that lack one, or need none."""
-    if without_place(view, row):
+    """Return what a network asks for: places of nodes that lack one, or need none.
+
+    One with a problem is looked at again, since its gateways may have gone that it was about.
+    """
+    if problem_of(row) or without_place(view, row):
         yield EVERYTHING
     idle = row.private.gateways.keys() - set(view.carriers())
     if not all(_keeps_gateway(view, row, node_id) for node_id in idle):

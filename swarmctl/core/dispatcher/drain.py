@@ -34,6 +34,8 @@ DRAIN_S = 10.0
 
 On a machine with ten times as much to do as it can, a driver took three seconds.
 """
+BELIEVED_S = 1.2
+"""How much longer where clients have members' addresses by name: an answer is believed for 1 s."""
 
 
 class _Leaving(NamedTuple):
@@ -42,11 +44,15 @@ class _Leaving(NamedTuple):
     Attributes:
         networks: where it was, and the version of the tables that tell that it leaves.
         since: when it was seen first that it shall stop.
+        rest_s: how much longer it goes on once all nodes know.
+        known_at: when it was first seen that they do.
     """
 
     node_id: str
     networks: Mapping[str, int]
     since: float
+    rest_s: float
+    known_at: float = float("inf")
 
 
 class Released(NamedTuple):
@@ -70,7 +76,8 @@ class Drains:
 
     def next_deadline(self, now: float) -> float:
         """Return when somebody is not waited for any longer."""
-        ends = (one.since + DRAIN_S for one in self._leaving.values())
+        leaving = self._leaving.values()
+        ends = (end for one in leaving for end in (one.since + DRAIN_S, one.known_at + one.rest_s))
         return min((end for end in ends if end > now), default=float("inf"))
 
     def holds(
@@ -79,6 +86,8 @@ class Drains:
         networks: Mapping[str, int],
         known: Known,
         now: float,
+        *,
+        rest_s: float = 0.0,
     ) -> bool:
         """Return whether a task's order to stop has to wait.
 
@@ -86,13 +95,14 @@ class Drains:
             networks: where it is a member, and the version of the tables in which that changed
                 last.
             known: returns what the nodes of a network know.
+            rest_s: how much longer it goes on once all nodes know.
         """
         task_id = row.api.ID
         if not is_leaving(row) or task_id in self._told:
             return False
         if task_id not in self._leaving:
-            leaving = _Leaving(row.api.NodeID, networks, now)
-            if not _unknown(leaving, known):
+            leaving = _Leaving(row.api.NodeID, networks, now, rest_s)
+            if not rest_s and not _unknown(leaving, known):
                 self._told.add(task_id)
                 return False
             self._leaving[task_id] = leaving
@@ -103,8 +113,11 @@ class Drains:
         over = []
         for task_id, one in self._leaving.items():
             unknown = _unknown(one, known)
-            if not unknown or now >= one.since + DRAIN_S:
+            known_at = one.known_at if unknown else min(one.known_at, now)
+            if now >= min(known_at + one.rest_s, one.since + DRAIN_S):
                 over.append(Released(task_id, one.node_id, unknown))
+            else:
+                self._leaving[task_id] = one._replace(known_at=known_at)
         for released in over:
             del self._leaving[released.task_id]
             self._told.add(released.task_id)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from ..model.change import Kind
-from .drain import DRAIN_S, Drains, is_leaving
+from .drain import BELIEVED_S, DRAIN_S, Drains, is_leaving
 from .endpoints import NOTHING_SENT, Endpoints, Sent
 
 if TYPE_CHECKING:
@@ -211,7 +211,9 @@ class Traffic:
         if not is_leaving(row):
             return False
         networks = self._endpoints.places_of(row.api.ID)
-        held = self._drains.holds(row, networks, self._known, trio.current_time())
+        rest_s = BELIEVED_S if networks and self._is_found_by_name(row) else 0.0
+        now = trio.current_time()
+        held = self._drains.holds(row, networks, self._known, now, rest_s=rest_s)
         if held:
             self._changed.set()
         return held
@@ -253,6 +255,12 @@ class Traffic:
     def _is_leaving(self, task_id: str) -> bool:
         row = self._view.task(task_id)
         return row is not None and is_leaving(row)
+
+    def _is_found_by_name(self, row: TaskRow) -> bool:
+        """Return whether clients are given a task's own address, and not its service's."""
+        service = self._view.service(row.api.ServiceID)
+        endpoint = service.api.Spec.EndpointSpec if service is not None else None
+        return endpoint is not None and endpoint.Mode == "dnsrr"
 
     def _view_has(self, network_id: str) -> bool:
         return self._view.network(network_id) is not None

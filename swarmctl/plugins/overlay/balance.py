@@ -3,6 +3,10 @@
 A new connection to a service's virtual address is sent to one of its ready members, the next in
 turn; conntrack keeps it there. So a member that is to stop gets no new connections and ends its
 old ones. When none is ready the caller is told at once. Every protocol is served, ping too.
+
+While rules are replaced a packet may meet the old ones when what they look up is gone already. It
+would be let go by, and its connection with it for good; so it is dropped, and the next one finds
+the rules in place: TCP sends it again after a second.
 """
 
 from __future__ import annotations
@@ -15,13 +19,15 @@ from .names import bare, chain_of, family_of
 from .rules import FAMILIES, Chain, Rule, Ruleset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from swarmctl.plugins.model import Member, NetworkTable, ServiceEndpoint
 
 NAT_OUTPUT = "type nat hook output priority -110"
 """Before the rules that Docker makes for its resolver."""
 FILTER_OUTPUT = "type filter hook output priority 0"
+ONLY_NEW = Rule("ct state != new return")
+"""What else a chain has is looked at by the first packet of a connection alone."""
 
 
 def sandbox_rules(
@@ -61,16 +67,21 @@ def sandbox_rules(
             output.append(Rule(f"{family} daddr vmap {{ {verdicts} }}"))
         if output:
             chains["output"] = Chain(tuple(output), NAT_OUTPUT)
-        if refused:
-            match = f"{family} daddr {{ {', '.join(sorted(refused))} }}"
-            rules = (
-                Rule(f"{match} meta l4proto tcp reject with tcp reset"),
-                Rule(f"{match} reject"),
-            )
-            chains["refuse"] = Chain(rules, FILTER_OUTPUT)
+        if rules := tuple(_not_led(family, refused, turns)):
+            chains["refuse"] = Chain((ONLY_NEW, *rules), FILTER_OUTPUT)
         if chains:
             ruleset[family] = chains
     return ruleset
+
+
+def _not_led(family: str, refused: Collection[str], served: Collection[str]) -> Iterator[Rule]:
+    """Yield what becomes of packets that go to a virtual address still, and so to nobody."""
+    if refused:
+        match = f"{family} daddr {{ {', '.join(sorted(refused))} }}"
+        yield Rule(f"{match} meta l4proto tcp reject with tcp reset")
+        yield Rule(f"{match} reject")
+    if served:
+        yield Rule(f"{family} daddr {{ {', '.join(sorted(served))} }} drop")
 
 
 def ready_addresses(members: Iterable[Member], family: str) -> list[str]:

@@ -36,7 +36,7 @@ AUDIT_S = 5.0
 RETRY_S = 1.0
 MEASURE_S = 600.0
 NAMES_S = 1.0
-"""How long a sandbox waits for names to be answered in its own namespace."""
+"""How long is waited for the responder: in a new sandbox, and for it to know a new table."""
 NEWS_PAUSE_S = 0.05
 """Making one bridge is a dozen pieces of news."""
 _LINKS_AND_ADDRESSES = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
@@ -122,6 +122,8 @@ class OverlayDriver:
         """See :class:`swarmctl.plugins.NetworkDriver`."""
         while self._version < version:
             await self._passed.wait()
+        with trio.move_on_after(NAMES_S):  # who asks for a name is not sent where nobody listens
+            await self._names.wait_current()
         await trio.lowlevel.checkpoint()
         return self.state()
 

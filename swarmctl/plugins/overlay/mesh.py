@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from swarmctl.plugins import bridge_name
 
-from .balance import in_turn
+from .balance import ONLY_NEW, in_turn
 from .names import bare, chain_of, family_of
 from .rules import BRIEF, FAMILIES, Chain, Rule, Ruleset
 
@@ -33,6 +33,7 @@ NAT_PREROUTING = "type nat hook prerouting priority -95"
 NAT_OUTPUT = "type nat hook output priority -95"
 NAT_POSTROUTING = "type nat hook postrouting priority 95"
 FILTER_INPUT = "type filter hook input priority -5"
+FILTER_OUTPUT = "type filter hook output priority -5"
 RAW_PREROUTING = "type filter hook prerouting priority -310"
 
 ANY = {"ip": "0.0.0.0", "ip6": "::"}
@@ -193,8 +194,11 @@ def _chains(
         chains[_chain_name(one)] = Chain((Rule(rule, one.port.service_name),))
     chains["mesh"] = Chain(tuple(_dispatch(family, served)))
     chains["postrouting"] = Chain(tuple(_masquerade(served)), NAT_POSTROUTING)
-    empty = [one for one in offers if not one.targets]
-    chains["input"] = Chain(tuple(_refusals(family, empty)), FILTER_INPUT)
+    # What this host sends itself is remembered by the kernel before it comes in again.
+    not_led = (ONLY_NEW, Rule("ct status & dnat == dnat return"), *entry[:-1], Rule("jump refuse"))
+    chains["input"] = Chain(not_led, FILTER_INPUT)
+    chains["sent"] = Chain(not_led, FILTER_OUTPUT)
+    chains["refuse"] = Chain(tuple(_not_led(family, offers)))
     if ingress is not None and family == "ip":
         # Loopback addresses are routed to that bridge so that this host's own clients are served;
         # nobody on it may reach the host's loopback by that.
@@ -247,12 +251,16 @@ def _masquerade(offers: Sequence[Offer]) -> Iterator[Rule]:
         )
 
 
-def _refusals(family: str, offers: Sequence[Offer]) -> Iterator[Rule]:
+def _not_led(family: str, offers: Sequence[Offer]) -> Iterator[Rule]:
+    """Yield what becomes of packets to published ports that no rule led to a member.
+
+    Where there are members, that is because rules are being replaced; see ``balance.py``.
+    """
     for one in sorted(offers, key=lambda one: one.key):
         where = ""
         if one.addresses:
             where = f"{family} daddr {{ {', '.join(one.addresses)} }} "
         protocol = one.port.protocol
-        how = "reject with tcp reset" if protocol == "tcp" else "reject"
         match = f"{where}fib daddr type local {protocol} dport {one.port.published}"
-        yield Rule(f"{match} {how}", one.port.service_name)
+        how = "reject with tcp reset" if protocol == "tcp" else "reject"
+        yield Rule(f"{match} {'drop' if one.targets else how}", one.port.service_name)

@@ -130,6 +130,23 @@ def test_rooms_are_half_of_a_network_at_most() -> None:
     assert problem_of(network_of(world)) == ""
 
 
+def test_a_problem_goes_with_the_node_that_had_it() -> None:
+    """One that got no room is named no longer once it is removed, or carries nothing."""
+    world = attachable("10.5.0.0/26", nodes=3)
+    for leave in ("remove", "stop carrying"):
+        carrying(world, "n3")
+        world.settle()
+        assert "node n3 takes no plain containers" in problem_of(network_of(world))
+        row = world.view.node("n3")
+        assert row is not None
+        if leave == "remove":
+            world.remove_node("n3")
+        else:
+            world.write(Update(row=replace(row, private=replace(row.private, network_driver=""))))
+        world.settle()
+        assert problem_of(network_of(world)) == ""
+
+
 def test_a_room_has_addresses_of_each_family() -> None:
     """More in a large network than in a small one."""
     world = attachable("10.8.0.0/16", nodes=1, EnableIPv6=True)

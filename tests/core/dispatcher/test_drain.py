@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from swarmctl.core.dispatcher.assignments import assignments_for, diff
-from swarmctl.core.dispatcher.drain import DRAIN_S, Drains, Released
+from swarmctl.core.dispatcher.drain import BELIEVED_S, DRAIN_S, Drains, Released
 from swarmctl.core.dispatcher.traffic import Traffic
-from swarmctl.core.model.change import Update
+from swarmctl.core.model.change import Kind, Ref, Update
 from swarmctl.core.model.objects import TaskRow
+from swarmctl.core.model.spec import EndpointSpec
 from swarmctl.core.model.task import Task, TaskState, TaskStatus
 from tests.core.allocator.joined import on_networks
 from tests.core.dispatcher.networked import joined_up
@@ -81,6 +82,18 @@ def test_who_is_let_go_in_time_leaves_nobody_unaware() -> None:
     assert drains.holds(row(), places, known(net=1, other=9), 0.0)
     assert drains.holds(row("u"), places, known(net=1, other=9), 0.0)
     assert told_of(drains.settle(known(net=7, other=9), 1.0)) == {"t": {}, "u": {}}
+
+
+def test_who_is_found_by_name_goes_on_while_names_are_believed() -> None:
+    """So much longer from when all nodes know, and not longer than any other in all."""
+    drains = Drains()
+    assert drains.holds(row(), {"net": 7}, known(net=9), 0.0, rest_s=BELIEVED_S)
+    assert drains.holds(row("u"), {"net": 8}, known(net=9), 0.0, rest_s=BELIEVED_S)
+    assert drains.settle(known(net=7), 1.0) == []
+    assert drains.next_deadline(1.0) == 1.0 + BELIEVED_S
+    assert told_of(drains.settle(known(net=7), 1.0 + BELIEVED_S)) == {"t": {}}
+    assert drains.settle(known(net=8), DRAIN_S - 0.1) == []
+    assert told_of(drains.settle(known(net=8), DRAIN_S)) == {"u": {}}
 
 
 def test_who_ended_is_forgotten() -> None:
@@ -174,6 +187,28 @@ async def test_who_is_not_ready_yet_is_stopped_at_once() -> None:
     world.settle()
     (task,) = assignments_for(world.view, "n0", traffic.holds).tasks.values()
     assert task.task.DesiredState >= TaskState.SHUTDOWN
+
+
+async def test_a_service_without_a_virtual_address_waits_for_names(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """All nodes know at once; those who asked for its name just before may come for a second."""
+    world = joined_up(1)
+    by_name = replace(on_networks("web", "net"), EndpointSpec=EndpointSpec(Mode="dnsrr"))
+    world.service("web", by_name)
+    world.run()
+    traffic = await leading(world)
+    world.scale("web", 0)
+    world.settle()
+    traffic.catch_up([Ref(Kind.TASK, row.api.ID) for row in world.view.tasks()])
+    say_all(traffic, "n0")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(traffic.run)
+        for wait_s, is_held in ((0.0, True), (1.0, True), (1.0, False)):
+            await trio.sleep(wait_s)
+            (task,) = assignments_for(world.view, "n0", traffic.holds).tasks.values()
+            assert (task.task.DesiredState < TaskState.SHUTDOWN) is is_held
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_cluster_without_drivers_waits_for_nobody() -> None:

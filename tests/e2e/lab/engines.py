@@ -184,6 +184,11 @@ class Engine:
         with self.client() as client:
             return run_container(client, body, name=name)
 
+    def container_pid(self, container: str) -> int:
+        """The first process of a container that runs, by the id that it has for us."""
+        seen = self.api("GET", f"/containers/{container}/json")
+        return self.host.pid_here(seen["State"]["Pid"])
+
     def remove_container(self, container: str) -> None:
         """Kill and remove a container."""
         self.api("DELETE", f"/containers/{container}", query={"force": "1", "v": "1"})

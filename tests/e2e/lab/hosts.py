@@ -209,6 +209,23 @@ class Host:
         group = Path(self._join[0]).parent
         return cgroups.members(group) - {self._pid}
 
+    def pid_here(self, pid: int) -> int:
+        """What we call a process that this host, which has a process table of its own, calls so.
+
+        Raises:
+            LookupError: it has no such process.
+        """
+        found = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+        table = {one: _status(one) for one in found}
+        for one, status in table.items():
+            if status.get("NSpid", [])[1:2] == [str(pid)]:
+                above = one
+                while above not in (0, self._pid):
+                    above = int(table.get(above, {}).get("PPid", ["0"])[0])
+                if above == self._pid:
+                    return one
+        raise LookupError(f"{self.name} has no process {pid}")
+
     # --- trouble --------------------------------------------------------------------------
 
     def cut(self) -> None:
@@ -361,6 +378,14 @@ class Host:
 
     def __repr__(self) -> str:
         return f"<Host {self.name} {self.address}>"
+
+
+def _status(pid: int) -> dict[str, list[str]]:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return {}
+    return {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
 
 
 def _ip(*args: str) -> None:

@@ -33,10 +33,17 @@ def test_without_ready_members_the_caller_is_told() -> None:
     texts = _texts(service(member(7, ready=False)))
     assert texts == {
         "refuse": [
+            "ct state != new return",
             "ip daddr { 10.0.1.2 } meta l4proto tcp reject with tcp reset",
             "ip daddr { 10.0.1.2 } reject",
         ]
     }
+
+
+def test_what_no_rule_led_to_a_member_is_dropped() -> None:
+    """It came while rules were replaced, and finds them when it comes again."""
+    texts = _texts(service(member(7)))
+    assert texts["refuse"] == ["ct state != new return", "ip daddr { 10.0.1.2 } drop"]
 
 
 def test_a_service_without_a_virtual_address_has_no_rules() -> None:

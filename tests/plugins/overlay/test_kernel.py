@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +80,34 @@ def test_without_ready_members_it_refuses_at_once(scene: Scene) -> None:
     assert _refusal_s(scene.client, scene.hosts[0].address, 8080) < 0.5
     with pytest.raises((ConnectionRefusedError, PermissionError)):  # told by the send itself
         scene.client.ask_udp(VIP)
+
+
+def test_who_comes_past_the_rules_is_led_when_they_are_there(scene: Scene) -> None:
+    """As a packet does now and then while they are replaced: it is neither refused nor lost."""
+    scene.publish()
+    scene.agree()
+    scene.client.run("nft", "flush", "chain", "ip", "swarmctl", f"vip-{VIP}")
+    scene.hosts[0].run("nft", "flush", "chain", "ip", "swarmctl", "port-tcp-8080")
+    with ThreadPoolExecutor() as pool:
+        asked = [
+            pool.submit(_ask_patiently, scene.client, VIP, 80),
+            *(
+                pool.submit(_ask_patiently, host, scene.hosts[0].address, 8080)
+                for host in scene.hosts
+            ),
+        ]
+        time.sleep(0.2)  # they are on their way
+        assert not any(one.done() for one in asked)
+        scene.agree()
+        for one in asked:
+            assert one.result().split()[0] in {"a1", "b1", "b2"}
+
+
+def _ask_patiently(client: Netns, address: str, port: int) -> str:
+    with client.socket(socket.SOCK_STREAM) as asking:
+        asking.settimeout(15)
+        asking.connect((address, port))
+        return asking.recv(200).decode()
 
 
 def test_a_member_that_is_to_stop_keeps_its_connections(scene: Scene) -> None:

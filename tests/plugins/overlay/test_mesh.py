@@ -40,11 +40,30 @@ def test_a_published_port_leads_to_ready_members() -> None:
 def test_a_port_without_ready_members_refuses() -> None:
     """Nobody there: the client is told at once, as by a closed port."""
     texts = _texts(published(_in_ingress(7, ready=False)), published(port=53, protocol="udp"))
-    assert texts["input"] == [
+    assert texts["refuse"] == [
         "fib daddr type local udp dport 53 reject",
         "fib daddr type local tcp dport 8080 reject with tcp reset",
     ]
     assert "postrouting" not in texts
+
+
+def test_what_no_rule_led_to_a_member_is_dropped() -> None:
+    """It came while rules were replaced, and finds them when it comes again."""
+    texts = _texts(published(_in_ingress(7)), published(_in_ingress(7), ip="eth0", port=53))
+    assert texts["refuse"] == [
+        "fib daddr type local tcp dport 8080 drop",
+        "ip daddr { 10.77.0.1 } fib daddr type local tcp dport 53 drop",
+    ]
+    assert (
+        texts["input"]
+        == texts["sent"]
+        == [
+            "ct state != new return",
+            "ct status & dnat == dnat return",
+            "ip daddr 10.0.0.250 return",
+            "jump refuse",
+        ]
+    )
 
 
 def test_keeping_the_source_means_members_here_and_no_masquerade() -> None:
@@ -93,7 +112,7 @@ def test_a_member_with_its_hosts_network_is_reached_over_ingress() -> None:
 def test_without_ipv6_in_ingress_the_hosts_ipv6_ports_are_left_alone() -> None:
     """A port without members of a family that ingress does not have refuses nobody."""
     assert _texts(published(), family="ip6") == {}
-    assert "input" in _texts(published(), family="ip6", six=True)
+    assert "refuse" in _texts(published(), family="ip6", six=True)
 
 
 def test_the_hosts_loopback_is_out_of_reach_from_the_bridge() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ from tests.e2e.lab import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.e2e.lab import Host
 
 pytestmark = pytest.mark.lab
@@ -305,8 +308,9 @@ def test_two_labs_do_not_touch_each_other() -> None:
 
 
 _OWNER = """
-import sys, time
+import signal, sys, time
 from tests.e2e.lab import Lab
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started us may ignore it
 with Lab(1) as lab:
     sleeper = lab[0].popen(["sleep", "1000"])
     print(lab.names.pid, lab.names.octet, sleeper.pid, flush=True)
@@ -314,24 +318,27 @@ with Lab(1) as lab:
 """
 
 
-def _start_owner() -> tuple[subprocess.Popen[str], traces.Names, int]:
+@contextmanager
+def _owner() -> Iterator[tuple[subprocess.Popen[str], traces.Names, int]]:
     """A process of its own that holds a lab; its names and the pid of what runs in it."""
-    owner = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", _OWNER],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         cwd=_REPOSITORY,
-    )
-    assert owner.stdout is not None
-    pid, octet, sleeper = map(int, owner.stdout.readline().split())
-    return owner, traces.Names(pid, octet), sleeper
+    ) as owner:
+        try:
+            assert owner.stdout is not None
+            pid, octet, sleeper = map(int, owner.stdout.readline().split())
+            yield owner, traces.Names(pid, octet), sleeper
+        finally:
+            owner.kill()
 
 
 def test_lab_of_a_killed_owner_dies_and_is_swept() -> None:
     """kill -9 of the owner ends its hosts' processes; the next lab removes the rest."""
-    owner, names, sleeper = _start_owner()
-    with owner:
+    with _owner() as (owner, names, sleeper):
         assert traces.sweep() == []
         owner.kill()
     eventually(lambda: not Path(f"/proc/{sleeper}").exists(), what="the host to die")
@@ -342,8 +349,7 @@ def test_lab_of_a_killed_owner_dies_and_is_swept() -> None:
 
 def test_ctrl_c_leaves_nothing() -> None:
     """An owner interrupted by Ctrl-C removes its lab itself."""
-    owner, names, _ = _start_owner()
-    with owner:
+    with _owner() as (owner, names, _):
         owner.send_signal(signal.SIGINT)
         owner.wait(20)
     assert find_traces(names) == []

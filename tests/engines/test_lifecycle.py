@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,12 +34,14 @@ TWO_PROBES = {"Interval": 100 * MS, "Timeout": 5_000 * MS, "Retries": 2}
 
 async def test_a_task_runs_ends_and_leaves_no_trace(node: Node, engine: PrivateEngine) -> None:
     """Its exit code and times are the container's, and removal leaves neither it nor a volume."""
-    task = await node.running("sleep 0.5; exit 7", Mounts=(Mount(Type="volume", Target="/v"),))
+    volume = Mount(Type="volume", Target="/v")
+    task = await node.running(LOOP, setting="trap 'exit 7' USR1", Mounts=(volume,))
     seen = await task.observe()
     assert seen.container is not None
     assert seen.container.ContainerID == engine.running()["web.1.t0"]
     assert Path(f"/proc/{seen.container.PID}").exists()
     assert await node.executor.known_tasks() == {"t0": True}
+    os.kill(seen.container.PID, signal.SIGUSR1)
     status = await task.wait()
     assert (status.code, status.error) == (7, "")
     assert status.finished_at > 0

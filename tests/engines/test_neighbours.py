@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from tests.e2e.lab.waiting import eventually
 
 from .assignments import IMAGE
 from .conftest import insist
+from .test_lifecycle import LOOP
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -153,7 +156,7 @@ async def test_a_new_daemon_adopts_what_runs(
     node: Node, make_node: Callable[..., Awaitable[Node]], engine: PrivateEngine
 ) -> None:
     """A second daemon of the same node finds the task running and goes straight to waiting."""
-    await node.running("sleep 1.5; exit 6")
+    await node.running(LOOP, setting="trap 'exit 6' USR1")
     before = engine.running()
     again = await make_node()
     assert await again.executor.known_tasks() == {"t0": True}
@@ -161,6 +164,9 @@ async def test_a_new_daemon_adopts_what_runs(
     await task.prepare()
     await task.start()
     assert engine.running() == before
+    container = (await task.observe()).container
+    assert container is not None
+    os.kill(container.PID, signal.SIGUSR1)
     assert (await task.wait()).code == 6
 
 

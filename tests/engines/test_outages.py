@@ -105,7 +105,7 @@ async def test_hung_for_twenty_seconds(
     """The engine stopped for 20 s: nothing fails, an exit inside has its code, steps go on."""
     node = await make_node()
     waiters = Waiters(nursery)
-    for slot, script in enumerate(["exec sleep 1000", "sleep 2; exit 5"], 1):
+    for slot, script in enumerate(["exec sleep 1000", "sleep 8; exit 5"], 1):
         waiters.watch(f"t{slot}", await node.running(script, task_id=f"t{slot}", slot=slot))
     next_one = node.controller(task_id="t3", slot=3, Command=("sleep", "1000"))
     mortal.signal(signal.SIGSTOP)

@@ -79,7 +79,11 @@ async def test_tasks_run_stop_and_tell(make: Callable[[], Awaitable[Node]]) -> N
 
 async def test_a_new_daemon_adopts_what_runs(make: Callable[[], Awaitable[Node]]) -> None:
     """As with root."""
-    await (await make()).running("sleep 1; exit 6")
+    grace = 30_000 * MS
+    await (await make()).running(LOOP, setting="trap 'exit 6' TERM", StopGracePeriod=grace)
     again = await make()
     assert await again.executor.known_tasks() == {"t0": True}
-    assert (await again.controller().wait()).code == 6
+    task = again.controller(StopGracePeriod=grace)
+    with trio.fail_after(15):
+        await task.shutdown()
+    assert (await task.wait()).code == 6

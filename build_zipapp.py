@@ -28,6 +28,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,7 @@ REPO = Path(__file__).resolve().parent
 BUILD = REPO / "build"
 LOCK = REPO / "requirements.lock"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+one_makes_pip = threading.Lock()
 # What pip calls machines with each C library, newest first.
 WHEEL_TAGS = {
     "gnu": (
@@ -482,19 +484,26 @@ def wheel_files(wheel: Path, machine: str) -> Iterator[tuple[str, bytes]]:
 def pip() -> list[str]:
     """Return the command that is pip: this interpreter's own, else one in build/pip.
 
+    Whoever asks first of those that fetch side by side makes that one; the others wait.
+
     Raises:
         BuildError: there is none and none can be had.
     """
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
-    python = BUILD / "pip" / "bin" / "python"
-    if not python.exists():
-        apt_install = [str(REPO / "scripts" / "apt-install"), "python3-venv"]
-        if not importlib.util.find_spec("ensurepip") and subprocess.run(apt_install).returncode:
-            raise BuildError(f"{sys.executable} has no pip; install python3-venv, or use another")
-        if subprocess.run([sys.executable, "-m", "venv", "--clear", BUILD / "pip"]).returncode:
-            raise BuildError("no pip: making a virtual environment for it failed, see above")
-    return [str(python), "-m", "pip"]
+    programs = BUILD / "pip" / "bin"
+    with one_makes_pip:
+        if not (programs / "pip").exists():  # the last that is put there
+            _make_pip()
+    return [str(programs / "python"), "-m", "pip"]
+
+
+def _make_pip() -> None:
+    apt_install = [str(REPO / "scripts" / "apt-install"), "python3-venv"]
+    if not importlib.util.find_spec("ensurepip") and subprocess.run(apt_install).returncode:
+        raise BuildError(f"{sys.executable} has no pip; install python3-venv, or use another")
+    if subprocess.run([sys.executable, "-m", "venv", "--clear", BUILD / "pip"]).returncode:
+        raise BuildError("no pip: making a virtual environment for it failed, see above")
 
 
 if __name__ == "__main__":

@@ -493,6 +493,28 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (first / "out.pyz").read_bytes() == (second / "out.pyz").read_bytes()
 
 
+def test_one_pip_is_made_for_all_who_fetch(tmp_path: Path) -> None:
+    """Those that fetch side by side share one where the interpreter has none, as on bare Debian."""
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    for name in ("build_zipapp.py", "swarmctl/__init__.py", "swarmctl/licenses.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPO / name, tmp_path / name)
+    script = """
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from build_zipapp import pip
+with ThreadPoolExecutor() as pool:
+    for command in [pool.submit(pip) for _ in range(9)]:
+        subprocess.run([*command.result(), "--version"], check=True)
+"""
+    done = subprocess.run(
+        [bare / "bin" / "python", "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(str(tmp_path / "build" / "pip")) == 9
+
+
 def test_a_plugin_can_be_baked_in(tmp_path: Path) -> None:
     """``--with`` adds a wheel that needs swarmctl, its entry point included, and no second core."""
     wheel = tmp_path / "swarmctl_fancy-1.0-py3-none-any.whl"

@@ -19,8 +19,9 @@ import tempfile
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.cluster import Cluster
 from benchmarks.figures import aligned
@@ -96,10 +97,27 @@ class Client:
         done = subprocess.run(inside, capture_output=True, text=True, timeout=limit_s, check=True)
         return done.stdout
 
+    def is_answered(self, address: str) -> bool:
+        """Whether the server can be reached by now."""
+        try:
+            self.wrk(address, 1)
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
     def gbits(self, address: str, streams: int) -> float:
         """What gets through over so many TCP connections."""
         options = ["--json", f"--parallel={streams}", f"--time={self.seconds}"]
-        ended = json.loads(self.run("iperf3", f"--client={address}", *options))["end"]
+
+        def measured() -> dict[str, Any]:
+            said: dict[str, Any] = json.loads(self.run("iperf3", f"--client={address}", *options))
+            error = said.get("error", "")
+            assert "busy" not in error, error  # the server ends the test before
+            if error:
+                raise RuntimeError(error)
+            return said
+
+        ended = eventually(measured, 10, every_s=0.5, what="iperf3's server")["end"]
         return float(ended["sum_received"]["bits_per_second"]) / 1e9
 
     def wrk(self, address: str, connections: int, *more: str) -> str:
@@ -153,7 +171,7 @@ def _paths(side: Side, managers: Managers) -> Iterator[tuple[int, list[tuple[str
     with _bridge(here, client, server) as plain, _servers(server):
         paths.append((PLAIN, plain))
         for _, address in paths:
-            eventually(lambda: Client(client, 1).wrk(address, 1), 10)  # noqa: B023
+            eventually(partial(Client(client, 1).is_answered, address), 10, what=address)
         yield client, paths
 
 

@@ -172,8 +172,9 @@ def _web_spec(replicas: int, *, check_s: float) -> dict[str, Any]:
                 "Source": "/",
                 "Target": _MACHINE,
                 "ReadOnly": True,
-                # Else each container would hold on to the file systems of all others.
-                "BindOptions": {"NonRecursive": True},
+                # Else each container would hold on to the file systems of all others; and Docker
+                # asks for this one where its own directory is in what is mounted.
+                "BindOptions": {"NonRecursive": True, "Propagation": "rslave"},
             }
         ],
         "StopGracePeriod": 20 * _SECOND,

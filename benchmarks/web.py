@@ -1,12 +1,13 @@
 """A web service on a swarm, whichever's, and what is done to it while clients ask.
 
-Its containers run :mod:`.web_server` with this machine's interpreter, the machine's file system
-being mounted in them to be read. They have a health check: to run is not yet to listen. All goes
-through whichever manager answers, with the Engine API's routes.
+Its containers run :mod:`.web_server` with this machine's interpreter, which is mounted in them with
+the libraries that it needs, to be read. They have a health check: to run is not yet to listen. All
+goes through whichever manager answers, with the Engine API's routes.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 PORT = 8000
 NETWORK = "net"
 _SECOND = 1_000_000_000
-_MACHINE = "/machine"
 # An API call, a list of containers from each engine.
 _POLL_S = 0.2
 _SETTLED_S = 120.0
@@ -165,17 +165,11 @@ def _web_spec(replicas: int, *, check_s: float) -> dict[str, Any]:
     check = ["CMD", "/bin/wget", "-q", "-O", "/dev/null", f"http://127.0.0.1:{PORT}/"]
     container = {
         "Image": IMAGE,
-        "Command": ["chroot", _MACHINE, *PYTHON, "-c", program, str(PORT)],
+        "Command": [*PYTHON, "-c", program, str(PORT)],
         "Mounts": [
-            {
-                "Type": "bind",
-                "Source": "/",
-                "Target": _MACHINE,
-                "ReadOnly": True,
-                # Else each container would hold on to the file systems of all others; and Docker
-                # asks for this one where its own directory is in what is mounted.
-                "BindOptions": {"NonRecursive": True, "Propagation": "rslave"},
-            }
+            {"Type": "bind", "Source": one, "Target": one, "ReadOnly": True}
+            for one in dict.fromkeys(["/lib", "/lib64", "/usr", sys.base_prefix])
+            if Path(one).is_dir()
         ],
         "StopGracePeriod": 20 * _SECOND,
         "Healthcheck": {

@@ -47,8 +47,9 @@ _CHECK_S = 2.0  # a check costs an engine some 50 ms of CPU
 def main() -> int:
     """Run the rounds and print the tables; exit statuses are those of ``run_rounds``.
 
-    A request of swarmctl's that failed makes it 1, save on the ports of hosts: whoever asks one has
-    to know what runs there.
+    A step that does not come to its end is named, and is the last one of its way. One of swarmctl's
+    makes the status 1, and so does a request that failed, save on the ports of hosts: whoever asks
+    one has to know what runs there.
     """
     options = _parse()
     machine = machine_line(f"{MANAGERS} managers, {WORKERS} worker, {options.rate:g} requests/s")
@@ -65,13 +66,19 @@ def main() -> int:
     print(machine)
     print(seen.tables())
     ways = ("VIP", "VIP, kept alive", "mesh", "mesh, kept alive", "dnsrr")
-    return status or int(any(seen.failed(f"{SWARMCTL.name} {way}") for way in ways))
+    failed = any(seen.failed(f"{SWARMCTL.name} {way}") for way in ways)
+    return status or int(failed or SWARMCTL.name in seen.unfinished)
 
 
 class Seen:
-    """What became of requests, by step and by who was asked how."""
+    """What became of requests, by step and by who was asked how.
+
+    Attributes:
+        unfinished: steps that did not come to their end, in words, by side.
+    """
 
     def __init__(self) -> None:
+        self.unfinished: dict[str, str] = {}
         self._asked: dict[str, dict[str, Asked]] = defaultdict(lambda: defaultdict(Asked))
 
     def add(self, step: str, who: str, asked: Asked) -> None:
@@ -86,7 +93,7 @@ class Seen:
         """Failures, latencies, and how requests failed."""
         everybody = list(dict.fromkeys(who for by in self._asked.values() for who in by))
         failed, took = [["failed requests", *everybody]], [["p50 / p99 / most, ms", *everybody]]
-        words: list[str] = []
+        words = [f"UNFINISHED: {side}, {what}" for side, what in self.unfinished.items()]
         for step, by in self._asked.items():
             failed.append([step, *(_share(by.get(who)) for who in everybody)])
             took.append([step, *(_spread(by.get(who)) for who in everybody)])
@@ -140,13 +147,24 @@ class Scene:
             for step in way.steps:
                 print(f"{self._side.name}, {way.name}: {step}", file=sys.stderr)
                 began = time.monotonic()
-                STEPS[step](self)
+                is_over = self._do(step, seen)
                 time.sleep(_AFTER_S)
                 spans.append((step, began, time.monotonic()))
+                if not is_over:
+                    break
         for who, asked in clients.items():
             for step, begin, end in spans:
                 seen.add(step, who, asked.between(begin, end))
         self.web.remove()
+
+    def _do(self, step: str, seen: Seen) -> bool:
+        """Do a step; False if it did not come to its end in time."""
+        try:
+            STEPS[step](self)
+        except AssertionError as error:
+            seen.unfinished[self._side.name] = f"{step}: {error}; {self.web.update_status()}"
+            return False
+        return True
 
     # --- steps ---
 

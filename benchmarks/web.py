@@ -101,6 +101,11 @@ class Web:
         self._cluster.wait_forced(self._id, self._replicas, self._force)
         self.settle()
 
+    def update_status(self) -> str:
+        """What the service says of its last update."""
+        found = self._managers.ask("GET", f"/services/{self._id}").get("UpdateStatus", {})
+        return f"its update is {found.get('State', 'not known')}: {found.get('Message', '')}"
+
     def update(self, order: str, *, at_once: int) -> None:
         """Replace every task; returns when all are new and the old ones are gone."""
         self.begin_update(order, at_once=at_once)

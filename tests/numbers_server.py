@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,14 @@ class Numbers:
     Attributes:
         document: its answer; None for 503, bytes as they are.
         location: where it sends whoever asks, if anywhere.
+        drips: it answers a byte at a time and never ends.
         asked: the paths; credentials: the Authorization headers.
     """
 
     def __init__(self) -> None:
         self.document: object = {"pending": 10}
         self.location = ""
+        self.drips = False
         self.asked: list[str] = []
         self.credentials: list[str | None] = []
         self.port = 0
@@ -33,11 +35,15 @@ class Numbers:
 def numbers() -> Iterator[Numbers]:
     """Serve numbers on a free port."""
     told = Numbers()
+    over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             told.asked.append(self.path)
             told.credentials.append(self.headers.get("Authorization"))
+            if told.drips:
+                self._drip()
+                return
             document = told.document
             body = document if isinstance(document, bytes) else json.dumps(document).encode()
             status = 302 if told.location else 200
@@ -48,6 +54,12 @@ def numbers() -> Iterator[Numbers]:
             self.end_headers()
             self.wfile.write(body)
 
+        def _drip(self) -> None:
+            with suppress(OSError):  # who asked has gone
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                while not over.wait(0.02):
+                    self.wfile.write(b" ")
+
         def log_message(self, *_: object) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -57,6 +69,7 @@ def numbers() -> Iterator[Numbers]:
     try:
         yield told
     finally:
+        over.set()
         server.shutdown()
         thread.join()
         server.server_close()

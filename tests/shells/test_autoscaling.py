@@ -106,12 +106,15 @@ def _use(task: NullTask, cores: float) -> None:
 
 
 class Queue:
-    """A metric source whose answer is set; None: it is dead."""
+    """A metric source whose answer is set; None: it is dead, or it hangs."""
 
     def __init__(self) -> None:
         self.length: float | None = None
+        self.hangs = False
 
     async def read(self, url: str, credentials: str) -> tuple[float, ...]:
+        if self.hangs:
+            await trio.sleep_forever()
         await trio.lowlevel.checkpoint()
         if self.length is None:
             raise MetricUnavailable("it cannot be reached")
@@ -213,6 +216,16 @@ async def test_a_dead_source_is_missing_whatever_the_clock_says(
     assert (metric.Value, metric.Err) == ("", "it cannot be reached")
     assert scaled.report().Reason == "jobs has no value"
     assert scaled.count() == 4
+
+
+async def test_a_source_that_hangs_holds_nothing_up(scaled: Scaled, queue: Queue) -> None:
+    """It is given up after five seconds and said to be silent; other rules go on meanwhile."""
+    queue.hangs = True
+    rules = {"target": "cpu=50%,jobs=10 per replica", "metric__jobs": "http://queue/"}
+    await scaled.create(2, **{**TARGET, **rules})
+    await scaled.bear(0.4, 60)
+    assert scaled.count() == 8
+    assert scaled.report().Metrics[1].Err == "no answer within 5 s"
 
 
 async def test_pressure_that_no_kernel_tells_is_known_to_the_leader(scaled: Scaled) -> None:

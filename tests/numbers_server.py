@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
 
@@ -32,8 +33,8 @@ class Numbers:
 
 
 @contextmanager
-def numbers() -> Iterator[Numbers]:
-    """Serve numbers on a free port."""
+def numbers(tls: ssl.SSLContext | None = None) -> Iterator[Numbers]:
+    """Serve numbers on a free port, over TLS where a context for it is given."""
     told = Numbers()
     over = threading.Event()
 
@@ -64,6 +65,10 @@ def numbers() -> Iterator[Numbers]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     told.port = server.server_port
+    if tls is not None:
+        server.socket = tls.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

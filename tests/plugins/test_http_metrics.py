@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,9 +20,11 @@ from swarmctl.plugins.http_metrics import (
 from swarmctl.plugins.loader import load_plugins
 from swarmctl.plugins.testing import ConformanceError, check_metric_source
 from tests.numbers_server import Numbers, numbers
+from tests.shells.certificates import issue, make_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -148,6 +151,26 @@ async def test_credentials_go_to_the_address_of_the_label_alone(server: Numbers)
             await JsonSource().read(f"{base(server)}/#/pending", "hunter2")
         assert server.credentials == ["Bearer hunter2"]
         assert other.asked == []
+
+
+async def test_over_tls_a_source_has_to_prove_who_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a certificate that the host trusts; nobody else is told the secret, nor listened to."""
+    root = make_root()
+    leaf = issue(root, "localhost")
+    (tmp_path / "leaf.pem").write_text(leaf.pem + leaf.key_pem)
+    (tmp_path / "root.pem").write_text(root.pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "leaf.pem")
+    with numbers(context) as told:
+        address = f"https://localhost:{told.port}/#/pending"
+        with pytest.raises(MetricUnavailable, match=r"cannot be reached: .*CERTIFICATE_VERIFY"):
+            await JsonSource().read(address, "hunter2")
+        assert told.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "root.pem"))
+        assert await JsonSource().read(address, "hunter2") == (10.0,)
+        assert told.credentials == ["Bearer hunter2"]
 
 
 async def test_a_source_that_never_ends_keeps_no_other_waiting(server: Numbers) -> None:

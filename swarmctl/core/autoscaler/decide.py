@@ -238,9 +238,10 @@ def _target_reach(sight: _Sight) -> int:
     within = max(WITHIN_NS, policy.cooldown_up or 0)
     began = situation.count
     for decision in reversed(situation.decisions):
-        if not decision.applied or now - min(decision.at, now) >= within:
+        if now - min(decision.at, now) >= within:
             break
-        began = min(began, decision.before)
+        if decision.applied:
+            began = min(began, decision.before)
     if policy.up_by is not None:
         return policy.up_by.reach(began, 1)
     return max(Step(tasks=UP_TASKS).reach(began, 1), Step(share=UP_SHARE).reach(began, 1))

@@ -19,7 +19,7 @@ from ..model.duration import format_duration, parse_duration
 from ..model.labels import SCALE_PREFIX
 from ..model.scaling import ACT, METRIC, OFF, has_aliases, scale_labels, split_secret
 from .expression import Comparison, Expression, ExpressionError, comparisons, parse
-from .metrics import CPU, GAUGES, MEM, SECOND, TASK_METRICS, Bases
+from .metrics import CPU, GAUGES, MEM, SECOND, TASK_METRICS, UNITS, Bases
 from .schedule import ScheduleError, TimeWindow, parse_schedule
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ DOWN_NS = 300 * SECOND
 CPU_OF_ADDONS = 1.0
 """Cores that 100 % are in the labels of add-ons, where nothing is reserved: they count so."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_UNIT = re.compile(rf"\d({'|'.join(UNITS)})(?:\s+per\s+replica)?$")
 _PER_REPLICA = re.compile(r"\s+per\s+replica$")
 _COOLDOWN = re.compile(r"\s*(?:(up|down)=)?(\S*)\s*", re.ASCII)
 MANY_CORES, FEW_BYTES = 10, 1024
@@ -208,6 +209,19 @@ def _notes(policy: Policy, *, lenient: bool) -> Iterator[str]:
             yield f"{text} is {number:g} cores; a share of what a task reserves has a %"
         elif metric == MEM and 0 < number < FEW_BYTES:
             yield f"{text} is {number:g} bytes; a share of what a task reserves has a %"
+        elif metric in policy.sources and _is_in_its_unit(metric, text):
+            yield (
+                f"{text} asks about {number:g}: units stand for seconds and bytes, and a number as "
+                f"{metric} comes has none"
+            )
+
+
+def _is_in_its_unit(metric: str, text: str) -> bool:
+    """Return whether a metric, by its name, comes in the very unit that it is compared in."""
+    unit = _UNIT.search(text)
+    if unit is None or UNITS[unit[1]][1] == 1:
+        return False
+    return metric.lower().endswith(f"_{unit[1].lower()}")
 
 
 def bases_of(spec: ServiceSpec) -> Bases:

@@ -66,6 +66,10 @@ def test_a_target_adds_four_or_doubles_in_one_step() -> None:
     just = ScaleDecision(at=EPOCH - 10 * SECOND, rule="", before=10, after=20, reason="")
     verdict = once(labels, frames_of([40.0] * 20), decisions=(just,))
     assert (verdict.count, verdict.reason.endswith("one step at a time")) == (20, True)
+    noted = ScaleDecision(
+        at=EPOCH - 5 * SECOND, rule="capped", before=20, after=20, reason="", applied=False
+    )
+    assert once(labels, frames_of([40.0] * 20), decisions=(just, noted)).count == 20
     earlier = ScaleDecision(at=EPOCH - 15 * SECOND, rule="", before=10, after=20, reason="")
     assert once(labels, frames_of([40.0] * 20), decisions=(earlier,)).count == 40
 

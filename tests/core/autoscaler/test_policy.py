@@ -164,14 +164,27 @@ def test_any_labels_are_rules_or_refused(values: dict[str, str]) -> None:
     [
         ("target", "cpu=70", "cpu=70 is 70 cores; a share of what a task reserves has a %"),
         ("up.when", "mem > 60", "mem > 60 is 60 bytes; a share of what a task reserves has a %"),
+        (
+            "up.when",
+            "p95(lag_ms) > 300ms",
+            (
+                "p95(lag_ms) > 300ms asks about 0.3: units stand for seconds and bytes, and a "
+                "number as lag_ms comes has none"
+            ),
+        ),
+        ("up.when", "lag_ms > 300", ""),
+        ("target", "lag_ms=2s", ""),
         ("target", "cpu=9", ""),
         ("target", "cpu=70%", ""),
         ("target", "mem=2KiB", ""),
     ],
 )
-def test_a_percentage_without_its_sign_is_pointed_out(label: str, value: str, note: str) -> None:
-    """It is a number like any other, so it is not refused; who writes it is told what it is."""
+def test_a_number_that_hardly_is_meant_is_pointed_out(label: str, value: str, note: str) -> None:
+    """Percentages without a sign, units that a metric has already: they are not refused, since they
+    can be meant; who writes them is told what they say."""
     labels = {"max": "5", "down__when": "pids < 1", label.replace(".", "__"): value}
+    if "lag_ms" in value:
+        labels["metric__lag_ms"] = "http://q/"
     assert scaling_warnings(spec_of(**labels)) == ((note,) if note else ())
 
 

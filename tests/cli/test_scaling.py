@@ -152,10 +152,8 @@ def test_what_only_is_recommended_is_told(stub: Stub, run: Callable[..., Ran]) -
         "",
         "WHEN            FROM      TO        WHY",
     ]
-    stub.answers["GET /services/web/scaling"] = told(Mode="")
-    assert run("service", "scaling", "web").out == (
-        "web: 4 tasks; it is not scaled by conditions\n"
-    )
+    stub.answers["GET /services/web/scaling"] = told(Mode="", Count=1)
+    assert run("service", "scaling", "web").out == "web: 1 task; it is not scaled by conditions\n"
 
 
 def test_a_dry_run_asks_the_daemon_and_sets_nothing(stub: Stub, run: Callable[..., Ran]) -> None:

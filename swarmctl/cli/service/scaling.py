@@ -100,10 +100,10 @@ def scaling(call: Invocation) -> None:
 def lines(found: Json, now_ns: int) -> Iterator[str]:
     """Yield what there is to say of one service."""
     if not found["Mode"]:
-        yield f"{found['Name']}: {found['Count']} tasks; it is not scaled by conditions"
+        yield f"{_counted(found)}; it is not scaled by conditions"
         return
     if found["Mode"] == "off":
-        yield f"{found['Name']}: {found['Count']} tasks; scaling by conditions is off"
+        yield f"{_counted(found)}; scaling by conditions is off"
         yield from _decisions(found["Decisions"], now_ns)
         return
     yield _head(found)
@@ -115,9 +115,13 @@ def lines(found: Json, now_ns: int) -> Iterator[str]:
     yield from _decisions(found["Decisions"], now_ns)
 
 
+def _counted(found: Json) -> str:
+    return f"{found['Name']}: {found['Count']} task{'' if found['Count'] == 1 else 's'}"
+
+
 def _head(found: Json) -> str:
     bounds = f"from {found['Min']} to {found['Max']}"
-    head = f"{found['Name']}: {found['Count']} tasks, {bounds} ({found['Mode']})"
+    head = f"{_counted(found)}, {bounds} ({found['Mode']})"
     if found.get("DryRun"):
         return f"{head}; these rules would make it {found['Wanted']}"
     if found["Mode"] == "recommend" and found["Wanted"] != found["Count"]:

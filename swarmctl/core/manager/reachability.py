@@ -1,8 +1,8 @@
 """Notes in the rows of managers whether the leader hears from them.
 
 Whoever asks about a node is told what the leader hears at that moment (members.py). This is for who
-waits to be told: rows are what every manager makes events of, all the same and at the same time. A
-row is behind by a second or so, and what lasts no longer is not noted.
+waits to be told: rows are what every manager makes events of, all the same and at the same time.
+What is noted was so at two looks: a leader that was stalled has heard from nobody when it goes on.
 """
 
 from __future__ import annotations
@@ -37,9 +37,12 @@ async def note_reachability(membership: Membership, view: View, proposer: Propos
     Raises:
         NoLeader, LostLeadership: leadership went before the cancellation came.
     """
+    before = frozenset[str]()
     while True:
-        await trio.sleep(LOOK_S)  # first: who has just been elected has not heard from all yet
-        rows = list(changed_rows(view, membership.members()))
+        await trio.sleep(LOOK_S)
+        changed = {row.api.ID: row for row in changed_rows(view, membership.members())}
+        rows = [row for node_id, row in changed.items() if node_id in before]
+        before = frozenset(changed)
         if not rows:
             continue
         try:

@@ -90,7 +90,7 @@ swarmctl.core.api              scaling:T event_filter
 swarmctl.core.manager          reconcile:T roster:T roles propose:T leader:T manager:T
 swarmctl.core.manager          door:T pipeline:T state:E calls members:T forward:T
 swarmctl.core.manager          lock:T backup:E passes handover:T output:T levels
-swarmctl.core.manager          autoscaling:T eventlog:T
+swarmctl.core.manager          autoscaling:T eventlog:T reachability:T
 swarmctl_docker_exec           *:T
 swarmctl_podman_exec           *:T
 """

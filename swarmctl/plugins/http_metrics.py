@@ -16,11 +16,13 @@ from __future__ import annotations
 import base64
 import json
 import math
-import urllib.error
-import urllib.request
-from http.client import HTTPException
+import re
+import socket
+import ssl
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import trio
 
@@ -28,7 +30,7 @@ from swarmctl import __version__
 from swarmctl.plugins import MetricUnavailable, PluginInfo, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping
 
     from swarmctl.plugins import MetricSource
 
@@ -36,6 +38,7 @@ TIMEOUT_S = 5.0
 ANSWER_BYTES_MAX = 1 << 20
 VALUES_MAX = 1000
 THREADS = 8
+_INDEX = re.compile(r"0|[1-9]\d{0,8}", re.ASCII)
 
 
 @hookimpl
@@ -86,7 +89,7 @@ class PrometheusSource:
         values: list[Any] = [series.get("value") for series in result if isinstance(series, dict)]
         try:
             found = tuple(float(value[1]) for value in values)
-        except (TypeError, ValueError, IndexError, KeyError):
+        except (TypeError, ValueError, OverflowError, IndexError, KeyError):
             raise MetricUnavailable(f"it answered: {_short(answer)}") from None
         return tuple(_finite(found, "the query"))
 
@@ -118,45 +121,93 @@ def authorization(credentials: str) -> str:
 
 
 async def _get(address: str, credentials: str, threads: trio.CapacityLimiter) -> Any:
-    headers = {"Accept": "application/json", "User-Agent": f"swarmctl/{__version__}"}
+    headers = {
+        "Accept": "application/json",
+        "Connection": "close",
+        "User-Agent": f"swarmctl/{__version__}",
+    }
     if credentials:
         if any(letter in credentials for letter in "\r\n\0"):
             raise MetricUnavailable("the secret has more than one line")
         headers["Authorization"] = authorization(credentials)
-    request = urllib.request.Request(address, headers=headers)  # noqa: S310 - http(s) only, see below
-    if request.type not in ("http", "https"):
-        raise MetricUnavailable("only http and https are read")
-    body = await trio.to_thread.run_sync(_fetch, request, limiter=threads, abandon_on_cancel=True)
+    fetch = _Fetch(urlsplit(address), headers)
+    try:
+        body = await trio.to_thread.run_sync(fetch.run, limiter=threads, abandon_on_cancel=True)
+    finally:
+        fetch.end()
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise MetricUnavailable(f"it answered no JSON: {_short(body)}") from None
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Go nowhere else: the secret is for the address that the label names."""
+class _Fetch:
+    """One document, read in a thread.
 
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
+    Redirections are not followed: the secret is for the address that the label names. There are few
+    threads, and a server that says a byte now and then would keep one for as long as it likes: who
+    gives the document up ends it.
+    """
 
+    def __init__(self, address: SplitResult, headers: Mapping[str, str]) -> None:
+        self._address, self._headers = address, headers
+        self._socket: socket.socket | None = None
+        self._ended = False
 
-def _fetch(request: urllib.request.Request) -> bytes:
-    """Read one document; in a thread."""
-    handlers = (urllib.request.ProxyHandler({}), _NoRedirect())
-    open_url: Callable[..., Any] = urllib.request.build_opener(*handlers).open
-    try:
-        with open_url(request, timeout=TIMEOUT_S) as answer:
-            body: bytes = answer.read(ANSWER_BYTES_MAX + 1)
-    except urllib.error.HTTPError as error:
-        with error:
-            raise MetricUnavailable(f"it answered {error.code} {error.reason}") from None
-    except urllib.error.URLError as error:
-        raise MetricUnavailable(f"it cannot be reached: {error.reason}") from error
-    except (OSError, HTTPException, ValueError) as error:
-        raise MetricUnavailable(f"it cannot be read: {error}") from error
-    if len(body) > ANSWER_BYTES_MAX:
-        raise MetricUnavailable("its answer is larger than a megabyte")
-    return body
+    def run(self) -> bytes:
+        """Return the document; in a thread.
+
+        Raises:
+            MetricUnavailable: it cannot be had, or :meth:`end` was called.
+        """
+        address = self._address
+        made = HTTPSConnection if address.scheme == "https" else HTTPConnection
+        host = address.hostname or ""
+        try:
+            connection = made(host, address.port)
+            connection.sock = self._connected(host, connection.port)
+        except (OSError, HTTPException, ValueError) as error:
+            raise MetricUnavailable(f"it cannot be reached: {error}") from error
+        try:
+            path = (address.path or "/") + (f"?{address.query}" if address.query else "")
+            connection.request("GET", path, headers=self._headers)
+            with connection.getresponse() as answer:
+                if answer.status // 100 != 2:
+                    raise MetricUnavailable(f"it answered {answer.status} {answer.reason}")
+                body = answer.read(ANSWER_BYTES_MAX + 1)
+        except (OSError, HTTPException, ValueError) as error:
+            raise MetricUnavailable(f"it cannot be read: {error}") from error
+        finally:
+            connection.close()
+        if len(body) > ANSWER_BYTES_MAX:
+            raise MetricUnavailable("its answer is larger than a megabyte")
+        return body
+
+    def _connected(self, host: str, port: int) -> socket.socket:
+        """Return a connection that :meth:`end` can end, from its first byte on."""
+        found = socket.create_connection((host, port), TIMEOUT_S)
+        try:
+            if self._address.scheme == "https":
+                found = ssl.create_default_context().wrap_socket(
+                    found, server_hostname=host, do_handshake_on_connect=False
+                )
+            self._socket = found
+            if self._ended:
+                self.end()
+            if isinstance(found, ssl.SSLSocket):
+                found.do_handshake()
+        except BaseException:
+            found.close()
+            raise
+        return found
+
+    def end(self) -> None:
+        """Have the thread end soon, wherever it is."""
+        self._ended = True
+        if self._socket is not None:
+            with suppress(OSError):  # it is closed already
+                # TLS has a shutdown of its own, which is not for another thread than the reader's.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 def _pointed(document: Any, pointer: str) -> Any:
@@ -169,7 +220,7 @@ def _pointed(document: Any, pointer: str) -> Any:
         name = part.replace("~1", "/").replace("~0", "~")
         if isinstance(document, dict) and name in document:
             document = document[name]
-        elif isinstance(document, list) and name.isdigit() and int(name) < len(document):
+        elif isinstance(document, list) and _INDEX.fullmatch(name) and int(name) < len(document):
             document = document[int(name)]
         else:
             raise MetricUnavailable(f"its answer has nothing at {pointer}")
@@ -183,7 +234,7 @@ def _numbers(found: Any, where: str) -> Iterator[float]:
             raise MetricUnavailable(f"{where} is no number")
     try:
         yield from _finite(tuple(float(value) for value in values), where)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise MetricUnavailable(f"{where} is no number") from None
 
 

@@ -40,7 +40,7 @@ def busy(cpu: float, memory: int = 100 << 20, cpus: float = 1.0) -> dict[str, An
     }
 
 
-async def replicas(api: RunningApi, service_id: str) -> int:
+async def replicas_of(api: RunningApi, service_id: str) -> int:
     found = await api.get(f"/services/{service_id}")
     return int(found["Spec"]["Mode"]["Replicated"]["Replicas"])
 
@@ -54,7 +54,10 @@ async def scaling(api: RunningApi, service_id: str) -> Any:
     [
         (
             {"max": "5", "up__when": "cpu > 80 %"},
-            "label 'swarmctl.scale.up.when': '%' is not expected here\n  cpu > 80 %\n           ^",
+            (
+                "label 'swarmctl.scale.up.when': no space is between a number and its unit %\n"
+                "  cpu > 80 %\n           ^"
+            ),
         ),
         (
             {"max": "5", "target": "cpu=70%"},
@@ -116,7 +119,7 @@ async def test_a_metric_of_ones_own_scales(tmp_path: Path) -> None:
             service_id = await api.create("web", Labels=wanted)
 
             async def three() -> bool:
-                return await replicas(api, service_id) == 3
+                return await replicas_of(api, service_id) == 3
 
             await eventually(three)
             await running(api, service_id, 3)
@@ -249,20 +252,20 @@ async def test_posting_what_is_shown_changes_nothing(tmp_path: Path) -> None:
             service_id = await api.create("web", Labels=wanted)
 
             async def three() -> bool:
-                return await replicas(api, service_id) == 3
+                return await replicas_of(api, service_id) == 3
 
             await eventually(three)
             await update(api, service_id, lambda spec: spec["Labels"].update(a="b"))
-            assert await replicas(api, service_id) == 3
+            assert await replicas_of(api, service_id) == 3
             await update(api, service_id, lambda spec: spec["Mode"].update(Replicated={}))
-            assert await replicas(api, service_id) == 3
+            assert await replicas_of(api, service_id) == 3
             assert "Floor" not in await scaling(api, service_id)
             reply = await api.request("POST", f"/services/{service_id}/stop")
             assert reply.status == 200
-            assert await replicas(api, service_id) == 0
+            assert await replicas_of(api, service_id) == 0
             assert (await scaling(api, service_id))["Count"] == 3
             assert (await api.request("POST", f"/services/{service_id}/start")).status == 200
-            assert await replicas(api, service_id) == 3
+            assert await replicas_of(api, service_id) == 3
 
 
 @pytest.mark.hurried
@@ -309,19 +312,49 @@ async def test_a_dry_run_tries_rules_on_the_load_there_is(tmp_path: Path) -> Non
                     break
                 await trio.sleep(1)
         assert reply.json["DryRun"] is True
-        assert await replicas(api, service_id) == 2
+        assert await replicas_of(api, service_id) == 2
         found = await api.get(f"/services/{service_id}")
         assert "swarmctl.scale.max" not in found["Spec"].get("Labels", {})
+        more = {"Labels": labels(min="4", max="9", target="mem=50%")}
+        reply = await api.request("POST", f"/services/{service_id}/scaling", more)
+        assert (reply.json["Count"], reply.json["Wanted"]) == (2, 4)  # as it is, and as it would be
         waits = labels(max="9", up__when="psi.cpu > 10%")
         text = "its kernel does not tell it, which takes cgroup v2"
         reason = f"psi metrics cannot be had here: here: {text}"
         body = service_body("other", Labels=waits)
         said = await api.refusal("POST", "/services/create", body)
         assert said == (400, INVALID + reason)
+        tried = {"Labels": waits}
+        said = await api.refusal("POST", f"/services/{service_id}/scaling", tried)
+        assert said == (400, INVALID + reason)
         bad = {"Labels": labels(max="9", up__when="mem > lots")}
         status, text = await api.refusal("POST", f"/services/{service_id}/scaling", bad)
         assert status == 400
         assert "a number is expected" in text
+
+
+@pytest.mark.hurried
+async def test_a_dry_run_is_for_what_can_be_scaled_and_counts_the_room(tmp_path: Path) -> None:
+    """A service of another mode is refused as it is when rules are set, and what no node would take
+    is not promised."""
+    executor = NullExecutor(hostname="here", cpus=3)
+    async with hurried_api(tmp_path, executor=executor) as api:
+        await api.init()
+        await api.create("everywhere", Mode={"Global": {}})
+        rules = {"Labels": labels(min="9", max="9", target="cpu=50%")}
+        told = await api.refusal("POST", "/services/everywhere/scaling", rules)
+        assert told[0] == 400
+        assert "are for replicated services" in told[1]
+        with numbers() as source:
+            source.document = 1000
+            service_id = await api.create("web", TaskTemplate=busy(0.0, cpus=1))
+            await running(api, service_id, 1)
+            address = f"http://127.0.0.1:{source.port}/"
+            wanted = labels(max="50", target="jobs=10 per replica", metric__jobs=address)
+            path = f"/services/{service_id}/scaling"
+            reply = await api.request("POST", path, {"Labels": wanted})
+            assert (reply.json["Count"], reply.json["Wanted"]) == (1, 3)
+            assert reply.json["Reason"].startswith("capped: no room for 5 tasks")
 
 
 @pytest.mark.hurried
@@ -347,7 +380,7 @@ async def test_recommend_only_says_so(tmp_path: Path) -> None:
             step = found["Decisions"][0]
             assert (step["From"], step["To"], step["Applied"]) == (1, 3, False)
             assert (found["Count"], found["Wanted"]) == (1, 3)
-            assert await replicas(api, service_id) == 1
+            assert await replicas_of(api, service_id) == 1
 
 
 async def test_the_stock_cli_scales_what_is_scaled(tmp_path: Path, cli: str) -> None:
@@ -376,5 +409,39 @@ async def test_the_stock_cli_scales_what_is_scaled(tmp_path: Path, cli: str) -> 
         await run("service", "update", "--detach", "--label-rm", f"{PREFIX}target", "web", code=1)
         away = [word for name in labels(**rules) for word in ("--label-rm", name)]
         await run("service", "update", "--detach", *away, "web")
-        assert await replicas(api, service_id) == 4
+        assert await replicas_of(api, service_id) == 4
         assert (await scaling(api, service_id))["Mode"] == ""
+
+
+STACK = """
+version: "3.8"
+services:
+  web:
+    image: host
+    deploy:
+      mode: replicated
+      {replicas}
+      resources: {{reservations: {{memory: 100M}}}}
+      labels:
+        swarmctl.scale.min: "2"
+        swarmctl.scale.max: "5"
+        swarmctl.scale.target: "mem=50%"
+"""
+
+
+async def test_deploying_a_stack_again_resets_nothing(tmp_path: Path, cli: str) -> None:
+    """``deploy.labels`` are rules; a stack file without a number, or with the one it always had,
+    leaves what scaling and a human have made of the number since."""
+    async with running_api(tmp_path) as api:
+        await api.init()
+        run = Docker(cli, api, tmp_path)
+        stack = tmp_path / "stack.yml"
+        deploy = ("stack", "deploy", "--detach", "--resolve-image=never", "-c", str(stack), "app")
+        for replicas in ("", "replicas: 2", "replicas: 3"):
+            stack.write_text(STACK.format(replicas=replicas))
+            await run(*deploy)
+            if not replicas:
+                assert await replicas_of(api, "app_web") == 2
+                await run("service", "scale", "--detach", "app_web=4")
+            assert await replicas_of(api, "app_web") == 4
+        assert (await scaling(api, "app_web"))["Floor"] == 3

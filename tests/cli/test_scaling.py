@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 ID = service()["ID"]
 TRACE = """time,cpu,jobs
 0,1,0
-05:00,6,40
+300,6,40
 15m,6,40
 0:25:00,2,
-40:00,2,0
+00:40:00,2,0
 """
 
 
@@ -142,10 +142,18 @@ def test_what_only_is_recommended_is_told(stub: Stub, run: Callable[..., Ran]) -
     assert out[3] == "  4 is the least for now, set by hand (1m0s)"
     assert out[4] == "  note: so"
     assert out[-1].endswith("cpu is 130%, target cpu=70% (only recommended)")
-    stub.answers["GET /services/web/scaling"] = told(Mode="")
-    assert run("service", "scaling", "web").out == (
-        "web: 4 tasks; it is not scaled by conditions\n"
-    )
+    stub.answers["GET /services/web/scaling"] = told(Count=20, Min=20)
+    out = run("service", "scaling", "web").out.splitlines()
+    assert out[2] == "  can grow no further, shrink no further, if load asks for it"
+    stub.answers["GET /services/web/scaling"] = told(Mode="off", Min=0, Max=0, Reason="")
+    out = run("service", "scaling", "web").out.splitlines()
+    assert out[:3] == [
+        "web: 4 tasks; scaling by conditions is off",
+        "",
+        "WHEN            FROM      TO        WHY",
+    ]
+    stub.answers["GET /services/web/scaling"] = told(Mode="", Count=1)
+    assert run("service", "scaling", "web").out == "web: 1 task; it is not scaled by conditions\n"
 
 
 def test_a_dry_run_asks_the_daemon_and_sets_nothing(stub: Stub, run: Callable[..., Ran]) -> None:
@@ -159,7 +167,10 @@ def test_a_dry_run_asks_the_daemon_and_sets_nothing(stub: Stub, run: Callable[..
     refused = run("service", "scaling", "--scale-target", "cpu=50%", "web")
     assert (refused.code, refused.err) == (
         1,
-        "rules are set by service update; --dry-run tries them\n",
+        (
+            "rules are set by service update; --dry-run tries them on the load there is, --trace "
+            "FILE on one that is written down\n"
+        ),
     )
 
 
@@ -198,14 +209,30 @@ def test_a_trace_through_a_services_own_rules(
     assert "1 to 3 tasks" in more.out
 
 
+def test_a_column_is_a_metric_of_ones_own(run: Callable[..., Ran], tmp_path: Path) -> None:
+    """Where its values come from in life is not asked; one that no rule looks at is only drawn."""
+    (tmp_path / "day.csv").write_text(TRACE)
+    words = ("--trace", str(tmp_path / "day.csv"), "--scale-max", "20", "--scale-target")
+    ran = run("service", "scaling", "test", *words, "jobs=10 per replica")
+    assert "1 to 4 tasks" in ran.out
+    ran = run("service", "scaling", "test", *words, "depth=10 per replica")
+    assert (ran.code, "'depth' is no metric; there are" in ran.err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("text", "flags", "words"),
     [
         ("", RULES, "the first line has to name the columns"),
         ("time,cpu\n0,1\n", RULES, "at least two lines"),
         ("time,cpu\n0,1\n0,2\n", RULES, "line 3: time has to go up"),
-        ("time,cpu\n0,1\n5,x\n", RULES, "line 3: could not convert"),
-        ("time,cpu\n0,1\n5,1,1\n", RULES, "line 3: zip() argument"),
+        ("time,cpu\n0,1\n5,x\n", RULES, "line 3: 'x' is no amount of load"),
+        ("time,cpu\n# peak\n\n0,1\n5,-1\n", RULES, "line 5: '-1' is no amount of load"),
+        ("time,cpu\n0,1\n5,nan\n", RULES, "line 3: 'nan' is no amount of load"),
+        ("time,cpu\n0,1\n5,1e999\n", RULES, "line 3: '1e999' is no amount of load"),
+        ("time,cpu\n0,1\n08:00,1\n", RULES, "line 3: '08:00' could be hours or minutes"),
+        ("time,cpu\n0,1\nnoon,1\n", RULES, "line 3: 'noon' is no time: seconds, HH:MM:SS"),
+        ("time,cpu\n0,1\n" + "9" * 400 + ",1\n", RULES, "is no time: seconds, HH:MM:SS"),
+        ("time,cpu\n0,1\n5,1,1\n", RULES, "line 3: 3 columns, and the first line names 2"),
         ("time,mem\n0,1\n5,1\n", RULES, "no column cpu, which a rule looks at"),
         ("time,cpu\n0,1\n5,1\n", ("--scale-max", "3"), "say nothing of when to scale"),
         ("time,cpu\n0,1\n5,1\n", (), "has no rules"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 from swarmctl.plugins import MetricUnavailable
 from swarmctl.plugins.hookspecs import MetricSettings
 from swarmctl.plugins.http_metrics import (
+    THREADS,
     JsonSource,
     PrometheusSource,
     authorization,
@@ -17,9 +20,11 @@ from swarmctl.plugins.http_metrics import (
 from swarmctl.plugins.loader import load_plugins
 from swarmctl.plugins.testing import ConformanceError, check_metric_source
 from tests.numbers_server import Numbers, numbers
+from tests.shells.certificates import issue, make_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -61,6 +66,9 @@ async def test_a_pointer_names_a_number(
     [
         (None, "", "it answered 503 Service Unavailable"),
         (b"<html>", "", "it answered no JSON: <html>"),
+        (b"[" * 200_000, "", "it answered no JSON: [[["),
+        (b'{"a": ' + b"1" * 400 + b"}", "/a", "/a is no number"),
+        ({"a": [1]}, "/a/\N{SUPERSCRIPT TWO}", "nothing at /a/"),
         (b'{"a": ' + b"1" * (2 << 20) + b"}", "/a", "larger than a megabyte"),
         ({"a": 1}, "/b", "nothing at /b"),
         ({"a": [1]}, "/a/1", "nothing at /a/1"),
@@ -104,6 +112,10 @@ async def test_a_prometheus_query(server: Numbers) -> None:
         ({"status": "success", "data": {"resultType": "matrix", "result": []}}, "gives a matrix"),
         ({"status": "success", "data": {"resultType": "vector", "result": [{}]}}, "it answered"),
         ({"status": "success"}, "gives a None"),
+        (
+            {"status": "success", "data": {"resultType": "scalar", "result": [1, 10**400]}},
+            "it answered",
+        ),
         ([], "it answered: []"),
     ],
 )
@@ -139,6 +151,41 @@ async def test_credentials_go_to_the_address_of_the_label_alone(server: Numbers)
             await JsonSource().read(f"{base(server)}/#/pending", "hunter2")
         assert server.credentials == ["Bearer hunter2"]
         assert other.asked == []
+
+
+async def test_over_tls_a_source_has_to_prove_who_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a certificate that the host trusts; nobody else is told the secret, nor listened to."""
+    root = make_root()
+    leaf = issue(root, "localhost")
+    (tmp_path / "leaf.pem").write_text(leaf.pem + leaf.key_pem)
+    (tmp_path / "root.pem").write_text(root.pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "leaf.pem")
+    with numbers(context) as told:
+        address = f"https://localhost:{told.port}/#/pending"
+        with pytest.raises(MetricUnavailable, match=r"cannot be reached: .*CERTIFICATE_VERIFY"):
+            await JsonSource().read(address, "hunter2")
+        assert told.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "root.pem"))
+        assert await JsonSource().read(address, "hunter2") == (10.0,)
+        assert told.credentials == ["Bearer hunter2"]
+
+
+async def test_a_source_that_never_ends_keeps_no_other_waiting(server: Numbers) -> None:
+    """Who gives up on an answer that comes byte by byte gets the thread back that waited for it."""
+    source = JsonSource()
+    server.drips = True
+    with trio.move_on_after(0.5) as scope:
+        async with trio.open_nursery() as nursery:
+            for _ in range(THREADS):
+                nursery.start_soon(source.read, f"{base(server)}/", "")
+    assert scope.cancelled_caught
+    assert len(server.asked) == THREADS
+    server.drips = False
+    with trio.fail_after(5):
+        assert await source.read(f"{base(server)}/#/pending", "") == (10.0,)
 
 
 async def test_a_secret_of_several_lines_is_refused(server: Numbers) -> None:

@@ -10,6 +10,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+KEY_USES = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+    *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
+
 
 @dataclass(frozen=True)
 class Issued:
@@ -65,6 +70,11 @@ def _issue(name: str, root: Issued | None, *, valid_days: tuple[int, int]) -> Is
     builder = builder.add_extension(
         x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
     )
+    # Python 3.13 is strict: who signs has to say so.
+    usage = dict.fromkeys(KEY_USES, False) | {"digital_signature": True}
+    if root is None:
+        usage |= {"key_cert_sign": True, "crl_sign": True}
+    builder = builder.add_extension(x509.KeyUsage(**usage), critical=True)
     if root is not None:
         builder = builder.add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(root.key.public_key()),

@@ -17,6 +17,7 @@ import trio.testing
 
 from swarmctl.core.agent.agent import Agent
 from swarmctl.core.agent.executor import NodeIdentity
+from swarmctl.core.autoscaler.source import no_source
 from swarmctl.core.ca.credentials import Credentials, Material
 from swarmctl.core.ca.keyfiles import KeyPair
 from swarmctl.core.ca.server import new_node_row
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
+    from swarmctl.core.autoscaler.source import SourceOf
     from swarmctl.core.manager.reconcile import Reconciler
     from swarmctl.core.model.cluster import ClusterPrivate
     from swarmctl.core.model.objects import NodeRow
@@ -114,6 +116,7 @@ class LoneManager:
         self,
         network: MemoryNetwork,
         reconcilers: Sequence[Reconciler] = (),
+        metric_source: SourceOf = no_source,
     ) -> None:
         self.network = network
         # OpenSSL judges certificates by the real time, which ours must not run ahead of.
@@ -139,6 +142,7 @@ class LoneManager:
             reconcilers,
             self.clock,
             self.new_id,
+            metric_source=metric_source,
         )
         self.view = self.manager.view
 

@@ -8,6 +8,8 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+from swarmctl.core.autoscaler.metrics import SECOND
+from swarmctl.core.autoscaler.source import MetricUnavailable
 from swarmctl.core.manager.pipeline import reconcilers
 from swarmctl.core.model import revision
 from swarmctl.core.model.change import Create, Update
@@ -103,10 +105,33 @@ def _use(task: NullTask, cores: float) -> None:
     task.behaviour = replace(task.behaviour, cpu=cores)
 
 
+class Queue:
+    """A metric source whose answer is set; None: it is dead, or it hangs."""
+
+    def __init__(self) -> None:
+        self.length: float | None = None
+        self.hangs = False
+
+    async def read(self, url: str, credentials: str) -> tuple[float, ...]:
+        if self.hangs:
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        if self.length is None:
+            raise MetricUnavailable("it cannot be reached")
+        return (self.length,)
+
+
 @pytest.fixture
-async def scaled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Scaled]:
+def queue() -> Queue:
+    return Queue()
+
+
+@pytest.fixture
+async def scaled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, queue: Queue
+) -> AsyncIterator[Scaled]:
     work = reconcilers(SpreadScheduler(), SubnetAllocator())
-    cluster = LoneManager(MemoryNetwork(monkeypatch), work)
+    cluster = LoneManager(MemoryNetwork(monkeypatch), work, lambda _name: queue)
     async with cluster.running():
         host = Host(cluster, "w1", await cluster.admit("w1"), tmp_path)
         async with host.daemon():
@@ -173,12 +198,46 @@ async def test_an_update_under_way_holds_still(scaled: Scaled) -> None:
     assert scaled.count() == 8
 
 
+async def test_a_dead_source_is_missing_whatever_the_clock_says(
+    scaled: Scaled, queue: Queue
+) -> None:
+    """What it last gave counts for 30 s of real time, also where the wall clock was set back."""
+    queue.length = 40.0
+    rules = {"target": "jobs=10 per replica", "metric__jobs": "http://queue/"}
+    await scaled.create(2, **{**TARGET, **rules})
+    await scaled.bear(0.1, 25)
+    assert scaled.count() == 4
+    queue.length = None
+    await scaled.bear(0.1, 10)
+    assert scaled.report().Metrics[0].Value == "40"
+    scaled.cluster.clock.ahead_ns -= 3600 * SECOND
+    await scaled.bear(0.1, 40)
+    (metric,) = scaled.report().Metrics
+    assert (metric.Value, metric.Err) == ("", "it cannot be reached")
+    assert scaled.report().Reason == "jobs has no value"
+    assert scaled.count() == 4
+
+
+async def test_a_source_that_hangs_holds_nothing_up(scaled: Scaled, queue: Queue) -> None:
+    """It is given up after five seconds and said to be silent; other rules go on meanwhile."""
+    queue.hangs = True
+    rules = {"target": "cpu=50%,jobs=10 per replica", "metric__jobs": "http://queue/"}
+    await scaled.create(2, **{**TARGET, **rules})
+    await scaled.bear(0.4, 60)
+    assert scaled.count() == 8
+    assert scaled.report().Metrics[1].Err == "no answer within 5 s"
+
+
 async def test_pressure_that_no_kernel_tells_is_known_to_the_leader(scaled: Scaled) -> None:
     """Nodes say why they cannot tell pressure, by name, so that rules can be refused."""
     await scaled.create(2)
     await scaled.bear(0.09, 15)
     reason = scaled.cluster.manager.autoscaler.no_psi()
     assert reason == "host-w1: its kernel does not tell it, which takes cgroup v2"
+    await scaled.label(2, max="8", up__when="psi.cpu > 10%")
+    await scaled.bear(0.09, 10)
+    (metric,) = scaled.report().Metrics
+    assert (metric.Value, metric.Err) == ("", reason)
 
 
 async def test_of_many_nodes_without_pressure_some_are_named(scaled: Scaled) -> None:

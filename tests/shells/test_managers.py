@@ -215,6 +215,34 @@ async def test_the_rest_goes_on_when_the_leader_stops(tmp_path: Path) -> None:
         await until(lambda: swarm.has(gone, "without"))
 
 
+async def test_every_manager_tells_who_is_reachable(tmp_path: Path) -> None:
+    """One that stops is told of as unreachable, and as reachable when it is back, by all others."""
+
+    def told(number: int, node_id: str) -> list[str]:
+        events = readers[number].take()
+        seen[number] += [
+            one.attributes["reachability.new"]
+            for one in events
+            if one.id == node_id and "reachability.new" in one.attributes
+        ]
+        return seen[number]
+
+    async with managers(tmp_path, 3) as swarm:
+        gone = (swarm.number_of_leader() + 1) % 3
+        node_id = swarm.nodes[gone].node_id
+        others = sorted({0, 1, 2} - {gone})
+        readers = {
+            number: swarm.nodes[number].events.open_reader(past=False, tasks=False)
+            for number in others
+        }
+        seen: dict[int, list[str]] = {number: [] for number in others}
+        await swarm.stop(gone)
+        await until(lambda: all(told(one, node_id) == ["unreachable"] for one in others))
+        await swarm.start(gone)
+        wanted = ["unreachable", "reachable"]
+        await until(lambda: all(told(one, node_id) == wanted for one in others))
+
+
 async def test_a_leader_without_room_lets_one_with_room_lead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,7 +78,7 @@ def in_terminal(chart: Chart, width: int = 72) -> Iterator[str]:
     top = max(1, round(max(counts, default=1)))
     yield chart.title
     for row in range(HEIGHT, 0, -1):
-        label = f"{top * row / HEIGHT:.0f}" if row in (HEIGHT, HEIGHT // 2) else ""
+        label = f"{top * row / HEIGHT:g}" if row in (HEIGHT, HEIGHT // 2) else ""
         yield f"{label:>5} │{''.join(_cell(count, row, top) for count in counts)}".rstrip()
     yield f"    0 └{'─' * len(counts)}"
     end = clock_text(chart.seconds)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +18,14 @@ import click
 import msgspec
 from msgspec.structs import replace
 
+from swarmctl.core.autoscaler.metrics import GAUGES, TASK_METRICS
 from swarmctl.core.autoscaler.policy import policy_of
 from swarmctl.core.autoscaler.replay import Load, replay
 from swarmctl.core.errors import InvalidArgument
 from swarmctl.core.model.codec import decode_json
 from swarmctl.core.model.duration import parse_duration, parse_time
-from swarmctl.core.model.labels import SERVICES, check_labels
+from swarmctl.core.model.labels import SCALE_PREFIX, SERVICES, check_labels
+from swarmctl.core.model.scaling import METRIC
 from swarmctl.core.model.spec import (
     ReplicatedService,
     ResourceRequirements,
@@ -37,23 +40,34 @@ from .chart import Chart, Series, as_png, as_svg, clock_text, in_terminal
 from .scaling import OFFLINE, SECOND, write_picture
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from swarmctl.core.autoscaler.policy import Policy
     from swarmctl.core.autoscaler.replay import Step
 
     from ..command import Invocation
 
+LOOKING = ("target", "up.when", "down.when")
+DRAWN: dict[str, Callable[[Chart], bytes]] = {
+    ".png": as_png,
+    ".svg": lambda chart: as_svg(chart).encode(),
+}
 LOOKS_MAX = 500_000
 """A month of five seconds each."""
-_CLOCK = re.compile(r"(\d+):([0-5]\d)(?::([0-5]\d))?", re.ASCII)
+_CLOCK = re.compile(r"(\d{1,9}):([0-5]\d)(?::([0-5]\d))?", re.ASCII)
+_WORD = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
+_SECONDS = re.compile(r"\d{1,12}(?:\.\d*)?", re.ASCII)
 
 
 def run_trace(call: Invocation, labels: Mapping[str, str], name: str) -> None:
     """Replay a load and show how many tasks there would have been."""
     given = call.given
+    picture = Path(given.text("output"))
+    if given.text("output") and picture.suffix not in DRAWN:
+        raise Failure(f"{picture}: pictures are .svg or .png")
+    loads = read_trace(Path(given.text("trace")))
     spec = ServiceSpec() if name == OFFLINE else _spec_of(call, name)
-    spec = _with_flags(call, spec, labels)
+    spec = _with_columns(_with_flags(call, spec, labels), loads)
     try:
         check_labels(spec.Labels, on=SERVICES)
         policy = policy_of(replace(spec, Mode=ServiceMode(Replicated=ReplicatedService())))
@@ -61,7 +75,6 @@ def run_trace(call: Invocation, labels: Mapping[str, str], name: str) -> None:
         raise Failure(str(error)) from None
     if policy is None:
         raise Failure(f"{name} has no rules: give --scale-max and --scale-target, for example")
-    loads = read_trace(Path(given.text("trace")))
     _check_columns(policy, loads)
     if (loads[-1].at - loads[0].at) / (5 * SECOND) > LOOKS_MAX:
         raise Failure("the trace is longer than a month")
@@ -74,7 +87,8 @@ def run_trace(call: Invocation, labels: Mapping[str, str], name: str) -> None:
         chart = chart_of(Path(given.text("trace")).name, steps)
         click.echo("\n".join((*in_terminal(chart), "", *_summary(steps))))
     if given.text("output"):
-        _draw(Path(given.text("output")), steps, given.text("trace"))
+        chart = chart_of(Path(given.text("trace")).name, steps)
+        write_picture(picture, DRAWN[picture.suffix](chart))
 
 
 def _spec_of(call: Invocation, name: str) -> ServiceSpec:
@@ -97,53 +111,93 @@ def _with_flags(call: Invocation, spec: ServiceSpec, labels: Mapping[str, str]) 
     return replace(spec, TaskTemplate=replace(template, Resources=resources))
 
 
+def _with_columns(spec: ServiceSpec, loads: Sequence[Load]) -> ServiceSpec:
+    """Return a spec in which columns that rules look at are metrics of the user's own."""
+    labels = spec.Labels
+    rules = " ".join(labels.get(f"{SCALE_PREFIX}{one}", "") for one in LOOKING)
+    words = set(_WORD.findall(rules)) - {*TASK_METRICS, *GAUGES}
+    columns = {name for load in loads for name in load.values} & words
+    own = {f"{SCALE_PREFIX}{METRIC}{name}": "http://trace/" for name in sorted(columns)}
+    return replace(spec, Labels={**own, **labels})
+
+
 def read_trace(path: Path) -> list[Load]:
     """Return the load that a CSV file holds: a column ``time``, then one for each metric.
 
-    Times are seconds, ``MM:SS``, ``HH:MM:SS``, durations or RFC 3339; they only go up.
+    Times are seconds, ``HH:MM:SS``, durations or RFC 3339; they only go up.
 
     Raises:
         Failure: it cannot be read, and where.
     """
     try:
         text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"{path} cannot be read: {error}") from None
-    rows = list(csv.reader(io.StringIO(text)))
-    rows = [row for row in rows if row and not row[0].lstrip().startswith("#")]
-    names = [name.strip() for name in rows[0]] if rows else []
+    except OSError as error:
+        raise Failure(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Failure(f"{path} cannot be read: it is no text in UTF-8") from None
+    reader = csv.reader(io.StringIO(text))
+    rows = [(reader.line_num, row) for row in reader if row and not row[0].lstrip().startswith("#")]
+    names = [name.strip() for name in rows[0][1]] if rows else []
     if len(names) < 2 or names[0] != "time":
         raise Failure(f"{path}: the first line has to name the columns: time,METRIC...")
     loads: list[Load] = []
-    for number, row in enumerate(rows[1:], 2):
+    for number, row in rows[1:]:
         try:
-            at = _moment(row[0].strip())
-            cells = zip(names[1:], row[1:], strict=True)
-            values = {name: float(cell) for name, cell in cells if cell.strip()}
+            loads.append(_load(names, row, loads[-1].at if loads else None))
         except ValueError as error:
             raise Failure(f"{path}, line {number}: {error}") from None
-        if loads and at <= loads[-1].at:
-            raise Failure(f"{path}, line {number}: time has to go up")
-        loads.append(Load(at, values))
     if len(loads) < 2:
         raise Failure(f"{path}: a trace has at least two lines of values")
     return loads
+
+
+def _load(names: Sequence[str], row: Sequence[str], after: int | None) -> Load:
+    """Return what one line holds.
+
+    Raises:
+        ValueError: it is wrong, and why.
+    """
+    if len(row) != len(names):
+        raise ValueError(f"{len(row)} columns, and the first line names {len(names)}")
+    at = _moment(row[0].strip())
+    if after is not None and at <= after:
+        raise ValueError("time has to go up")
+    cells = zip(names[1:], row[1:], strict=True)
+    return Load(at, {name: _number(cell) for name, cell in cells if cell.strip()})
+
+
+def _number(cell: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{cell.strip()!r} is no amount of load: a plain number is expected")
+    return value
 
 
 def _moment(text: str) -> int:
     match = _CLOCK.fullmatch(text)
     if match is not None:
         first, second, third = match.groups()
-        seconds = int(first) * 60 + int(second)
-        return (seconds if third is None else seconds * 60 + int(third)) * SECOND
-    if text.replace(".", "", 1).isdigit():
+        if third is None:
+            raise ValueError(
+                f"{text!r} could be hours or minutes: {first}:{second}:00 or {int(first)}m{second}s"
+            )
+        return ((int(first) * 60 + int(second)) * 60 + int(third)) * SECOND
+    if _SECONDS.fullmatch(text):
         return int(float(text) * SECOND)
-    return parse_time(text) if "T" in text else parse_duration(text)
+    try:
+        return parse_time(text) if "T" in text else parse_duration(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no time: seconds, HH:MM:SS, a duration (1h30m) or RFC 3339 are"
+        ) from None
 
 
 def _check_columns(policy: Policy, loads: Sequence[Load]) -> None:
     have = {name for load in loads for name in load.values}
-    lacking = sorted(policy.metrics() - have - {"replicas", "pending", "restarts", "unhealthy"})
+    lacking = sorted(policy.metrics() - have - set(GAUGES))
     if lacking:
         raise Failure(f"the trace has no column {lacking[0]}, which a rule looks at")
 
@@ -191,13 +245,3 @@ def _plain(steps: Sequence[Step]) -> list[dict[str, object]]:
         }
         for step in steps
     ]
-
-
-def _draw(path: Path, steps: Sequence[Step], trace: str) -> None:
-    chart = chart_of(Path(trace).name, steps)
-    if path.suffix == ".svg":
-        write_picture(path, as_svg(chart).encode())
-    elif path.suffix == ".png":
-        write_picture(path, as_png(chart))
-    else:
-        raise Failure(f"{path}: pictures are .svg or .png")

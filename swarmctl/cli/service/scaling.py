@@ -44,7 +44,7 @@ FLAGS = (
     Flag("reserve-cpu", DECIMAL, "With --trace: what 100% CPU of a task are"),
     Flag("reserve-memory", BYTES, "With --trace: what 100% memory of a task are"),
     Flag("start-time", DURATION, "With --trace: how long a task starts", default="5s"),
-    Flag("trace", TEXT, "Replay this load (CSV: time, then a column for each metric)"),
+    Flag("trace", TEXT, "Replay this load (CSV: time,METRIC... of all tasks together)"),
     *RULES,
 )
 
@@ -58,7 +58,9 @@ FLAGS = (
         "Shows a service's rules, what they see, what they did, and when the next step can be. "
         "--dry-run judges the rules that flags name instead, by the load there is. --trace FILE "
         "puts a load that is written down through the rules, and through those that flags name; "
-        "with the word test for the service all rules come from flags, and no daemon is asked."
+        "with the word test for the service all rules come from flags, and no daemon is asked. "
+        "Times are seconds, HH:MM:SS, durations (1h30m) or RFC 3339; a column holds what all tasks "
+        "use together, and one that is no built-in metric is a metric of your own."
     ),
 )
 def scaling(call: Invocation) -> None:
@@ -77,7 +79,10 @@ def scaling(call: Invocation) -> None:
         if flag in given:
             raise Failure(f"--{flag} goes with --trace only")
     if labels and not given.is_set("dry-run"):
-        raise Failure("rules are set by service update; --dry-run tries them")
+        raise Failure(
+            "rules are set by service update; --dry-run tries them on the load there is, --trace "
+            "FILE on one that is written down"
+        )
     if given.is_set("dry-run"):
         path = path_to("services", name, "scaling")
         found: Json = call.api.post(path, {"Labels": labels})
@@ -95,7 +100,11 @@ def scaling(call: Invocation) -> None:
 def lines(found: Json, now_ns: int) -> Iterator[str]:
     """Yield what there is to say of one service."""
     if not found["Mode"]:
-        yield f"{found['Name']}: {found['Count']} tasks; it is not scaled by conditions"
+        yield f"{_counted(found)}; it is not scaled by conditions"
+        return
+    if found["Mode"] == "off":
+        yield f"{_counted(found)}; scaling by conditions is off"
+        yield from _decisions(found["Decisions"], now_ns)
         return
     yield _head(found)
     yield f"  {found['Reason']}"
@@ -106,9 +115,13 @@ def lines(found: Json, now_ns: int) -> Iterator[str]:
     yield from _decisions(found["Decisions"], now_ns)
 
 
+def _counted(found: Json) -> str:
+    return f"{found['Name']}: {found['Count']} task{'' if found['Count'] == 1 else 's'}"
+
+
 def _head(found: Json) -> str:
     bounds = f"from {found['Min']} to {found['Max']}"
-    head = f"{found['Name']}: {found['Count']} tasks, {bounds} ({found['Mode']})"
+    head = f"{_counted(found)}, {bounds} ({found['Mode']})"
     if found.get("DryRun"):
         return f"{head}; these rules would make it {found['Wanted']}"
     if found["Mode"] == "recommend" and found["Wanted"] != found["Count"]:
@@ -121,7 +134,9 @@ def _times(found: Json, now_ns: int) -> Iterator[str]:
         return
     up, down = (_until(found.get(key), now_ns) for key in ("UpAt", "DownAt"))
     if up is not None and down is not None:
-        yield f"can grow {up or 'now'}, shrink {down or 'now'}, if load asks for it"
+        up = "no further" if found["Count"] >= found["Max"] else up or "now"
+        down = "no further" if found["Count"] <= found["Min"] else down or "now"
+        yield f"can grow {up}, shrink {down}, if load asks for it"
     floor = _until(found.get("FloorUntil"), now_ns)
     if floor:
         yield f"{found['Floor']} is the least for now, set by hand ({floor.removeprefix('in ')})"

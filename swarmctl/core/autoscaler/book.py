@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..model.task import TaskState
-from .metrics import GAP_NS, PERIOD_NS, SECOND, WINDOW_NS, Frame, TaskPoint
-from .tracking import answers_of
+from .metrics import FRAMES_KEPT, GAP_NS, PERIOD_NS, SECOND, Frame, TaskPoint
+from .tracking import answer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ..model.objects import ServiceRow, TaskRow
     from ..model.session import TaskSample
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .policy import Policy
     from .tracking import Answer
 
-FRAMES_KEPT = WINDOW_NS // PERIOD_NS + 2
 RECENT_NS = 60 * SECOND
 """How far back ``restarts`` and ``unhealthy`` count."""
 
@@ -60,19 +59,27 @@ class Window:
             self.answers.append(verdict.answer)
             del self.answers[:-FRAMES_KEPT]
 
-    def go_back(self, policy: Policy, born: Mapping[str, int], now: int) -> None:
-        """Put before the first frame what the nodes kept.
+    def go_back(self, policy: Policy, born: Mapping[str, int], now: int) -> Iterator[None]:
+        """Put before the first frame what the nodes kept; done when the iterator ends.
+
+        That takes a while where there are many tasks, so each step is the work of one frame. Newer
+        frames may come in between.
 
         Args:
             born: by task, since when it runs.
         """
         self.reads_back = False
+        past, self.past = self.past, {}
         first = self.frames[0].at if self.frames else now
-        earlier = frames_of_past(self.past, born, first)
-        self.past = {}
-        self.frames[:0] = earlier
+        frames: list[Frame] = []
+        answers: list[Answer] = []
+        for frame in frames_of_past(past, born, first):
+            frames.append(frame)
+            answers.append(answer_of(policy, frames))
+            yield
+        self.frames[:0] = frames
         del self.frames[:-FRAMES_KEPT]
-        self.answers[:0] = answers_of(policy, earlier)
+        self.answers[:0] = answers
         del self.answers[:-FRAMES_KEPT]
 
 
@@ -180,8 +187,8 @@ def values_of(row: TaskSample) -> dict[str, float]:
     return {metric: value for metric, value in found.items() if value is not None}
 
 
-def frames_of_past(past: Past, born: Mapping[str, int], before: int) -> list[Frame]:
-    """Return the frames that a leader would have made of what the nodes kept, oldest first.
+def frames_of_past(past: Past, born: Mapping[str, int], before: int) -> Iterator[Frame]:
+    """Yield the frames that a leader would have made of what the nodes kept, oldest first.
 
     Of the service as a whole and of the user's own metrics nothing was kept: they are missing.
 
@@ -190,7 +197,6 @@ def frames_of_past(past: Past, born: Mapping[str, int], before: int) -> list[Fra
     """
     oldest = min((rows[0][0] for rows in past.values() if rows), default=before)
     places = dict.fromkeys(past, 0)
-    found: list[Frame] = []
     count = min(FRAMES_KEPT, max(0, (before - oldest) // PERIOD_NS))
     for at in range(before - count * PERIOD_NS, before, PERIOD_NS):
         points: list[TaskPoint] = []
@@ -204,5 +210,4 @@ def frames_of_past(past: Past, born: Mapping[str, int], before: int) -> list[Fra
             values = values_of(seen[1]) if seen is not None and at - seen[0] <= GAP_NS else {}
             points.append(TaskPoint(task_id, True, at - since, values))
         if points:
-            found.append(Frame(at, tuple(points)))
-    return found
+            yield Frame(at, tuple(points))

@@ -3,8 +3,9 @@
 The order of things, each with the last word over those before it:
 
 1. Targets and conditions say what they want. Up beats down; the largest answer wins.
-2. Down waits: a target takes the most it wanted within the window, a condition the cooldown. What
-   cannot be told holds still, and so does a window that is not full.
+2. Down waits: a target takes the most it wanted within the window, a condition the cooldown; so
+   does a target whose cooldown is longer than windows are. What cannot be told holds still, and so
+   does a window that is not full.
 3. A step goes so far and no further.
 4. Never more than there is room for.
 5. Never beyond the bounds: labels, schedule, a human's number for a while.
@@ -14,7 +15,6 @@ The order of things, each with the last word over those before it:
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -23,7 +23,7 @@ from ..model.scaling import Bounds
 from ..model.service import ScaleDecision
 from .expression import bounds_of as comparison_bounds
 from .expression import comparisons, judge
-from .metrics import GAP_NS, PERIOD_NS, SECOND
+from .metrics import GAP_NS, PERIOD_NS, SECOND, WINDOW_NS
 from .policy import RULE_UP_NS, Step
 from .tracking import Answer, Tracked, together, track
 from .words import value_text
@@ -84,11 +84,33 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     down_at: int = 0
 
 
+class Limits(NamedTuple):
+    """The bounds that hold at a time, and what makes each of them: ``bounds`` for the labels."""
+
+    bounds: Bounds
+    least_by: str
+    most_by: str
+
+
 class _Wish(NamedTuple):
     number: int
     rule: str
     reason: str
     capped: bool = False
+
+
+class _Sight(NamedTuple):
+    """All that a decision rests on; ``answers`` end with the present one."""
+
+    policy: Policy
+    situation: Situation
+    frames: Sequence[Frame]
+    tracked: Sequence[Tracked]
+    answers: Sequence[Answer]
+    now: int
+
+    def judge(self, condition: Expression) -> bool | None:
+        return judge(condition, self.frames, missing=self.policy.missing)
 
 
 def decide(
@@ -105,138 +127,121 @@ def decide(
         answers: of the targets, at earlier decisions, oldest first.
         now: wall time in nanoseconds, not before the last frame.
     """
-    bounds, bound_by = bounds_at(policy, situation, now)
+    limits = limits_at(policy, situation, now)
     tracked = track(policy, frames, situation.count) if frames else ()
-    answer = Answer(now, together(tracked, policy, situation.count)) if frames else None
-    times = _times(policy, situation, now)
+    answer = Answer(now, together(tracked, policy, situation.count)) if tracked else None
+    known = answers if answer is None else (*answers, answer)
+    sight = _Sight(policy, situation, frames, tracked, known, now)
     wish = _Wish(situation.count, "", situation.holds)
     if not situation.holds:
-        known = (*answers, *([answer] if answer else ()))
-        wish = _wish(policy, situation, frames, known, bounds.most, now)
-        wish = _within(wish, situation, bounds, bound_by)
+        wish = _within(_wish(sight, limits.bounds.most), situation, limits)
     return Verdict(
         count=wish.number,
         rule=wish.rule if wish.number != situation.count else "",
         reason=wish.reason,
-        bounds=bounds,
-        values=values_of(policy, frames, tracked),
-        answer=answer if policy.targets else None,
+        bounds=limits.bounds,
+        values=_values(sight),
+        answer=answer,
         capped=wish.capped,
-        up_at=times[0],
-        down_at=times[1],
+        up_at=_up_at(sight),
+        down_at=_down_at(sight),
     )
 
 
-def bounds_at(policy: Policy, situation: Situation, now: int) -> tuple[Bounds, str]:
-    """Return the bounds that hold at a time, and what makes the lower one."""
-    least, most, by = policy.least, policy.most, "bounds"
+def limits_at(policy: Policy, situation: Situation, now: int) -> Limits:
+    """Return the bounds that hold at a time."""
+    least, most = policy.least, policy.most
+    least_by = most_by = "bounds"
     covering = [window for window in policy.schedule if window.covers(now)]
     for window in covering:
-        if window.most is not None:
-            most = min(most, window.most)
+        if window.most is not None and window.most < most:
+            most, most_by = window.most, f"schedule {window.text}"
     for window in covering:
         if window.least is not None and window.least > least:
-            least, by = min(window.least, policy.most), f"schedule {window.text}"
-    most = max(most, least)  # of two windows that contradict each other, more tasks win
+            least, least_by = min(window.least, policy.most), f"schedule {window.text}"
+    if most < least:  # of two windows that contradict each other, more tasks win
+        most, most_by = least, least_by
     if situation.until > now and situation.floor > least:
-        least, by = min(situation.floor, most), "floor"
-    return Bounds(least, most), by
+        least, least_by = min(situation.floor, most), "floor"
+    return Limits(Bounds(least, most), least_by, most_by)
 
 
-def _within(wish: _Wish, situation: Situation, bounds: Bounds, bound_by: str) -> _Wish:
+def _within(wish: _Wish, situation: Situation, limits: Limits) -> _Wish:
     """Return a wish within the bounds; one that they push says so."""
+    bounds = limits.bounds
     count = bounds.clamp(wish.number)
     if count == wish.number:
         return wish
     if count > wish.number:
-        reason = f"at least {bounds.least} ({bound_by})"
+        bound_by, reason = limits.least_by, f"at least {bounds.least} ({limits.least_by})"
     else:
-        reason = f"at most {bounds.most}"
+        bound_by, reason = limits.most_by, f"at most {bounds.most} ({limits.most_by})"
     if count == situation.count:
         wanted = f"; {wish.reason}" if wish.reason else ""
         return _Wish(count, "", f"{reason}{wanted}", wish.capped)
-    rule = (
-        wish.rule if (wish.number - situation.count) * (count - situation.count) > 0 else bound_by
-    )
-    return _Wish(count, rule, f"{wish.reason}; {reason}" if rule == wish.rule else reason)
+    if (wish.number - situation.count) * (count - situation.count) > 0:  # it goes less far
+        return _Wish(count, wish.rule, f"{wish.reason}; {reason}")
+    return _Wish(count, bound_by, reason)
 
 
 # --- what is wanted ------------------------------------------------------------------------------
 
 
-def _wish(
-    policy: Policy,
-    situation: Situation,
-    frames: Sequence[Frame],
-    answers: Sequence[Answer],
-    most: int,
-    now: int,
-) -> _Wish:
-    count = situation.count
-    if not frames or now - frames[-1].at > 3 * PERIOD_NS:
+def _wish(sight: _Sight, most: int) -> _Wish:
+    count = sight.situation.count
+    if not sight.frames or sight.now - sight.frames[-1].at > GAP_NS:
         return _Wish(count, "", "nothing was measured yet")
-    tracked = track(policy, frames, count)
-    upward = _upward(policy, situation, frames, tracked, now)
+    upward = _upward(sight)
     if upward.number > count:
-        return _capped(upward, situation, most)
+        return _capped(upward, sight.situation, most)
     if upward.rule:  # it wants more and waits
         return upward._replace(rule="")
-    return _downward(policy, situation, frames, (tracked, answers), now)
+    return _downward(sight)
 
 
-def _upward(
-    policy: Policy,
-    situation: Situation,
-    frames: Sequence[Frame],
-    tracked: Sequence[Tracked],
-    now: int,
-) -> _Wish:
+def _upward(sight: _Sight) -> _Wish:
     """Return the largest number that a rule wants, if it is more."""
-    count = situation.count
+    policy, count = sight.policy, sight.situation.count
     wishes: list[_Wish] = []
-    for one in tracked:
+    for one in sight.tracked:
         if one.wanted is not None and one.wanted > count:
-            reach = _target_reach(policy, situation, now)
-            text = f"{one.target.metric} is {_value(one)}, target {one.target.text}"
+            number = min(one.wanted, _target_reach(sight))
             wishes.append(
-                _waiting(
-                    policy,
-                    situation,
-                    now,
-                    0,
-                    _Wish(min(one.wanted, reach), f"target {one.target.text}", text),
-                )
+                _waiting(sight, 0, _Wish(number, f"target {one.target.text}", _told(one)))
             )
-    if policy.up is not None and judge(policy.up, frames, missing=policy.missing):
+    if policy.up is not None and sight.judge(policy.up):
         reach = (policy.up_by or Step(tasks=1)).reach(count, 1)
-        text = f"{policy.up_text} ({_seen(policy.up, frames)})"
-        wishes.append(
-            _waiting(
-                policy, situation, now, RULE_UP_NS, _Wish(reach, f"up when {policy.up_text}", text)
-            )
-        )
+        text = f"{policy.up_text} ({_seen(policy.up, sight.frames)})"
+        wishes.append(_waiting(sight, RULE_UP_NS, _Wish(reach, f"up when {policy.up_text}", text)))
     return max(wishes, key=lambda wish: wish.number, default=_Wish(count, "", ""))
 
 
-def _waiting(policy: Policy, situation: Situation, now: int, default: int, wish: _Wish) -> _Wish:
-    """Return a wish for more, or that it waits for the cooldown."""
-    if wish.number <= situation.count:
-        return wish._replace(number=situation.count, reason=f"{wish.reason}; one step at a time")
+def _waiting(sight: _Sight, default: int, wish: _Wish) -> _Wish:
+    """Return a wish for more, or that it waits for the cooldown.
+
+    Args:
+        default: how long it waits after a step up where the labels do not say.
+    """
+    count, policy = sight.situation.count, sight.policy
+    if wish.number <= count:
+        return wish._replace(number=count, reason=f"{wish.reason}; one step at a time")
     wait = default if policy.cooldown_up is None else policy.cooldown_up
-    since = last_step(situation, now, up_only=True)
-    if since is not None and now - since < wait:
-        return wish._replace(number=situation.count, reason=f"{wish.reason}; cooling down")
+    since = _last_step(sight.situation, sight.now, up_only=True)
+    if since is not None and sight.now - since < wait:
+        return wish._replace(number=count, reason=f"{wish.reason}; cooling down")
     return wish
 
 
-def _target_reach(policy: Policy, situation: Situation, now: int) -> int:
+def _target_reach(sight: _Sight) -> int:
     """Return how many tasks a target may have at the most now."""
+    policy, situation, now = sight.policy, sight.situation, sight.now
     within = max(WITHIN_NS, policy.cooldown_up or 0)
     began = situation.count
     for decision in reversed(situation.decisions):
-        if not decision.applied or now - min(decision.at, now) >= within:
+        if now - min(decision.at, now) >= within:
             break
-        began = min(began, decision.before)
+        if decision.applied:
+            began = min(began, decision.before)
     if policy.up_by is not None:
         return policy.up_by.reach(began, 1)
     return max(Step(tasks=UP_TASKS).reach(began, 1), Step(share=UP_SHARE).reach(began, 1))
@@ -251,78 +256,80 @@ def _capped(wish: _Wish, situation: Situation, most: int) -> _Wish:
     return _Wish(count, wish.rule, f"capped: no room for {wanted} tasks; {wish.reason}", True)
 
 
-def _downward(
-    policy: Policy,
-    situation: Situation,
-    frames: Sequence[Frame],
-    targets: tuple[Sequence[Tracked], Sequence[Answer]],
-    now: int,
-) -> _Wish:
+def _downward(sight: _Sight) -> _Wish:
     """Return a smaller number if everybody who has a say wants one: the largest of theirs."""
-    count = situation.count
+    policy, count = sight.policy, sight.situation.count
     wishes: list[_Wish] = []
     if policy.targets:
-        wishes.append(_lowest_of_targets(policy, situation, *targets, now))
+        wishes.append(_lowest_of_targets(sight))
     if policy.down is not None:
-        wishes.append(_down_condition(policy, situation, frames, now))
+        wishes.append(_down_condition(sight, policy.down))
     if not wishes:
         return _Wish(count, "", "no rule wants a change")
     wish = max(wishes, key=lambda each: each.number)
     if wish.number >= count:
         return _Wish(count, "", wish.reason)
-    unknown = policy.up is not None and judge(policy.up, frames, missing=policy.missing) is None
-    if unknown and policy.missing == "hold":
+    if policy.up is not None and policy.missing == "hold" and sight.judge(policy.up) is None:
         return _Wish(count, "", f"whether {policy.up_text} cannot be told")
     return wish
 
 
-def _lowest_of_targets(
-    policy: Policy,
-    situation: Situation,
-    tracked: Sequence[Tracked],
-    answers: Sequence[Answer],
-    now: int,
-) -> _Wish:
-    count = situation.count
-    missing = [one.target.metric for one in tracked if one.wanted is None]
-    if missing and (policy.missing == "hold" or len(missing) == len(tracked)):
+def _lowest_of_targets(sight: _Sight) -> _Wish:
+    policy, count, now = sight.policy, sight.situation.count, sight.now
+    missing = [one.target.metric for one in sight.tracked if one.wanted is None]
+    if missing and (policy.missing == "hold" or len(missing) == len(sight.tracked)):
         return _Wish(count, "", f"{', '.join(missing)} has no value")
-    window = policy.down_window
-    recent = [each for each in answers if each.at > now - window and each.wanted is not None]
-    text = ", ".join(
-        f"{one.target.metric} is {_value(one)}, target {one.target.text}" for one in tracked
-    )
-    wanted = max((each.wanted or 0 for each in recent), default=count)
+    text = ", ".join(map(_told, sight.tracked))
+    start = now - _window_of(policy)
+    recent = [
+        each.wanted
+        for each in sight.answers
+        if each.wanted is not None and (each.at > start or each.at == now)
+    ]
+    wanted = max(recent, default=count)
     if wanted >= count:
         return _Wish(count, "", text)
-    if not _is_full([each.at for each in recent], now - window):
+    if _low_at(sight) > now:
         return _Wish(count, "", f"{text}; it has not been low for long enough")
-    since = last_step(situation, now)
+    since = _last_step(sight.situation, now)
     if since is not None and now - since < WITHIN_NS:
         return _Wish(count, "", f"{text}; one step at a time")
+    if since is not None and policy.down_window > WINDOW_NS and now - since < policy.down_window:
+        return _Wish(count, "", f"{text}; cooling down")
     reach = policy.down_by.reach(count, -1) if policy.down_by is not None else 0
-    rule = " ".join(["target", *(one.target.text for one in tracked)])
+    rule = " ".join(["target", *(one.target.text for one in sight.tracked)])
     return _Wish(max(wanted, reach), rule, text)
 
 
-def _is_full(times: Sequence[int], start: int) -> bool:
-    """Return whether something was known from a time on until now, but for a moment."""
-    gaps = (later - earlier for earlier, later in pairwise(times))
-    return times[0] - start <= 2 * PERIOD_NS and all(gap <= GAP_NS for gap in gaps)
+def _window_of(policy: Policy) -> int:
+    """Return how far back targets look before they take tasks away; nobody remembers more."""
+    return min(policy.down_window, WINDOW_NS)
 
 
-def _down_condition(
-    policy: Policy, situation: Situation, frames: Sequence[Frame], now: int
-) -> _Wish:
-    count = situation.count
-    assert policy.down is not None, "who asks has looked"
-    holds = judge(policy.down, frames, missing=policy.missing)
-    seen = _seen(policy.down, frames)
+def _low_at(sight: _Sight) -> int:
+    """Return when, at the earliest, a window can be full of answers that want fewer tasks."""
+    count, now, window = sight.situation.count, sight.now, _window_of(sight.policy)
+    began = now
+    for each in reversed(sight.answers):
+        if began - each.at > GAP_NS or each.at <= now - window:
+            break
+        if each.wanted is None:
+            continue  # a hole, if it lasts
+        if each.wanted >= count:
+            return each.at + window
+        began = each.at
+    return max(now, began + window - 2 * PERIOD_NS)
+
+
+def _down_condition(sight: _Sight, condition: Expression) -> _Wish:
+    policy, count = sight.policy, sight.situation.count
+    holds = sight.judge(condition)
+    seen = _seen(condition, sight.frames)
     if not holds:
         text = "not so" if holds is False else "cannot be told"
         return _Wish(count, "", f"{policy.down_text}: {text} ({seen})")
-    since = last_step(situation, now)
-    if since is not None and now - since < policy.down_window:
+    since = _last_step(sight.situation, sight.now)
+    if since is not None and sight.now - since < policy.down_window:
         return _Wish(count, "", f"{policy.down_text} ({seen}); cooling down")
     reach = max(1, (policy.down_by or Step(tasks=1)).reach(count, -1))
     return _Wish(reach, f"down when {policy.down_text}", f"{policy.down_text} ({seen})")
@@ -331,7 +338,7 @@ def _down_condition(
 # --- times and words -----------------------------------------------------------------------------
 
 
-def last_step(situation: Situation, now: int, *, up_only: bool = False) -> int | None:
+def _last_step(situation: Situation, now: int, *, up_only: bool = False) -> int | None:
     """Return when the number last changed; a time that is yet to come counts as now."""
     for decision in reversed(situation.decisions):
         if decision.applied and (decision.after > decision.before or not up_only):
@@ -339,26 +346,34 @@ def last_step(situation: Situation, now: int, *, up_only: bool = False) -> int |
     return None
 
 
-def _times(policy: Policy, situation: Situation, now: int) -> tuple[int, int]:
-    up, step = last_step(situation, now, up_only=True), last_step(situation, now)
+def _up_at(sight: _Sight) -> int:
+    policy, now = sight.policy, sight.now
+    step = _last_step(sight.situation, now, up_only=True)
     default = RULE_UP_NS if policy.up is not None and not policy.targets else 0
     wait = default if policy.cooldown_up is None else policy.cooldown_up
-    up_at = now if up is None else max(now, up + wait)
-    down_at = now if step is None else max(now, step + policy.down_window)
-    return up_at, down_at
+    return now if step is None else max(now, step + wait)
 
 
-def values_of(
-    policy: Policy, frames: Sequence[Frame], tracked: Sequence[Tracked]
-) -> dict[str, float]:
+def _down_at(sight: _Sight) -> int:
+    policy, now = sight.policy, sight.now
+    step = _last_step(sight.situation, now)
+    at = now
+    if policy.targets:
+        at = max(at, _low_at(sight), now if step is None else step + WITHIN_NS)
+    if step is not None and (policy.down is not None or policy.down_window > WINDOW_NS):
+        at = max(at, step + policy.down_window)
+    return at
+
+
+def _values(sight: _Sight) -> dict[str, float]:
     """Return what the rules see now, by metric."""
-    values = {one.target.metric: one.value for one in tracked if one.value is not None}
+    policy, frames = sight.policy, sight.frames
+    values = {one.target.metric: one.value for one in sight.tracked if one.value is not None}
     for condition in (policy.up, policy.down):
         for one in comparisons(condition) if condition is not None and frames else ():
             low, high = comparison_bounds(one, frames[-1])
-            name = one.metric if one.function == "avg" else f"{one.function}({one.metric})"
             if low is not None and low == high and math.isfinite(low):
-                values.setdefault(name, low)
+                values.setdefault(one.name, low)
     return values
 
 
@@ -366,15 +381,14 @@ def _seen(condition: Expression, frames: Sequence[Frame]) -> str:
     found: dict[str, None] = {}
     for one in comparisons(condition):
         low, high = comparison_bounds(one, frames[-1])
-        name = one.metric if one.function == "avg" else f"{one.function}({one.metric})"
         told = (
             value_text(one.metric, low, one.base) if low is not None and low == high else "unknown"
         )
-        found[f"{name} {told}"] = None
+        found[f"{one.name} {told}"] = None
     return ", ".join(found)
 
 
-def _value(tracked: Tracked) -> str:
-    if tracked.value is None:
-        return "unknown"
-    return value_text(tracked.target.metric, tracked.value, tracked.target.base)
+def _told(tracked: Tracked) -> str:
+    target, value = tracked.target, tracked.value
+    told = "unknown" if value is None else value_text(target.metric, value, target.base)
+    return f"{target.metric} is {told}, target {target.text}"

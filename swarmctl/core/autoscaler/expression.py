@@ -90,6 +90,11 @@ class Comparison(NamedTuple):
     text: str
     base: float = 0.0
 
+    @property
+    def name(self) -> str:
+        """What its value is called: the metric, with the function where that is not the mean."""
+        return self.metric if self.function == "avg" else f"{self.function}({self.metric})"
+
 
 class Not(NamedTuple):
     """The opposite."""
@@ -231,7 +236,10 @@ class _Parser:
         sign = self._take()
         if sign.text not in _COMPARE:
             raise ExpressionError("a comparison is expected: > >= < <= == !=", sign.at)
+        number = self._peek()
         limit, base = self._limit(metric.text, kind)
+        if kind == SHARE and limit > 1 and function != "sum":
+            raise ExpressionError(f"{metric.text} is a share, 100% (1) at most", number.at)
         text = self._text[first.at : self._end_of_last()]
         return Comparison(function, metric.text, sign.text, limit, text, base)
 
@@ -249,10 +257,12 @@ class _Parser:
             raise ExpressionError("a number is expected", number.at)
         unit = self._peek()
         touches = unit.at == number.at + len(number.text)
-        if unit.text not in UNITS or not touches:
+        if unit.text not in UNITS:
             if touches and unit.kind == "name":
                 raise _bad_unit(metric, kind, unit)
             return float(number.text), 0.0
+        if not touches:
+            raise ExpressionError(f"no space is between a number and its unit {unit.text}", unit.at)
         self._take()
         value, base = _resolved(float(number.text), unit, metric, kind, self._bases)
         return value, base

@@ -18,6 +18,7 @@ PERIOD_NS = 5 * SECOND
 """How far apart samples are."""
 WINDOW_NS = 600 * SECOND
 """How far back windows go; nodes keep as much."""
+FRAMES_KEPT = WINDOW_NS // PERIOD_NS + 2
 GAP_NS = 3 * PERIOD_NS
 """Frames further apart than this leave a hole in a window."""
 SETTLING_NS = 15 * SECOND

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from ..errors import InvalidArgument
-from ..model.duration import parse_duration
+from ..model.duration import format_duration, parse_duration
 from ..model.labels import SCALE_PREFIX
 from ..model.scaling import ACT, METRIC, OFF, has_aliases, scale_labels, split_secret
 from .expression import Comparison, Expression, ExpressionError, comparisons, parse
-from .metrics import GAUGES, MEM, SECOND, TASK_METRICS, Bases
+from .metrics import CPU, GAUGES, MEM, SECOND, TASK_METRICS, UNITS, Bases
 from .schedule import ScheduleError, TimeWindow, parse_schedule
 
 if TYPE_CHECKING:
@@ -33,9 +34,12 @@ DOWN_NS = 300 * SECOND
 CPU_OF_ADDONS = 1.0
 """Cores that 100 % are in the labels of add-ons, where nothing is reserved: they count so."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_UNIT = re.compile(rf"\d({'|'.join(UNITS)})(?:\s+per\s+replica)?$")
 _PER_REPLICA = re.compile(r"\s+per\s+replica$")
-_DURATION = r"[\d.a-z]+"
-_COOLDOWN = re.compile(rf"(?:(up|down)=)?({_DURATION})", re.ASCII)
+_COOLDOWN = re.compile(r"\s*(?:(up|down)=)?(\S*)\s*", re.ASCII)
+MANY_CORES, FEW_BYTES = 10, 1024
+"""Numbers without a unit that are so much, or so little, for one task were meant in percent."""
+COOLDOWN_MAX_NS = 24 * 3600 * SECOND
 
 
 class Step(NamedTuple):
@@ -124,6 +128,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
                 found.update(one.metric for one in comparisons(condition))
         return frozenset(found)
 
+    def pressure(self) -> frozenset[str]:
+        """Return those of its metrics that only cgroup v2 tells."""
+        return frozenset(metric for metric in self.metrics() if metric.startswith("psi."))
+
 
 def policy_of(spec: ServiceSpec) -> Policy | None:
     """Return the rules of a service; None for one that has none, or whose mode is off.
@@ -153,8 +161,7 @@ def check_scaling(spec: ServiceSpec, *, no_psi: Callable[[], str] = str) -> None
         raise InvalidArgument(
             f"labels {SCALE_PREFIX}* are for replicated services: others have no number to change"
         )
-    policy = read_policy(spec, labels)
-    if any(metric.startswith("psi.") for metric in policy.metrics()):
+    if read_policy(spec, labels).pressure():
         why = no_psi()
         if why:
             raise InvalidArgument(f"psi metrics cannot be had here: {why}")
@@ -180,13 +187,41 @@ def read_policy(spec: ServiceSpec, labels: Mapping[str, str], *, lenient: bool =
     bases = bases_of(spec)
     if lenient and not bases.cpu:
         bases = bases._replace(cpu=CPU_OF_ADDONS)
-    reader = _Reader(labels, bases)
-    notes = list(reader.notes())
+    if lenient and not bases.mem and MEM in labels.get("up.when", ""):
+        raise InvalidArgument("memory in % needs a memory reservation or limit")
+    policy = _Reader(labels, bases).policy()
+    return replace(policy, notes=tuple(_notes(policy, lenient=lenient)))
+
+
+def _notes(policy: Policy, *, lenient: bool) -> Iterator[str]:
     if lenient:
-        notes.insert(0, "scaling goes by the labels of an add-on, read as swarmctl.scale.*")
-        if not bases.mem and MEM in labels.get("up.when", ""):
-            raise InvalidArgument("memory in % needs a memory reservation or limit")
-    return reader.policy(tuple(notes))
+        yield "scaling goes by the labels of an add-on, read as swarmctl.scale.*"
+    if policy.up is not None and policy.down is None and not policy.targets:
+        yield "nothing says when to scale down, so the number only grows"
+    if policy.down is not None and policy.up is None and not policy.targets:
+        yield "nothing says when to scale up, so the number only shrinks"
+    looked_at = [(one.metric, one.value, one.base, one.text) for one in policy.targets]
+    for condition in (policy.up, policy.down):
+        found = comparisons(condition) if condition is not None else ()
+        looked_at += [(one.metric, one.limit, one.base, one.text) for one in found]
+    for metric, number, base, text in looked_at:
+        if metric == CPU and not base and number >= MANY_CORES:
+            yield f"{text} is {number:g} cores; a share of what a task reserves has a %"
+        elif metric == MEM and 0 < number < FEW_BYTES:
+            yield f"{text} is {number:g} bytes; a share of what a task reserves has a %"
+        elif metric in policy.sources and _is_in_its_unit(metric, text):
+            yield (
+                f"{text} asks about {number:g}: units stand for seconds and bytes, and a number as "
+                f"{metric} comes has none"
+            )
+
+
+def _is_in_its_unit(metric: str, text: str) -> bool:
+    """Return whether a metric, by its name, comes in the very unit that it is compared in."""
+    unit = _UNIT.search(text)
+    if unit is None or UNITS[unit[1]][1] == 1:
+        return False
+    return metric.lower().endswith(f"_{unit[1].lower()}")
 
 
 def bases_of(spec: ServiceSpec) -> Bases:
@@ -211,7 +246,7 @@ class _Reader:
             if name.startswith(METRIC)
         }
 
-    def policy(self, notes: tuple[str, ...]) -> Policy:
+    def policy(self) -> Policy:
         labels = self._labels
         least, most = self._bounds()
         up_cool, down_cool = self._cooldown()
@@ -232,7 +267,6 @@ class _Reader:
             mode=labels.get("mode", ACT),
             up_text=labels.get("up.when", ""),
             down_text=labels.get("down.when", ""),
-            notes=notes,
         )
         if not (policy.targets or policy.up or policy.down or policy.schedule):
             raise InvalidArgument(
@@ -241,15 +275,6 @@ class _Reader:
             )
         self._check_pairs(policy)
         return policy
-
-    def notes(self) -> Iterator[str]:
-        labels = self._labels
-        if "target" in labels:
-            return
-        if "up.when" in labels and "down.when" not in labels:
-            yield "nothing says when to scale down, so the number only grows"
-        if "down.when" in labels and "up.when" not in labels:
-            yield "nothing says when to scale up, so the number only shrinks"
 
     def _check_pairs(self, policy: Policy) -> None:
         for name, needs in (("up.by", policy.up), ("down.by", policy.down)):
@@ -346,13 +371,19 @@ class _Reader:
         found: dict[str, int] = {}
         start = 0
         for part in text.split(","):
-            match = _COOLDOWN.fullmatch(part.strip())
-            try:
-                duration = parse_duration(match[2]) if match else -1
-            except ValueError:
-                duration = -1
-            if match is None or not 0 <= duration <= 24 * 3600 * SECOND:
+            match = _COOLDOWN.fullmatch(part)
+            if match is None:
                 raise self._wrong("cooldown", "up=DURATION,down=DURATION is expected", start)
+            at = start + match.start(2)
+            try:
+                duration = parse_duration(match[2])
+            except ValueError:
+                raise self._wrong(
+                    "cooldown", "a duration is expected, such as 30s or 5m", at
+                ) from None
+            if not 0 <= duration <= COOLDOWN_MAX_NS:
+                longest = format_duration(COOLDOWN_MAX_NS)
+                raise self._wrong("cooldown", f"a cooldown is from 0s to {longest} long", at)
             for word in [match[1]] if match[1] else ["up", "down"]:
                 if word in found:
                     raise self._wrong("cooldown", f"{word} is there twice", start)
@@ -383,7 +414,7 @@ class _Reader:
                     raise self._wrong(
                         "schedule",
                         f"{bound} is not within the bounds of the service, {least} to {most}",
-                        text.index(window.text),
+                        window.at,
                     )
         return windows
 

@@ -27,7 +27,7 @@ RECOMMENDED_EVERY_NS = 60 * SECOND
 CAPPED = "capped"
 
 
-def situation_of(row: ServiceRow, *, room: int | None = None) -> Situation:
+def situation_of(row: ServiceRow) -> Situation:
     """Return what counts of a service beside its rules and its load."""
     scale = row.private.scale
     return Situation(
@@ -36,7 +36,6 @@ def situation_of(row: ServiceRow, *, room: int | None = None) -> Situation:
         until=0 if scale is None else scale.until,
         decisions=() if scale is None else scale.decisions,
         holds=why_still(row),
-        room=room,
     )
 
 
@@ -68,7 +67,7 @@ def recorded(row: ServiceRow, policy: Policy, verdict: Verdict, now: int) -> Ser
         return None
     decision = ScaleDecision(
         at=now,
-        rule=verdict.rule or CAPPED,
+        rule=verdict.rule or (CAPPED if verdict.capped else ""),
         before=before,
         after=verdict.count,
         reason=verdict.reason,

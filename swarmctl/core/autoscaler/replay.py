@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..model.scaling import with_decision
 from ..model.service import ScaleDecision
+from .book import Window
 from .decide import Situation, decide
-from .metrics import PERIOD_NS, SECOND, SETTLING_NS, TASK_METRICS, WINDOW_NS, Frame, TaskPoint
+from .metrics import PERIOD_NS, SECOND, SETTLING_NS, TASK_METRICS, Frame, TaskPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from .decide import Verdict
     from .policy import Policy
-    from .tracking import Answer
 
-KEPT = WINDOW_NS // PERIOD_NS + 2
 START_NS = 5 * SECOND
 
 
@@ -54,7 +53,6 @@ class Replay:
     Args:
         policy: its rules.
         count: how many tasks it begins with; they have been running for long.
-        caps: by metric, what one task can use at most.
         start_ns: how long a task takes before it is ready.
         now: when it begins.
     """
@@ -64,18 +62,15 @@ class Replay:
         policy: Policy,
         count: int,
         *,
-        caps: Mapping[str, float] | None = None,
         start_ns: int = START_NS,
         now: int = 0,
     ) -> None:
         self.policy = policy
         self.now = now
         self.decisions: tuple[ScaleDecision, ...] = ()
-        self._caps = caps or {}
         self._start_ns = start_ns
         self._born = [now - start_ns - SETTLING_NS] * count
-        self._frames: list[Frame] = []
-        self._answers: list[Answer] = []
+        self._window = Window()
 
     @property
     def count(self) -> int:
@@ -91,17 +86,15 @@ class Replay:
         self.now += period_ns
         ready = self.ready(self.now)
         used = {
-            metric: min(value / max(1, ready), self._caps.get(metric, float("inf")))
+            metric: value / max(1, ready)
             for metric, value in load.items()
             if metric in TASK_METRICS
         }
-        self._frames.append(self._frame(load, used))
-        del self._frames[:-KEPT]
+        window = self._window
+        window.add(self._frame(load, used))
         situation = Situation(count=self.count, decisions=self.decisions)
-        verdict = decide(self.policy, situation, self._frames, self._answers, self.now)
-        if verdict.answer is not None:
-            self._answers.append(verdict.answer)
-            del self._answers[:-KEPT]
+        verdict = decide(self.policy, situation, window.frames, window.answers, self.now)
+        window.judged(verdict)
         step = Step(self.now, load, self.count, ready, used, verdict)
         if verdict.count != self.count:
             self._scale(verdict)
@@ -139,7 +132,6 @@ def replay(
     loads: Sequence[Load],
     *,
     count: int,
-    caps: Mapping[str, float] | None = None,
     start_ns: int = START_NS,
 ) -> Iterator[Step]:
     """Put a load through a service's rules, from its first line to its last.
@@ -148,7 +140,7 @@ def replay(
         loads: by time; each holds until the next.
         count: how many tasks there are at the beginning.
     """
-    world = Replay(policy, count, caps=caps, start_ns=start_ns, now=loads[0].at)
+    world = Replay(policy, count, start_ns=start_ns, now=loads[0].at)
     at = 0
     while world.now < loads[-1].at:
         while at + 1 < len(loads) and loads[at + 1].at <= world.now:

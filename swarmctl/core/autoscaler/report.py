@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from ..model.base import Time
 from ..model.scalestatus import ScalingDecision, ScalingMetric, ScalingReport, ScalingRule
-from ..model.scaling import OFF, replicas_of, scale_labels
-from .decide import bounds_at
+from ..model.scaling import OFF, scale_labels
+from .decide import limits_at
 from .expression import Comparison, bounds_of, comparisons, judge
 from .metrics import SECOND
 from .record import situation_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ..model.objects import ServiceRow
-    from .decide import Verdict
+    from .book import Window
     from .metrics import Frame
     from .policy import Policy
 
@@ -31,21 +31,23 @@ POINTS = 60
 def report_of(
     row: ServiceRow,
     policy: Policy | None,
-    verdict: Verdict | None,
-    frames: Sequence[Frame],
+    known: Window,
     errors: Mapping[str, str],
     now: int,
+    *,
+    count: int,
 ) -> ScalingReport:
     """Return how scaling stands for a service.
 
     Args:
         policy: its rules, None for none that count.
-        verdict: the last one, None before the first.
-        errors: by named metric, why its source gives no value.
+        known: what was measured and decided.
+        errors: by metric, why it has no value, where that is known.
+        count: how many tasks it has to have.
     """
     mode = scale_labels(row.api.Spec.Labels).get("mode", OFF) if policy is None else policy.mode
     scale = row.private.scale
-    count = replicas_of(row)
+    verdict, frames = known.verdict, known.frames
     told = ScalingReport(
         ID=row.api.ID,
         Name=row.api.Spec.Name,
@@ -56,7 +58,7 @@ def report_of(
     )
     if policy is None:
         return told
-    bounds, _ = bounds_at(policy, situation_of(row), now)
+    bounds = limits_at(policy, situation_of(row), now).bounds
     floor = scale if scale is not None and scale.until > now else None
     window = frames[-1].at - frames[0].at if frames else 0
     return replace(
@@ -120,8 +122,7 @@ def _metrics(
         seen[target.metric] = Comparison(function, target.metric, ">", 0, "", target.base)
     for condition in (policy.up, policy.down):
         for one in comparisons(condition) if condition is not None else ():
-            name = one.metric if one.function == "avg" else f"{one.function}({one.metric})"
-            seen.setdefault(name, one)
+            seen.setdefault(one.name, one)
     recent = frames[-POINTS:]
     for name, one in seen.items():
         values = [_value(one, frame) for frame in recent]

@@ -38,7 +38,7 @@ class TimeWindow(NamedTuple):
     Attributes:
         days: 0 for Monday to 6.
         begin, end: minutes of the day; an end that is not after the begin is on the next day.
-        text: as it was written.
+        text: as it was written, and at which place.
     """
 
     days: frozenset[int]
@@ -48,6 +48,7 @@ class TimeWindow(NamedTuple):
     least: int | None
     most: int | None
     text: str
+    at: int
 
     def covers(self, now: int) -> bool:
         """Return whether a wall time in nanoseconds lies within."""
@@ -118,7 +119,8 @@ def _window(part: str, start: int) -> TimeWindow:
     if least is not None and most is not None and least > most:
         raise ScheduleError(f"min={least} is more than max={most}", start + part.index("min="))
     everyday = frozenset(range(7))
-    return TimeWindow(days or everyday, *hours, zone or "UTC", least, most, part.strip())
+    at = start + len(part) - len(part.lstrip())
+    return TimeWindow(days or everyday, *hours, zone or "UTC", least, most, part.strip(), at)
 
 
 def _days(word: str, at: int) -> frozenset[int]:

@@ -63,14 +63,11 @@ def together(tracked: Sequence[Tracked], policy: Policy, count: int) -> int | No
     return most
 
 
-def answers_of(policy: Policy, frames: Sequence[Frame]) -> list[Answer]:
-    """Return what the targets wanted at each frame of a window, as a new leader has to find out."""
-    found: list[Answer] = []
-    for end in range(1, len(frames) + 1):
-        count = len(frames[end - 1].tasks)
-        tracked = track(policy, frames[:end], count)
-        found.append(Answer(frames[end - 1].at, together(tracked, policy, count)))
-    return found
+def answer_of(policy: Policy, frames: Sequence[Frame]) -> Answer:
+    """Return what the targets wanted at a window's last frame, as a new leader has to find out."""
+    frame = frames[-1]
+    count = len(frame.tasks)
+    return Answer(frame.at, together(track(policy, frames, count), policy, count))
 
 
 def _track(target: Target, policy: Policy, frames: Sequence[Frame], count: int) -> Tracked:

@@ -22,26 +22,28 @@ from ..agent.sampler import read_window
 from ..autoscaler.book import Book, Window, wanted_tasks
 from ..autoscaler.decide import decide
 from ..autoscaler.metrics import PERIOD_NS, SECOND
-from ..autoscaler.policy import policy_of, read_policy
+from ..autoscaler.policy import check_scaling, policy_of, read_policy
 from ..autoscaler.record import recorded, situation_of
 from ..autoscaler.report import report_of
 from ..autoscaler.source import MetricUnavailable
-from ..autoscaler.tracking import answers_of
+from ..autoscaler.tracking import answer_of
 from ..clock import ClockWatch
 from ..errors import InvalidArgument, SwarmError
 from ..model.change import Kind, Transaction, Update
 from ..model.labels import SCALE_PREFIX
 from ..model.objects import SecretRow
-from ..model.scaling import scale_labels
+from ..model.scaling import has_aliases, replicas_of, scale_labels
 from ..raft.errors import ProposalDropped
 from ..scheduler.explain import room_on
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from ..autoscaler.decide import Verdict
+    from ..autoscaler.decide import Situation, Verdict
+    from ..autoscaler.metrics import Frame
     from ..autoscaler.policy import Policy, Source
     from ..autoscaler.source import MetricSource, SourceOf
+    from ..autoscaler.tracking import Answer
     from ..clock import Clock
     from ..dispatcher.server import Dispatcher
     from ..model.change import Change
@@ -56,7 +58,7 @@ PERIOD_S = PERIOD_NS / SECOND
 POLL_S = 10.0
 POLL_TIMEOUT_S = 5.0
 POLLS_AT_ONCE = 20
-STALE_NS = 30 * SECOND
+STALE_S = 30.0
 READ_BACK_S = 10.0
 LOOKS_AT_ONCE = 50
 NAMED_MAX = 5
@@ -73,9 +75,9 @@ class _Known(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    """What a named metric last gave, and why it gives nothing."""
+    """What a named metric last gave, at which of trio's seconds; and why it gives nothing."""
 
-    at: int
+    at: float = 0
     values: tuple[float, ...] = ()
     error: str = ""
 
@@ -214,15 +216,21 @@ class Autoscaler:
         self, row: ServiceRow, policy: Policy, window: Window
     ) -> ServiceRow | None:
         now = self._clock.now()
-        window.add(self._book.frame(self._view, row, now, self._named(policy, now)))
-        situation = situation_of(row)
-        verdict = decide(policy, situation, window.frames, window.answers, now)
-        if verdict.count > situation.count:
-            room = await self._room(row, verdict.count - situation.count)
-            situation = replace(situation, room=room)
-            verdict = decide(policy, situation, window.frames, window.answers, now)
+        window.add(self._book.frame(self._view, row, now, self._named(policy)))
+        verdict = await self._verdict(row, policy, situation_of(row), window, now)
         window.judged(verdict)
         return recorded(row, policy, verdict, now)
+
+    async def _verdict(
+        self, row: ServiceRow, policy: Policy, situation: Situation, window: Window, now: int
+    ) -> Verdict:
+        """Return what is decided; how much room there is is asked only where that matters."""
+        verdict = decide(policy, situation, window.frames, window.answers, now)
+        if verdict.count <= situation.count:
+            return verdict
+        room = await self._room(row, verdict.count - situation.count)
+        situation = replace(situation, room=room)
+        return decide(policy, situation, window.frames, window.answers, now)
 
     async def _room(self, row: ServiceRow, wanted: int) -> int | None:
         """Return how many tasks more could be placed; None if none of it runs, to tell by."""
@@ -269,7 +277,8 @@ class Autoscaler:
             window.asked.add(node_id)
         if nodes <= window.asked:
             born = {task.api.ID: task.private.started_at for task in tasks}
-            window.go_back(policy, born, self._clock.now())
+            for _ in window.go_back(policy, born, self._clock.now()):
+                await trio.lowlevel.checkpoint()
 
     async def _ask_node(self, link: Link, task_ids: list[str], window: Window) -> None:
         try:
@@ -284,12 +293,12 @@ class Autoscaler:
 
     # --- named metrics ---
 
-    def _named(self, policy: Policy, now: int) -> dict[str, tuple[float, ...]]:
+    def _named(self, policy: Policy) -> dict[str, tuple[float, ...]]:
         """Return the newest values of a service's own metrics; a dead source gives none."""
         found: dict[str, tuple[float, ...]] = {}
         for name, source in policy.sources.items():
             reading = self._readings.get(source)
-            fresh = reading is not None and now - reading.at <= STALE_NS
+            fresh = reading is not None and trio.current_time() - reading.at <= STALE_S
             found[name] = reading.values if reading is not None and fresh else ()
         return found
 
@@ -318,15 +327,15 @@ class Autoscaler:
             try:
                 with trio.fail_after(POLL_TIMEOUT_S):
                     values = await self._read(source)
-                reading = _Reading(self._clock.now(), values)
+                reading = _Reading(trio.current_time(), values)
             except trio.TooSlowError:
-                reading = _Reading(0, error=f"no answer within {POLL_TIMEOUT_S:g} s")
+                reading = _Reading(error=f"no answer within {POLL_TIMEOUT_S:g} s")
             except SwarmError as error:
-                reading = _Reading(0, error=str(error))
+                reading = _Reading(error=str(error))
             except Exception as error:
                 log.exception("metric source %s failed", source.kind)
-                reading = _Reading(0, error=f"the metric source failed: {error!r}")
-        before = self._readings.get(source, _Reading(0))
+                reading = _Reading(error=f"the metric source failed: {error!r}")
+        before = self._readings.get(source, _Reading())
         if reading.error:  # what it last gave counts until it is stale
             reading = before._replace(error=reading.error)
             if not before.error:
@@ -357,9 +366,8 @@ class Autoscaler:
 
     def report(self, row: ServiceRow) -> ScalingReport:
         """Return how scaling stands for a service."""
-        policy = self._policy(row)
         window = self._book.windows.get(row.api.ID, Window())
-        return self._report(row, policy, window.verdict, window)
+        return self._report(row, self._policy(row), window, replicas_of(row))
 
     async def dry_run(self, row: ServiceRow, labels: Mapping[str, str]) -> ScalingReport:
         """Return what other rules would make of a service's load, without setting them.
@@ -368,23 +376,32 @@ class Autoscaler:
             InvalidArgument: the rules are wrong.
         """
         spec = replace(row.api.Spec, Labels=dict(labels))
-        policy = read_policy(spec, scale_labels(labels))
+        check_scaling(spec, no_psi=self.no_psi)
+        policy = read_policy(spec, scale_labels(labels), lenient=has_aliases(labels))
         self.check_sources(policy)
-        tried = replace(row, api=replace(row.api, Spec=spec))
         for source in policy.sources.values():
             if source not in self._readings:
                 await self._poll(source, trio.CapacityLimiter(1))
         window = await self._tried_window(row, policy)
-        newest = window.frames[-1]
-        verdict = decide(
-            policy, situation_of(tried), window.frames, answers_of(policy, window.frames), newest.at
-        )
-        return replace(self._report(tried, policy, verdict, window), DryRun=True)
+        window.answers = await self._answers(policy, window.frames)
+        tried = replace(row, api=replace(row.api, Spec=spec))
+        situation = replace(situation_of(tried), count=replicas_of(row))
+        now = window.frames[-1].at
+        window.verdict = await self._verdict(row, policy, situation, window, now)
+        return replace(self._report(tried, policy, window, replicas_of(row)), DryRun=True)
+
+    async def _answers(self, policy: Policy, frames: Sequence[Frame]) -> list[Answer]:
+        """Return what targets would have wanted at each frame of a window."""
+        found: list[Answer] = []
+        for end in range(1, len(frames) + 1):
+            found.append(answer_of(policy, frames[:end]))
+            await trio.lowlevel.checkpoint()
+        return found
 
     async def _tried_window(self, row: ServiceRow, policy: Policy) -> Window:
         """Return the window of a service as it looks to rules that it does not have."""
         now = self._clock.now()
-        present = self._book.frame(self._view, row, now, self._named(policy, now))
+        present = self._book.frame(self._view, row, now, self._named(policy))
         watched = self._book.windows.get(row.api.ID)
         window = Window()
         if watched is not None and watched.frames:
@@ -398,10 +415,11 @@ class Autoscaler:
         return window
 
     def _report(
-        self, row: ServiceRow, policy: Policy | None, verdict: Verdict | None, window: Window
+        self, row: ServiceRow, policy: Policy | None, window: Window, count: int
     ) -> ScalingReport:
         errors: dict[str, str] = {}
-        for name, source in policy.sources.items() if policy is not None else ():
-            errors[name] = self._readings.get(source, _Reading(0)).error
-        now = self._clock.now()
-        return report_of(row, policy, verdict, window.frames, errors, now)
+        if policy is not None:
+            for name, source in policy.sources.items():
+                errors[name] = self._readings.get(source, _Reading()).error
+            errors |= dict.fromkeys(policy.pressure(), self.no_psi())
+        return report_of(row, policy, window, errors, self._clock.now(), count=count)

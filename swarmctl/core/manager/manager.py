@@ -18,6 +18,7 @@ import logging
 import math
 import sys
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -47,6 +48,7 @@ from .lock import LockKeeper
 from .members import Membership
 from .output import Outputs
 from .propose import Proposer, TableMachine
+from .reachability import note_reachability
 from .reconcile import Loop, Reconciler
 from .roster import Roster
 
@@ -474,5 +476,8 @@ class Manager:
         components["dispatcher"] = self.dispatcher.run
         components["autoscaler"] = self.autoscaler.run
         components["roles"] = self.membership.run
+        components["reachability"] = partial(
+            note_reachability, self.membership, self.view, self._proposer
+        )
         components["hand-over"] = self._hand_over.run
         return components

@@ -46,6 +46,7 @@ PERCENT = r"\d{1,3}%"
 DURATION = r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+"
 NAME = r"[a-zA-Z0-9](?:[-_]*[a-zA-Z0-9]+)*"
 ADDRESS = r"[0-9a-fA-F.:]+"
+_WORDS = re.compile(r"[a-z-]+(?:\|[a-z-]+)+")
 TEXT = r"[^\x00-\x1f]{1,2048}"
 
 
@@ -179,7 +180,7 @@ LABELS: tuple[Label, ...] = (
     ),
     Label(
         name="swarmctl.scale.cooldown",
-        grammar=rf"{DURATION}|(?:up|down)={DURATION}(?:,(?:up|down)={DURATION})?",
+        grammar=TEXT,
         example="up=30s,down=5m",
         meaning="How long to hold still after a step.",
         available=True,
@@ -254,10 +255,13 @@ def check_labels(labels: Mapping[str, str], *, on: str = OTHERS) -> None:
             raise InvalidArgument(f"unknown label {name!r}{_nearest(name)}")
         if label.on != on:
             raise InvalidArgument(f"label {name!r} is for {label.on} only")
-        if not re.fullmatch(label.grammar, value):
+        if not re.fullmatch(label.grammar, value, re.ASCII):
+            words = _WORDS.fullmatch(label.grammar)
+            right = f", for example, {label.example!r}"
+            if words is not None:
+                right = f" {', '.join(map(repr, label.grammar.split('|')))}"
             raise InvalidArgument(
-                f"label {name!r} has the invalid value {value!r}; "
-                f"right would be, for example, {label.example!r}"
+                f"label {name!r} has the invalid value {value!r}; right would be{right}"
             )
         if not label.available:
             raise InvalidArgument(f"label {name!r} is not available in this release")

@@ -112,6 +112,7 @@ class NodePrivate(PrivateStruct, frozen=True, kw_only=True):
         data_path_addr: where other nodes reach it below the overlays; "" for ``Status.Addr``.
         spec_index: log index at which the spec last changed.
         format_level: of a manager's release (model/change.py), as it said when it came.
+        reachable: of a manager: the leader hears from it, as it last noted.
     """
 
     role: str = "worker"
@@ -129,6 +130,7 @@ class NodePrivate(PrivateStruct, frozen=True, kw_only=True):
     data_path_addr: str = ""
     spec_index: int = 0
     format_level: int = 1
+    reachable: bool = True
 
 
 # --- secret, config, network ---------------------------------------------------------------------

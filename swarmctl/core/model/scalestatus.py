@@ -28,7 +28,7 @@ class ScalingMetric(ApiStruct, frozen=True, kw_only=True):
     Attributes:
         Value: as people read it; "" while there is none.
         History: its values, oldest first, some seconds apart; null where it had none.
-        Err: why there is no value, where its source said so.
+        Err: why there is no value, where that is known.
     """
 
     Name: str = printed("")

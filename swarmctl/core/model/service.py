@@ -145,7 +145,8 @@ class ScaleDecision(PrivateStruct, frozen=True, kw_only=True):
 
     Attributes:
         at: wall time in nanoseconds.
-        rule: which of the service's rules; ``floor`` for a human's number.
+        rule: which of the service's rules; ``floor`` for a human's number; "" for a recommendation
+            that holds no longer.
         values: what was measured then, by metric, in the metric's own unit.
         reason: a sentence.
         applied: False where the service's mode is to recommend only.

@@ -6,8 +6,8 @@ Laws:
 - Attributes are Docker's: the name, and the old and new value of what changed
   (moby daemon/events.go: logServiceEvent, logNodeEvent).
 - A change that the API does not show is no event: restart counters, certificates asked for.
-- Nothing secret is told. Of the private halves only a node's role, a service's number and what
-  scaling decided are read.
+- Nothing secret is told. Of the private halves only a node's role and whether it is reachable, a
+  service's number and what scaling decided are read.
 
 Tasks are told of on request only, since there are many; Docker has no events of them. Pure.
 """
@@ -175,9 +175,15 @@ def _node_events(change: RowChange, row: NodeRow) -> Iterator[Event]:
         _note(attributes, "availability", old.Spec.Availability, new.Spec.Availability)
         _note(attributes, "role", before.private.role, after.private.role)
         _note(attributes, "state", old.Status.State, new.Status.State)
+        if before.private.raft_id and after.private.raft_id:
+            _note(attributes, "reachability", _reachability(before), _reachability(after))
         if len(attributes) == 1 and not _is_news(change):
             return
     yield _event(change, row, attributes, row.api.Spec.Labels)
+
+
+def _reachability(row: NodeRow) -> str:
+    return "reachable" if row.private.reachable else "unreachable"
 
 
 def _node_name(row: NodeRow) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from swarmctl.core.autoscaler.decide import Situation, Verdict, decide
 from swarmctl.core.autoscaler.metrics import PERIOD_NS, SECOND, SETTLING_NS, Frame, TaskPoint
 from swarmctl.core.autoscaler.policy import policy_of
+from swarmctl.core.autoscaler.tracking import answer_of
 from swarmctl.core.model.scaling import with_decision
 from swarmctl.core.model.service import ScaleDecision
 from swarmctl.core.model.spec import (
@@ -62,6 +63,11 @@ def frames_of(*rows: Sequence[float], **named: float) -> list[Frame]:
         )
         for at, row in enumerate(rows)
     ]
+
+
+def answers_of(policy: Policy, frames: Sequence[Frame]) -> list[Answer]:
+    """What the targets wanted at each frame of a window."""
+    return [answer_of(policy, frames[:end]) for end in range(1, len(frames) + 1)]
 
 
 class World:

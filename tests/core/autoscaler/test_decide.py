@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from swarmctl.core.autoscaler.decide import Situation, Verdict, decide
 from swarmctl.core.autoscaler.metrics import PERIOD_NS, SECOND, Frame
-from swarmctl.core.autoscaler.tracking import Answer, answers_of, track
+from swarmctl.core.autoscaler.tracking import Answer, track
 from swarmctl.core.model.service import ScaleDecision
-from tests.core.autoscaler.load import EPOCH, World, frames_of, point, rules
+from tests.core.autoscaler.load import EPOCH, World, answers_of, frames_of, point, rules
 
 TRACKED = {"min": "1", "max": "20", "target": "cpu=50%"}
+MINUTE = 60 * SECOND
 RULED = {
     "min": "1",
     "max": "20",
@@ -65,6 +66,10 @@ def test_a_target_adds_four_or_doubles_in_one_step() -> None:
     just = ScaleDecision(at=EPOCH - 10 * SECOND, rule="", before=10, after=20, reason="")
     verdict = once(labels, frames_of([40.0] * 20), decisions=(just,))
     assert (verdict.count, verdict.reason.endswith("one step at a time")) == (20, True)
+    noted = ScaleDecision(
+        at=EPOCH - 5 * SECOND, rule="capped", before=20, after=20, reason="", applied=False
+    )
+    assert once(labels, frames_of([40.0] * 20), decisions=(just, noted)).count == 20
     earlier = ScaleDecision(at=EPOCH - 15 * SECOND, rule="", before=10, after=20, reason="")
     assert once(labels, frames_of([40.0] * 20), decisions=(earlier,)).count == 40
 
@@ -82,6 +87,42 @@ def test_down_takes_the_most_that_was_wanted_within_the_window() -> None:
     ]
     assert once(TRACKED, frames, hole).count == 10
     assert once(TRACKED, frames).count == 10
+
+
+def test_a_window_of_nothing_takes_what_is_wanted_now() -> None:
+    """With a cooldown of 0 s a target goes down at once, a step every 15 s."""
+    labels, frames = {**TRACKED, "cooldown": "down=0s"}, frames_of([0.1] * 10)
+    assert once(labels, frames).count == 2
+    just = ScaleDecision(at=EPOCH - 10 * SECOND, rule="", before=11, after=10, reason="")
+    assert once(labels, frames, decisions=(just,)).count == 10
+
+
+def test_a_cooldown_longer_than_windows_counts_from_the_last_step() -> None:
+    """Nobody remembers load for longer than ten minutes, so what is longer waits after steps."""
+    labels, frames = {**TRACKED, "cooldown": "down=1h"}, frames_of([0.1] * 10)
+    assert once(labels, frames, low_answers(2, 300)).count == 10
+    assert once(labels, frames, low_answers(2, 600)).count == 2
+
+    def after(minutes: int) -> Verdict:
+        step = ScaleDecision(at=EPOCH - minutes * MINUTE, rule="", before=9, after=10, reason="")
+        return once(labels, frames, low_answers(2, 600), decisions=(step,))
+
+    assert (after(59).count, after(59).down_at) == (10, EPOCH + MINUTE)
+    assert after(59).reason.endswith("cooling down")
+    assert after(60).count == 2
+
+
+def test_when_a_target_can_go_down_is_told() -> None:
+    """Not before its window holds nothing that wanted as many, nor before the window is full."""
+    low, frames = low_answers(2), frames_of([0.1] * 10)
+    assert once(TRACKED, frames, low).down_at == EPOCH
+    high = [Answer(at, 10 if EPOCH - at == MINUTE else 2) for at, _ in low]
+    verdict = once(TRACKED, frames, high)
+    assert (verdict.count, verdict.down_at) == (10, EPOCH + 4 * MINUTE)
+    assert once(TRACKED, frames, low_answers(2, 120)).down_at == EPOCH + 170 * SECOND
+    assert once(TRACKED, frames_of([0.9] * 10), low).down_at == EPOCH + 5 * MINUTE
+    assert once(TRACKED, []).down_at == EPOCH + 290 * SECOND
+    assert once(RULED, []).down_at == EPOCH
 
 
 def test_the_largest_answer_wins() -> None:
@@ -174,7 +215,7 @@ def test_what_the_bounds_cut_off_needs_no_room() -> None:
     """Room for as many as the bounds allow is room enough, however much load asks for."""
     verdict = once({**TRACKED, "max": "5"}, frames_of([0.9] * 4), room=1)
     assert (verdict.count, verdict.capped) == (5, False)
-    assert verdict.reason == "cpu is 90%, target cpu=50%; at most 5"
+    assert verdict.reason == "cpu is 90%, target cpu=50%; at most 5 (bounds)"
 
 
 def test_a_rollout_or_a_stop_holds_still() -> None:
@@ -191,7 +232,9 @@ def test_bounds_schedule_and_a_humans_number() -> None:
     night = {**TRACKED, "schedule": "22:00-24:00 UTC min=6; 00:00-22:00 UTC max=2"}
     verdict = once(night, [], count=1)  # 22:13 UTC
     assert (verdict.count, verdict.rule) == (6, "schedule 22:00-24:00 UTC min=6")
-    assert once({**night, "schedule": "22:00-23:00 max=2"}, [], count=9).count == 2
+    fewer = once({**night, "schedule": "22:00-23:00 max=2; 20:00-23:00 min=2"}, [], count=9)
+    assert (fewer.count, fewer.rule) == (2, "schedule 22:00-23:00 max=2")
+    assert fewer.reason == "at most 2 (schedule 22:00-23:00 max=2)"
     floor = once(TRACKED, frames_of([0.1] * 10), low_answers(2), floor=5, until=EPOCH + 1)
     assert (floor.count, floor.bounds.least) == (5, 5)
     assert once(TRACKED, frames_of([0.1] * 10), low_answers(2), floor=5, until=EPOCH).count == 2

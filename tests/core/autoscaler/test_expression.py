@@ -59,6 +59,7 @@ def shape(found: Expression) -> str:
         ("(cpu > 1 or mem > 2) for 1m30s", "{(cpu > 1 | mem > 2)}90"),
         ("not cpu > 1 and not (mem > 2)", "(not[cpu > 1] & not[mem > 2])"),
         ("p95(latency_ms) >= 300", "p95(latency_ms) >= 300"),
+        ("sum(psi.cpu) > 3", "sum(psi.cpu) > 3"),
         ("psi.cpu != 10% and net_rx == 5MiB", "(psi.cpu != 10% & net_rx == 5MiB)"),
     ],
 )
@@ -96,6 +97,10 @@ def test_a_number_is_of_the_metrics_unit(text: str, limit: float) -> None:
         ("cpu >", 5, "a number is expected"),
         ("cpu > %", 6, "a number is expected"),
         ("cpu > 80% foo", 10, "'foo' is not expected here"),
+        ("psi.cpu > 10", 10, "psi.cpu is a share, 100% (1) at most"),
+        ("psi.io >= 120%", 10, "psi.io is a share, 100% (1) at most"),
+        ("cpu > 80 %", 9, "no space is between a number and its unit %"),
+        ("mem > 1 GiB for 1m", 8, "no space is between a number and its unit GiB"),
         ("cpu > 80ms", 8, "'ms' is no unit of cpu, which may have % or no unit"),
         ("pids > 3%", 8, "'%' is no unit of pids, which has no unit"),
         ("pids > 3x", 8, "'x' is no unit of pids"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from swarmctl.core.autoscaler.policy import Source, Step, check_scaling, policy_of, scaling_warnings
 from swarmctl.core.errors import FailedPrecondition, InvalidArgument
 from swarmctl.core.model import scaling
+from swarmctl.core.model.labels import SERVICES, check_labels
 from swarmctl.core.model.objects import ServiceRow
 from swarmctl.core.model.scaling import Bounds, as_meant, as_scaled, bounds_of, replicas_of
 from swarmctl.core.model.service import Scale, ScaleDecision, Service, ServicePrivate
@@ -91,7 +94,9 @@ def test_a_refusal_shows_the_place() -> None:
         ({"max": "5", "down.when": "cpu < 1", "up.by": "2"}, "needs up.when or target"),
         ({"max": "5", "target": "cpu=70%", "tolerance": "100%"}, "nothing would ever happen"),
         ({"max": "5", "target": "cpu=70%", "cooldown": "up=1m,up=2m"}, "up is there twice"),
-        ({"max": "5", "target": "cpu=70%", "cooldown": "48h"}, "up=DURATION,down=DURATION"),
+        ({"max": "5", "target": "cpu=70%", "cooldown": "48h"}, "from 0s to 24h0m0s long"),
+        ({"max": "5", "target": "cpu=70%", "cooldown": "-1m"}, "from 0s to 24h0m0s long"),
+        ({"max": "5", "target": "cpu=70%", "cooldown": "up 30s"}, "up=DURATION,down=DURATION"),
         ({"max": "5", "schedule": "08:00-20:00 min=6"}, "6 is not within the bounds"),
         ({"max": "5", "target": "cpu=70%", "metric.jobs": "http://q/"}, "no rule looks at"),
         ({"max": "5", "target": "j=7", "metric.j": "file:///etc/shadow"}, "an address is expected"),
@@ -103,6 +108,84 @@ def test_a_refusal_shows_the_place() -> None:
 def test_what_cannot_be_is_refused(labels: dict[str, str], words: str) -> None:
     """Impossible bounds, units and rules are refused when they are written."""
     assert words in refusal(spec_of(**{name.replace(".", "__"): labels[name] for name in labels}))
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "caret"),
+    [
+        ("cooldown", "up=30s, down=5x", "             ^"),
+        ("cooldown", "up=30s,down=", "            ^"),
+        ("target", "cpu=70%, mem=1 GiB", "               ^"),
+        ("schedule", "08:00-20:00 min=2; 08:00-20:00 min=9", "                   ^"),
+        ("schedule", "Mon-Fri 08:00-20:00 Europe/Zurch min=2", "                    ^"),
+        ("up.when", "mem > 60% and cpu > 1ms", "                     ^"),
+    ],
+)
+def test_the_caret_is_under_the_place(label: str, value: str, caret: str) -> None:
+    """In labels of several parts, too."""
+    told = refusal(spec_of(**{"max": "5", "target": "cpu=70%", label.replace(".", "__"): value}))
+    assert told.splitlines()[1:] == [f"  {value}", f"  {caret}"], told
+
+
+texts = st.one_of(
+    st.text(
+        "0123456789cpuemforan.,=%<>;:-+ Montohiy/#[]@?\N{ARABIC-INDIC DIGIT THREE}", max_size=30
+    ),
+    st.sampled_from(["5", "cpu=70%", "cpu > 1 for 1m", "08:00-20:00 min=2", "http://q/#/a", "50%"]),
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            (
+                *("min", "max", "target", "up.when", "up.by", "down.when", "down.by", "cooldown"),
+                *("tolerance", "missing", "metric.jobs", "schedule", "mode"),
+            )
+        ),
+        texts,
+    )
+)
+def test_any_labels_are_rules_or_refused(values: dict[str, str]) -> None:
+    """Whatever labels say, they are read or refused in words; bounds are the same everywhere."""
+    spec = replace(spec_of(), Labels={f"swarmctl.scale.{name}": values[name] for name in values})
+    try:
+        check_labels(spec.Labels, on=SERVICES)
+        check_scaling(spec)
+    except InvalidArgument:
+        return
+    policy = policy_of(spec)
+    acts = policy is not None and policy.mode == "act"
+    assert bounds_of(spec) == (Bounds(policy.least, policy.most) if policy and acts else None)
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "note"),
+    [
+        ("target", "cpu=70", "cpu=70 is 70 cores; a share of what a task reserves has a %"),
+        ("up.when", "mem > 60", "mem > 60 is 60 bytes; a share of what a task reserves has a %"),
+        (
+            "up.when",
+            "p95(lag_ms) > 300ms",
+            (
+                "p95(lag_ms) > 300ms asks about 0.3: units stand for seconds and bytes, and a "
+                "number as lag_ms comes has none"
+            ),
+        ),
+        ("up.when", "lag_ms > 300", ""),
+        ("target", "lag_ms=2s", ""),
+        ("target", "cpu=9", ""),
+        ("target", "cpu=70%", ""),
+        ("target", "mem=2KiB", ""),
+    ],
+)
+def test_a_number_that_hardly_is_meant_is_pointed_out(label: str, value: str, note: str) -> None:
+    """Percentages without a sign, units that a metric has already: they are not refused, since they
+    can be meant; who writes them is told what they say."""
+    labels = {"max": "5", "down__when": "pids < 1", label.replace(".", "__"): value}
+    if "lag_ms" in value:
+        labels["metric__lag_ms"] = "http://q/"
+    assert scaling_warnings(spec_of(**labels)) == ((note,) if note else ())
 
 
 def test_credentials_in_a_label_are_refused_and_not_repeated() -> None:

@@ -61,13 +61,24 @@ def test_a_typo_is_an_error(name: str, text: str) -> None:
     assert _refusal(name, "1") == text
 
 
+def test_a_wrong_word_is_an_error_with_all_that_there_are() -> None:
+    """Where a label has a few words, they are named."""
+    assert _refusal("swarmctl.rebalance", "sometimes") == (
+        "label 'swarmctl.rebalance' has the invalid value 'sometimes'; right would be 'on-join', "
+        "'never'"
+    )
+    assert _refusal("swarmctl.scale.mode", "on").endswith(
+        "right would be 'act', 'recommend', 'off'"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("swarmctl.scale.min", "two"),
         ("swarmctl.scale.min", "-1"),
+        ("swarmctl.scale.min", "\N{ARABIC-INDIC DIGIT THREE}"),
         ("swarmctl.scale.min", "1\n"),
-        ("swarmctl.rebalance", "sometimes"),
         ("swarmctl.depends-on", "db"),
         ("swarmctl.publish.8080.ip", ""),
     ],

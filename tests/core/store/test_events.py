@@ -169,6 +169,18 @@ def test_a_node_is_told_of_with_what_changed() -> None:
     assert node is not None
     world.give(replace(node, private=replace(node.private, role="manager")))
     assert world.told() == [("update", "n1", {"role.old": "worker", "role.new": "manager"})]
+    node = world.view.node("n1")
+    assert node is not None
+    world.give(replace(node, private=replace(node.private, reachable=False)))
+    assert world.told() == [], "it is no member of consensus yet"
+    node = world.view.node("n1")
+    assert node is not None
+    world.give(replace(node, private=replace(node.private, raft_id=7)))
+    node = world.view.node("n1")
+    assert node is not None
+    world.give(replace(node, private=replace(node.private, reachable=True)))
+    heard = {"reachability.old": "unreachable", "reachability.new": "reachable"}
+    assert world.told() == [("update", "n1", heard)]
     world.remove_node("n1")
     assert world.told("node") == [("remove", "n1", {})]
     elected = leader_event(node, leads=True, at=AT)

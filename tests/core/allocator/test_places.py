@@ -14,6 +14,7 @@ from swarmctl.core.model.change import Update
 from swarmctl.core.model.network import problem_of, room_addresses
 from tests.core.allocator.joined import add_network, addresses, network_of, on_networks, vips
 from tests.core.allocator.test_addresses import holders
+from tests.core.allocator.test_pinned_addresses import errors, pinned
 from tests.core.dispatcher.networked import carrying
 from tests.core.pipeline.world import World
 
@@ -113,6 +114,26 @@ def test_tasks_and_services_get_no_address_of_a_room() -> None:
     status = status_of(world.view, network_of(world))
     assert status is not None
     assert status.IPAM.Subnets["10.5.0.0/27"].DynamicIPsAvailable == 0
+
+
+def test_who_asks_for_a_nodes_address_is_told_whose_it_is() -> None:
+    """By name, be it the node's own or in its room; asked for before, the room is elsewhere."""
+    world = attachable()
+    (own,) = network_of(world).private.gateways["n1"]
+    for address, why in (
+        (own.partition("/")[0], "it is node n1's own"),
+        ("10.0.0.243", "it is for containers that users start on node n0"),
+    ):
+        world.service("web", pinned(ip=address))
+        world.run()
+        assert errors(world) == {f"address {address} on network net: {why}"}
+        world.remove_service("web")
+        world.run()
+    world.service("web", pinned(ip="10.0.0.227"))
+    carrying(world, "n2")
+    world.run()
+    assert addresses(world) == [("10.0.0.227/24",)]
+    assert rooms(world)["n2"] == ("10.0.0.216/29",)
 
 
 def test_rooms_are_half_of_a_network_at_most() -> None:

@@ -88,8 +88,11 @@ def limit_of(part: NetworkTable, own_addr: str, sizes: Mapping[str, int]) -> int
     return smallest if smallest < network_mtu(part) else 0
 
 
-def set_route_sizes(kernel: NetlinkSocket, limits: Mapping[str, int]) -> None:
+def set_route_sizes(kernel: NetlinkSocket, limits: Mapping[str, int]) -> bool:
     """Give the routes into these subnets this MTU, 0 for the interface's own.
+
+    Returns:
+        Whether any had another.
 
     Raises:
         OSError: what the kernel says.
@@ -97,6 +100,7 @@ def set_route_sizes(kernel: NetlinkSocket, limits: Mapping[str, int]) -> None:
     codes = kernel.tell(list(_changes(kernel, limits)))
     if failed := next((code for code in codes if code), 0):
         raise OSError(failed, "the size of packets could not be set")
+    return bool(codes)
 
 
 def _changes(kernel: NetlinkSocket, limits: Mapping[str, int]) -> Iterator[Request]:

@@ -72,7 +72,7 @@ def ways_back(table: EndpointTable, task_id: str) -> frozenset[WayBack]:
 
 
 def ensure_ways_back(kernel: NetlinkSocket, wanted: frozenset[WayBack]) -> list[int]:
-    """Have exactly these; return the kernel's error numbers, 0 for none.
+    """Have exactly these; return the kernel's error number for each change, 0 for none.
 
     Raises:
         OSError: what is there cannot be read.

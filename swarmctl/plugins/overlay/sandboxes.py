@@ -47,13 +47,36 @@ class Outcome(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """What one namespace shall have."""
+    """What one namespace shall have.
+
+    Attributes:
+        sizes: of packets into each subnet, 0 for those of the interface.
+    """
 
     rules: Ruleset
     leads: Leads
     parts: Sequence[NetworkTable]
     ways: frozenset[WayBack]
     sizes: dict[str, int]
+
+    @property
+    def has_routes(self) -> bool:
+        """Whether there is anything about routes that others could have changed."""
+        return bool(self.ways) or any(self.sizes.values())
+
+
+class _Pass(NamedTuple):
+    """What all namespaces of one pass share.
+
+    Attributes:
+        ready: ids of those that agree so far.
+        audit: it looks also where nothing new is wanted.
+    """
+
+    writer: Writer
+    outcome: Outcome
+    ready: set[str]
+    audit: bool
 
 
 class _Kind(NamedTuple):
@@ -70,11 +93,12 @@ class Wishes:
 
     Args:
         resolved: ids of the sandboxes in which our resolver listens.
-        narrow: what gets through to peers where that is less than it should be, by address.
+        narrow: what gets through to peers where that is less than it should be, by address; None
+            before that is known, when sizes stay as they are.
     """
 
     def __init__(
-        self, table: EndpointTable, resolved: Collection[str], narrow: Mapping[str, int]
+        self, table: EndpointTable, resolved: Collection[str], narrow: Mapping[str, int] | None
     ) -> None:
         self._table = table
         self._narrow = narrow
@@ -101,11 +125,10 @@ class Wishes:
         ways: frozenset[WayBack] = frozenset()
         if self._keeps_sources:
             ways = ways_back(self._table, sandbox.id)
-        sizes = {
-            subnet: limit
-            for part, subnet in subnets_of(parts)
-            if (limit := limit_of(part, self._table.own_addr, self._narrow))
-        }
+        sizes: dict[str, int] = {}
+        if self._narrow is not None:
+            for part, subnet in subnets_of(parts):
+                sizes[subnet] = limit_of(part, self._table.own_addr, self._narrow)
         return Wish(self._made[kind], self._leads[sandbox.networks], parts, ways, sizes)
 
 
@@ -155,30 +178,33 @@ class SandboxSide:
         meant: Collection[str],
         *,
         resolved: Collection[str],
-        narrow: Mapping[str, int],
+        narrow: Mapping[str, int] | None,
+        audit: bool,
     ) -> Outcome:
         """Make every namespace agree with a table.
 
         Args:
             meant: ids of the sandboxes that were wanted with that table.
             resolved: ids of those in which our resolver listens.
-            narrow: what gets through to peers where that is less than it should be, by address.
+            narrow: what gets through to peers where that is less than it should be, by address;
+                None before that is known.
+            audit: routes are looked at also when nothing new is wanted.
         """
         for sandbox_id in [one for one in self._open if one not in self._wanted]:
             await self._release(sandbox_id)
-        wishes, writer = Wishes(table, resolved, narrow), Writer(self._nft)
-        outcome = Outcome([], [])
-        ready = set(meant) - self._open.keys()  # gone already: nobody is to wait for them
+        wishes = Wishes(table, resolved, narrow)
+        gone = set(meant) - self._open.keys()  # nobody is to wait for them
+        this = _Pass(Writer(self._nft), Outcome([], []), ready=gone, audit=audit)
         async with trio.open_nursery() as nursery:
             for held in list(self._open.values()):
                 wish = wishes.of(held.sandbox)
-                if held.is_as(wish):
-                    ready.add(held.sandbox.id)
+                if held.is_as(wish) and not (audit and wish.has_routes):
+                    this.ready.add(held.sandbox.id)
                 else:
-                    nursery.start_soon(self._ensure, held, wish, writer, outcome, ready)
-        self.ready = frozenset(ready) & frozenset(meant)
+                    nursery.start_soon(self._ensure, held, wish, this)
+        self.ready = frozenset(this.ready) & frozenset(meant)
         self.named = self.ready & frozenset(resolved)
-        return outcome
+        return this.outcome
 
     def findings(self, table: EndpointTable, *, resolved: Collection[str]) -> list[Finding]:
         """Compare every namespace with a table, mending nothing.
@@ -210,20 +236,18 @@ class SandboxSide:
                     nursery.start_soon(one, held, *path)
         return sorted(found, key=lambda probe: (probe.network, probe.source, probe.target))
 
-    async def _ensure(
-        self, held: _Held, wish: Wish, writer: Writer, outcome: Outcome, ready: set[str]
-    ) -> None:
+    async def _ensure(self, held: _Held, wish: Wish, this: _Pass) -> None:
         try:
-            drift = await held.slot.ensure(wish.rules, writer)
-            held.ensure_routes(wish.ways, wish.sizes)
+            drift = [f"rules {name}" for name in await held.slot.ensure(wish.rules, this.writer)]
+            drift += held.ensure_routes(wish.ways, wish.sizes, look=this.audit)
             await self._follow(held, wish.leads)
         except (RulesRefused, OSError) as error:
             if held.is_alive():
-                outcome.failures.append(f"task {held.sandbox.id}: {error}")
+                this.outcome.failures.append(f"task {held.sandbox.id}: {error}")
                 return
         else:
-            outcome.drift.extend(f"rules {name} of a task" for name in drift)
-        ready.add(held.sandbox.id)
+            this.outcome.drift.extend(f"{what} of a task" for what in drift)
+        this.ready.add(held.sandbox.id)
 
     async def _follow(self, held: _Held, leads: Leads) -> None:
         """Have connections that lead to nobody begin anew.
@@ -275,23 +299,31 @@ class _Held:
         """Return whether the process is still in the namespace that was opened."""
         return self.namespace.is_of_its_process()
 
-    def ensure_routes(self, ways: frozenset[WayBack], sizes: dict[str, int]) -> None:
-        """Have these ways back and sizes of packets, and remember that they are there.
+    def ensure_routes(
+        self, ways: frozenset[WayBack], sizes: dict[str, int], *, look: bool = False
+    ) -> list[str]:
+        """Have these ways back and sizes of packets; return what was found changed by others.
+
+        Args:
+            look: at them also when they were there last.
 
         Raises:
             OSError: what the kernel says.
         """
-        if (self._ways, self._sizes) == (ways, sizes):
-            return
+        is_new = (self._ways, self._sizes) != (ways, sizes)
+        if not (is_new or look):
+            return []
         kernel = self.namespace.route_socket()
         try:
-            failed = [code for code in ensure_ways_back(kernel, ways) if code]
-            if failed:
-                raise OSError(failed[0], f"the way back of clients: {os.strerror(failed[0])}")
-            set_route_sizes(kernel, {**dict.fromkeys(self._sizes, 0), **sizes})
+            codes = ensure_ways_back(kernel, ways)
+            if failed := next((code for code in codes if code), 0):
+                raise OSError(failed, f"the way back of clients: {os.strerror(failed)}")
+            resized = set_route_sizes(kernel, {**dict.fromkeys(self._sizes, 0), **sizes})
         finally:
             kernel.close()
         self._ways, self._sizes = ways, sizes
+        changed = {"the way back of clients": bool(codes), "sizes of packets": resized}
+        return [] if is_new else [what for what, is_changed in changed.items() if is_changed]
 
 
 def _leads(parts: Iterable[NetworkTable]) -> Leads:

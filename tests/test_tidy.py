@@ -263,6 +263,7 @@ MAY_SWALLOW = frozenset(
         "swarmctl.cli.plugin_check",  # per check: its failure is the answer
         "swarmctl.core.agent.networking",  # per driver: a plugin's bug may not end the tasks
         "swarmctl.core.agent.sampler",  # per round: the executor's failure is a gap
+        "swarmctl.core.agent.visitors",  # per look: the executor's failure hides visitors alone
         "swarmctl.plugins.loader",
         "swarmctl.plugins.sources",
         "swarmctl.plugins.outside.child",  # per question: what a plugin raises is its answer

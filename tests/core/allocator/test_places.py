@@ -168,6 +168,20 @@ def test_a_problem_goes_with_the_node_that_had_it() -> None:
         assert problem_of(network_of(world)) == ""
 
 
+def test_a_node_gets_its_room_when_tasks_have_left_one() -> None:
+    """Nobody else waits for what they give back."""
+    world = attachable("10.5.0.0/26")
+    world.service("web", on_networks("web", "net", replicas=28))
+    world.run()
+    carrying(world, "n2")
+    world.run()
+    assert set(rooms(world)) == {"n0", "n1"}
+    world.update("web", on_networks("web", "net", replicas=0))
+    world.run()
+    assert set(rooms(world)) == {"n0", "n1", "n2"}
+    assert problem_of(network_of(world)) == ""
+
+
 def test_a_room_has_addresses_of_each_family() -> None:
     """More in a large network than in a small one."""
     world = attachable("10.8.0.0/16", nodes=1, EnableIPv6=True)

@@ -164,7 +164,7 @@ class OverlayDriver:
             repaired = dict(self._repaired)
             try:
                 findings = await host.findings(table)
-                findings += tasks.findings(table, resolved=self._served)
+                findings += tasks.findings(table, resolved=self._served, narrow=self._narrow)
             except (SwarmError, OSError) as error:
                 problems.append(f"the kernel could not be read: {error}")
         if probe:

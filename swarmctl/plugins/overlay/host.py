@@ -33,7 +33,13 @@ from .mesh import (
 from .names import family_of, owner_alias
 from .namespaces import Namespace
 from .nft import RulesRefused
-from .passage import Setting, ensure_passage, ensure_settings, settings_for
+from .passage import (
+    Setting,
+    ensure_passage,
+    ensure_settings,
+    passage_findings,
+    settings_for,
+)
 from .reserve import Place, Reservations
 from .rules import FAMILIES
 from .ruleslot import RuleSlot
@@ -217,8 +223,7 @@ class HostSide:
 
     async def _passage(self, table: EndpointTable, *, audit: bool) -> list[str]:
         """Let the mesh's packets pass; return what was found changed since they could."""
-        ingress = ingress_of(table)
-        bridge = bridge_name(ingress.network.id) if ingress and table.published else ""
+        bridge = _mesh_bridge(table)
         is_new = self._passed != bridge
         if not (is_new or audit):
             return []
@@ -247,15 +252,21 @@ class HostSide:
         """
         seen = await trio.to_thread.run_sync(Seen, self._kernel, limiter=self._one_at_a_time)
         found = list(topology_findings(table, self._wanted(table, seen), seen.topology))
-        rules = self._rules(table, seen)
         ingress = ingress_of(table)
         name = ingress.network.name if ingress else ""
-        return found + list(rule_findings(name, rules, self._slot.listed(), ""))
+        found += rule_findings(name, self._rules(table, seen), self._slot.listed(), "")
+        return found + await passage_findings(name, _mesh_bridge(table), self.node_id)
 
     async def remove_all(self) -> None:
         """Take away what carries our mark."""
         self._agreed = None
         await self.reconcile(EMPTY_TABLE, look=True, audit=True)
+
+
+def _mesh_bridge(table: EndpointTable) -> str:
+    """Return the bridge to which the mesh leads packets; "" while no port is published."""
+    ingress = ingress_of(table)
+    return bridge_name(ingress.network.id) if ingress and table.published else ""
 
 
 def _places(

@@ -25,7 +25,7 @@ from .netlink import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from swarmctl.plugins.model import EndpointTable
 
@@ -69,6 +69,16 @@ def ways_back(table: EndpointTable, task_id: str) -> frozenset[WayBack]:
         for address in member.addresses
         if family_of(address) in gateways
     )
+
+
+def ways_there(kernel: NetlinkSocket, wanted: Iterable[WayBack]) -> frozenset[WayBack]:
+    """Return those that are there.
+
+    Raises:
+        OSError: what the kernel says.
+    """
+    rules, gateways = set(_rules(kernel)), set(_gateways(kernel))
+    return frozenset(way for way in wanted if way.address in rules and way.gateway in gateways)
 
 
 def ensure_ways_back(kernel: NetlinkSocket, wanted: frozenset[WayBack]) -> list[int]:

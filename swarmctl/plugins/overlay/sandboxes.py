@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from swarmctl.plugins import Finding
+
 from .balance import sandbox_rules
 from .conntrack import Follower, Lead, Leads
 from .findings import rule_findings
 from .namespaces import Namespace, NamespaceGone
 from .nft import RulesRefused
-from .pathmtu import limit_of, set_route_sizes, subnets_of
+from .pathmtu import limit_of, route_sizes, set_route_sizes, subnets_of
 from .probe import PROBES_MAX, choose, try_path
-from .returning import ensure_ways_back, ways_back
+from .returning import ensure_ways_back, ways_back, ways_there
 from .ruleslot import RuleSlot
 from .writing import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from swarmctl.plugins import Finding, Probe, Sandbox
+    from swarmctl.plugins import Probe, Sandbox
     from swarmctl.plugins.model import EndpointTable, NetworkTable
 
     from .nft import Nft
@@ -206,18 +208,26 @@ class SandboxSide:
         self.named = self.ready & frozenset(resolved)
         return this.outcome
 
-    def findings(self, table: EndpointTable, *, resolved: Collection[str]) -> list[Finding]:
-        """Compare every namespace with a table, mending nothing.
+    def findings(
+        self,
+        table: EndpointTable,
+        *,
+        resolved: Collection[str],
+        narrow: Mapping[str, int] | None,
+    ) -> list[Finding]:
+        """Compare every namespace with a table, mending nothing; arguments as in `reconcile`.
 
         Raises:
-            OSError: the rules of one cannot be listed.
+            OSError: what is in one cannot be listed.
         """
-        wishes = Wishes(table, resolved, {})
+        wishes = Wishes(table, resolved, narrow)
         found: list[Finding] = []
         for held in list(self._open.values()):
             wish = wishes.of(held.sandbox)
             names = ", ".join(part.network.name for part in wish.parts)
             found += rule_findings(names, wish.rules, held.slot.listed(), held.sandbox.id)
+            if wish.has_routes:
+                found += held.route_findings(names, wish)
         return found
 
     async def probes(self, table: EndpointTable, node_id: str) -> list[Probe]:
@@ -295,6 +305,27 @@ class _Held:
         except OSError:
             return False
 
+    def route_findings(self, names: str, wish: Wish) -> Iterator[Finding]:
+        """Yield ways back of clients, and sizes of packets where these are limited.
+
+        Raises:
+            OSError: what the kernel says.
+        """
+        kernel = self.namespace.route_socket()
+        try:
+            ways = ways_there(kernel, wish.ways)
+            sizes = route_sizes(kernel, wish.sizes)
+        finally:
+            kernel.close()
+        for way in sorted(wish.ways):
+            words = f"over {way.gateway}"
+            kind, subject = "way back", f"{self.sandbox.id} {way.address}"
+            yield _finding(names, kind, subject, words, words if way in ways else "")
+        for subnet, limit in sorted(wish.sizes.items()):
+            if limit or sizes.get(subnet):
+                subject = f"{self.sandbox.id} {subnet}"
+                yield _finding(names, "size", subject, str(limit), str(sizes.get(subnet, 0)))
+
     def is_alive(self) -> bool:
         """Return whether the process is still in the namespace that was opened."""
         return self.namespace.is_of_its_process()
@@ -324,6 +355,10 @@ class _Held:
         self._ways, self._sizes = ways, sizes
         changed = {"the way back of clients": bool(codes), "sizes of packets": resized}
         return [] if is_new else [what for what, is_changed in changed.items() if is_changed]
+
+
+def _finding(network: str, kind: str, subject: str, table: str, kernel: str) -> Finding:
+    return Finding(network=network, kind=kind, subject=subject, table=table, kernel=kernel)
 
 
 def _leads(parts: Iterable[NetworkTable]) -> Leads:

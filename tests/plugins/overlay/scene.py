@@ -115,6 +115,13 @@ class Scene:
             for place in hosts
         ]
 
+    def findings(self, kind: str) -> list[tuple[str, str, str]]:
+        """What the first host's doctor finds of a kind: which, table and kernel."""
+        found = self.drivers[0].call(do="doctor", brief=False, probe=False)["findings"]
+        return [
+            (one["subject"], one["table"], one["kernel"]) for one in found if one["kind"] == kind
+        ]
+
     def _network(
         self, network_id: str, vni: int, host: Host, vips: tuple[str, ...]
     ) -> NetworkTable:

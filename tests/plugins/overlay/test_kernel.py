@@ -383,6 +383,8 @@ def test_the_engines_filter_lets_the_mesh_pass(scene: Scene) -> None:
     eventually(lambda: f"-o {INGRESS_BRIDGE}" in host.run("iptables", "-S", "DOCKER-USER"))
     assert not scene.drivers[0].state()["repaired"]
     assert set(_answers(scene.wire, host.address, 9, 8080)) == {"a1", "b1", "b2"}
+    words = f"-o {INGRESS_BRIDGE} DNAT, -i {INGRESS_BRIDGE} RELATED,ESTABLISHED"
+    assert ("iptables DOCKER-USER", words, words) in scene.findings("filter")
     host.run("iptables", "-w", "5", "-F", "DOCKER-USER")
     eventually(
         lambda: f"-o {INGRESS_BRIDGE}" in host.run("iptables", "-S", "DOCKER-USER"), timeout_s=8
@@ -390,6 +392,12 @@ def test_the_engines_filter_lets_the_mesh_pass(scene: Scene) -> None:
     eventually(
         lambda: scene.drivers[0].state()["repaired"] == {"iptables DOCKER-USER": 1}, timeout_s=2
     )
+
+    def is_seen() -> bool:
+        host.run("iptables", "-w", "5", "-F", "DOCKER-USER")
+        return ("iptables DOCKER-USER", words, "") in scene.findings("filter")
+
+    eventually(is_seen)  # before it is mended
     scene.drivers[0].call(do="leave")
     assert "swarmctl" not in host.run("iptables", "-S")
 
@@ -506,6 +514,7 @@ def test_large_packets_get_through_a_narrow_path(scene: Scene) -> None:
     scene.agree()
     eventually(lambda: "mtu 1350" in scene.client.ip("route", "show", "10.0.1.0/24"))
     eventually(lambda: "mtu 1350" in scene.members[1].ip("route", "show", "10.0.1.0/24"))
+    assert ("client 10.0.1.0/24", "1350", "1350") in scene.findings("size")
     with scene.client.socket(socket.SOCK_STREAM) as client:
         client.connect(("10.0.1.12", 80))
         client.recv(200)

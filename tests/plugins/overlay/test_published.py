@@ -70,6 +70,11 @@ def test_the_way_back_of_clients_is_mended(scene: Scene) -> None:
     scene.wire.ip("addr", "add", "10.77.0.200/24", "dev", "lab0")
     a, member = scene.hosts[0], scene.members[0]
     assert scene.wire.ask(a.address, 8080) == "a1 10.77.0.200"
+    way = ("a1 10.0.0.11", "over 10.0.0.251", "over 10.0.0.251")
+    assert scene.findings("way back") == [
+        way,
+        ("a1 fd00:9::b", "over fd00:9::fb", "over fd00:9::fb"),
+    ]
     member.ip("rule", "del", "pref", "4789")
     eventually(lambda: "lookup 4789" in member.ip("rule"))
     eventually(

@@ -80,12 +80,14 @@ def test_processes_outlive_the_daemon(swarm: Swarm) -> None:
 
 def test_ports_of_processes(swarm: Swarm) -> None:
     """Each host leads to them from everywhere, with an engine or without, also where they listen on
-    the very port that they publish: their host gives it to them at once."""
+    the very port that they publish: their host gives it to them at once, and leaves their health
+    check alone, which asks there before anybody may."""
     for name, published, target in (("same", 8080, 8080), ("other", 8081, 9000)):
         command = ["busybox", "nc", "-ll", "-p", str(target), "-e", "echo", str(target)]
-        swarm.create_spec(
-            name, 0, container={**PROCESSES, "Command": command}, **port(published, target)
-        )
+        check = ["CMD", "sh", "-c", f"busybox nc -w 1 127.0.0.1 {target} </dev/null"]
+        healthy = {"Test": check, "Interval": 300_000_000, "Retries": 3}
+        program = {**PROCESSES, "Command": command, "Healthcheck": healthy}
+        swarm.create_spec(name, 0, container=program, **port(published, target))
         for host in swarm.hosts:
             eventually(lambda: str(published) in host.run(_RULES).stdout, 10)  # noqa: B023
         swarm.scale(name, 1)

@@ -44,7 +44,7 @@ swarmctl.plugins.outside       memory:E
 swarmctl.plugins               http_metrics:T metric_check:T
 swarmctl.plugins.process_exec  refuse health request:E accounts:E host:E *:T
 swarmctl.plugins.process_exec.keeper  frames *:E
-swarmctl.plugins.overlay       names topology rules balance mesh findings leavings *:T
+swarmctl.plugins.overlay       names topology rules balance mesh closed findings leavings *:T
 swarmctl.plugins.overlay.dns   state zone answer resolvconf sockets:E handover:E *:T
 swarmctl.plugins.engine        dialect:P spec inspection endpoints output labels line:E files:E
 swarmctl.plugins.engine        calls:T changes:T container:T observe:T pull:T networks:T task:T
@@ -263,6 +263,7 @@ MAY_SWALLOW = frozenset(
         "swarmctl.cli.plugin_check",  # per check: its failure is the answer
         "swarmctl.core.agent.networking",  # per driver: a plugin's bug may not end the tasks
         "swarmctl.core.agent.sampler",  # per round: the executor's failure is a gap
+        "swarmctl.core.agent.visitors",  # per look: the executor's failure hides visitors alone
         "swarmctl.plugins.loader",
         "swarmctl.plugins.sources",
         "swarmctl.plugins.outside.child",  # per question: what a plugin raises is its answer

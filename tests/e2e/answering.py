@@ -149,15 +149,20 @@ class Load:
 
 
 @contextmanager
-def load(client: Inside, address: str, port: int = 80) -> Iterator[Load]:
-    """Make requests from a thread, some hundred a second at most."""
+def load(client: Inside, address: str, port: int = 80, *, udp: bool = False) -> Iterator[Load]:
+    """Make requests from a thread, some hundred a second at most.
+
+    Args:
+        udp: they are datagrams, which nobody sends again: one that is lost is a failure.
+    """
     done, over = Load(), threading.Event()
+    ask = client.ask_udp if udp else client.ask
 
     def run() -> None:
         while not over.wait(0.005):
             done.count += 1
             try:
-                client.ask(address, port)
+                ask(address, port)
             except OSError as error:
                 done.failures.append(f"{time.time():.3f} {error}")
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.answering import Traffic, port
 from tests.e2e.lab import eventually
 from tests.e2e.swarm import Swarm
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.lab, pytest.mark.engine]
 
 PROCESSES = {"Image": "host", "StopSignal": "SIGTERM"}
+_RULES = ["nft", "list", "ruleset"]
 
 
 @pytest.fixture
@@ -72,6 +76,30 @@ def test_processes_outlive_the_daemon(swarm: Swarm) -> None:
     assert {task["ID"] for task in swarm.wanted(plain)} == before
     swarm.api("DELETE", f"/services/{plain}")
     eventually(lambda: not _sleeps(swarm, 7778), what="the processes to end")
+
+
+def test_ports_of_processes(swarm: Swarm) -> None:
+    """Each host leads to them from everywhere, with an engine or without, also where they listen on
+    the very port that they publish: their host gives it to them at once, and leaves their health
+    check alone, which asks there before anybody may."""
+    for name, published, target in (("same", 8080, 8080), ("other", 8081, 9000)):
+        command = ["busybox", "nc", "-ll", "-p", str(target), "-e", "echo", str(target)]
+        check = ["CMD", "sh", "-c", f"busybox nc -w 1 127.0.0.1 {target} </dev/null"]
+        healthy = {"Test": check, "Interval": 300_000_000, "Retries": 3}
+        program = {**PROCESSES, "Command": command, "Healthcheck": healthy}
+        swarm.create_spec(name, 0, container=program, **port(published, target))
+        for host in swarm.hosts:
+            eventually(lambda: str(published) in host.run(_RULES).stdout, 10)  # noqa: B023
+        swarm.scale(name, 1)
+        swarm.wait_running(name, 1)
+        (task,) = swarm.tasks(name)
+        assert task["Status"]["State"] == "running"
+    with ExitStack() as stack:
+        for client in Traffic(swarm, stack).hosts:
+            for address in ("127.0.0.1", *(host.address for host in swarm.hosts)):
+                for published, target in ((8080, "8080"), (8081, "9000")):
+                    asked = partial(client.ask, address, published)
+                    eventually(lambda: asked().strip() == target, 10)  # noqa: B023
 
 
 def test_where_no_kind_fits(swarm: Swarm) -> None:

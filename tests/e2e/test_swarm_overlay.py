@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections import Counter
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.damage import Damage, tables
 from tests.e2e.answering import Traffic, call, is_answered, is_answered_udp, load, look_up, port
 from tests.e2e.lab import eventually
 from tests.e2e.swarm import swarm_on
@@ -68,6 +70,37 @@ def test_containers_on_three_hosts(traffic: Traffic) -> None:
         assert not is_answered(stranger, address)
 
 
+def test_addresses_that_were_asked_for(traffic: Traffic) -> None:
+    """On an internal network of two families: a service and its slots have the addresses of their
+    labels, by which they are reached from other hosts; beyond it nobody is reached, as from other
+    networks."""
+    subnets = [{"Subnet": "10.90.0.0/24"}, {"Subnet": "fd00:90::/64"}]
+    inward = {"Internal": True, "EnableIPv6": True, "IPAM": {"Config": subnets}}
+    traffic.network("inward", **inward)
+    traffic.network("net")
+    labels = {
+        "swarmctl.vip.inward": "10.90.0.5,fd00:90::5",
+        "swarmctl.ip.inward": "10.90.0.11,10.90.0.12,10.90.0.13,fd00:90::b,fd00:90::c,fd00:90::d",
+    }
+    traffic.service("db", 3, "inward", Labels=labels)
+    slots = {task["Slot"]: task["ID"] for task in traffic.swarm.running("db")}
+    clients = traffic.service("client", 3, "inward")
+    for client in clients:
+        for address in ("10.90.0.5", "fd00:90::5"):
+            eventually(lambda: is_answered(client, address), 10)  # noqa: B023
+            assert {client.ask(address).split()[0] for _ in range(6)} == set(slots.values())
+        for slot, task_id in slots.items():
+            assert client.ask(f"10.90.0.{10 + slot}").split()[0] == task_id
+            assert client.ask(f"fd00:90::{10 + slot:x}").split()[0] == task_id
+        assert look_up(client, "db") == {"10.90.0.5", "fd00:90::5"}
+    (other,) = traffic.service("outward", 1, "net")
+    hosts = [traffic.enter(host.pid, host.name) for host in traffic.swarm.hosts]
+    for host, lab_host in zip(hosts, traffic.swarm.hosts, strict=True):
+        assert other.ask(lab_host.address).split()[0] == host.called
+    for lab_host in traffic.swarm.hosts[1:]:
+        assert not is_answered(clients[0], lab_host.address)
+
+
 def test_published_ports_on_every_host(traffic: Traffic) -> None:
     """Each host leads to the one task on another, from the host itself and over loopback too;
     datagrams to any host reach members on all; a removed service answers no more."""
@@ -86,9 +119,47 @@ def test_published_ports_on_every_host(traffic: Traffic) -> None:
     eventually(lambda: not is_answered(traffic.hosts[0], "127.0.0.1", 8080), 10)
 
 
+def test_published_ports_as_labels_and_modes_say(traffic: Traffic) -> None:
+    """Members on the host that is reached see the client itself; a port of one interface is closed
+    on others; one in host mode is its task's. All the same over another ingress network."""
+    here = {"Constraints": ["node.hostname!=h3"]}
+    first, second, third = traffic.swarm.hosts
+    client = traffic.hosts[2]
+
+    def check() -> None:
+        keep = {"swarmctl.publish.8081.source": "keep"}
+        members = traffic.service("keep", 2, task={"Placement": here}, **port(8081), Labels=keep)
+        bound = {"swarmctl.publish.8082.ip": "eth0"}
+        (one,) = traffic.service("bound", 1, **port(8082), Labels=bound)
+        own = traffic.service("own", 2, task={"Placement": here}, **port(8083, PublishMode="host"))
+        for host, member, at in ((first, members[0], own[0]), (second, members[1], own[1])):
+            eventually(lambda: is_answered(client, host.address, 8081), 10)  # noqa: B023
+            for _ in range(3):
+                assert client.ask(host.address, 8081) == f"{member.called} {third.address}"
+                assert client.ask(host.address, 8083).split()[0] == at.called
+        assert not is_answered(client, third.address, 8081)
+        assert not is_answered(client, third.address, 8083)
+        for host in traffic.swarm.hosts:
+            eventually(lambda: is_answered(client, host.address, 8082), 10)  # noqa: B023
+            assert client.ask(host.address, 8082).split()[0] == one.called
+        assert not is_answered(client, "127.0.0.1", 8082)
+
+    check()
+    for service in ("keep", "bound", "own"):
+        traffic.swarm.api("DELETE", f"/services/{service}")
+    eventually(lambda: not traffic.swarm.api("GET", "/tasks"), 20, what="the tasks to go")
+    traffic.swarm.api("DELETE", "/networks/ingress")
+    config = {"Config": [{"Subnet": "10.11.0.0/16"}]}
+    traffic.network("doors", Ingress=True, IPAM=config)
+    check()
+    for host in traffic.swarm.hosts:
+        eventually(lambda: "inet 10.0.0." not in host.run(["ip", "-4", "addr"]).stdout, 10)  # noqa: B023
+
+
 def test_traffic_while_daemons_are_killed(traffic: Traffic) -> None:
-    """Over a virtual address and the mesh: every daemon dies and comes back, nothing fails. Where
-    the process that answers names died too, names are answered again by the next daemon's."""
+    """Over a virtual address and the mesh: every daemon dies and comes back, nothing fails, and
+    not one datagram between containers is lost. Where the process that answers names died too,
+    names are answered again by the next daemon's."""
     traffic.network("net")
     traffic.service("web", 3, "net", **port(8080))
     (client,) = traffic.service("client", 1, "net")
@@ -96,7 +167,11 @@ def test_traffic_while_daemons_are_killed(traffic: Traffic) -> None:
     (place,) = traffic.swarm.nodes_of(traffic.swarm.running("client"))
     eventually(lambda: is_answered(client, vip), 10)
     eventually(lambda: is_answered(host, "127.0.0.1", 8080), 10)
-    with load(client, vip) as inside, load(host, "127.0.0.1", 8080) as outside:
+    with (
+        load(client, vip) as inside,
+        load(host, "127.0.0.1", 8080) as outside,
+        load(client, vip, udp=True) as datagrams,
+    ):
         for lab_host in traffic.swarm.hosts:
             assert lab_host.daemon is not None
             lab_host.daemon.kill()
@@ -106,8 +181,8 @@ def test_traffic_while_daemons_are_killed(traffic: Traffic) -> None:
             lab_host.start_daemon()
         traffic.swarm.wait_ready(3, timeout_s=60)
         time.sleep(2)
-    assert (inside.failures, outside.failures) == ([], [])
-    assert min(inside.count, outside.count) > 100
+    assert (inside.failures, outside.failures, datagrams.failures) == ([], [], [])
+    assert min(inside.count, outside.count, datagrams.count) > 100
     eventually(lambda: look_up(client, "web") == {vip}, 10, what="names")
 
 
@@ -187,6 +262,34 @@ def test_a_tunnel_deleted_by_hand(traffic: Traffic) -> None:
     began = time.monotonic()
     _assert_all_answer(client, targets)
     assert time.monotonic() - began < 5
+
+
+def test_damage_by_hand(traffic: Traffic) -> None:
+    """``network doctor`` finds nothing before; then it names what is wrong on which host and which
+    paths are closed, and later what was mended. A node that leaves keeps nothing of it all."""
+    damage = Damage(traffic.swarm)
+    (nodes,) = tables(damage.healthy())
+    assert [(row[0], row[1], row[4], row[6]) for row in nodes[1:]] == [
+        (host.name, "overlay", "0", "4/4") for host in traffic.swarm.hosts
+    ]
+    _, findings, paths, *_ = tables(damage.mislead())
+    assert [row[:4] for row in findings[1:]] == [
+        ["h2", "back", "forwarding", damage.mac],
+        ["h2", "ingress", "port", "ip port-tcp-8080"],
+    ]
+    assert {row[0] for row in paths[1:]} == {"h2", "h3"}
+    damage.delete_tunnel()
+    *_, mended = tables(damage.healthy(mended=3))
+    assert [[row[0], row[2]] for row in mended[1:]] == [
+        ["h2", f"forwarding of {damage.tunnel}"],
+        ["h2", "rules ip port-tcp-8080"],
+        ["h2", f"vxlan {damage.tunnel}"],
+    ]
+    leaving = traffic.swarm.hosts[2]
+    traffic.swarm.daemons[2].api("POST", "/swarm/leave")
+    for command in ("ip link", "ip rule", "nft list ruleset", "iptables-save"):
+        left = leaving.run(command.split()).stdout
+        assert not re.search("sw-|sx-|swarmctl|4789", left), f"{command}: {left}"
 
 
 def test_a_host_whose_state_was_wiped(traffic: Traffic) -> None:

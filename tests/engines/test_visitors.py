@@ -98,13 +98,18 @@ async def test_visitors_get_addresses_of_the_nodes_room(
 async def test_a_network_with_a_visitor_stays_until_it_goes(
     node: Node, engine: PrivateEngine, nursery: trio.Nursery
 ) -> None:
-    """Though the swarm has removed it: the container is its user's."""
+    """Though the swarm has removed it: the container is its user's, also when it has ended."""
     await insist(lambda: node.executor.keep_networks([attachable()]))
     told = Told(node, nursery)
     guest = engine.run_foreign("guest", network="net")
     await told.wait(1)
     await insist(lambda: node.executor.keep_networks([]))
     await told.wait(0)
+    engine.api("POST", f"/containers/{guest}/kill")
+    with trio.fail_after(10):
+        while engine.api("GET", f"/containers/{guest}/json")["State"]["Running"]:
+            await trio.sleep(0.05)
+    await trio.sleep(1)  # whoever looks at its end has looked
     assert set(bridges(engine)) == {"net"}
     engine.api("DELETE", f"/containers/{guest}", force=1)
     with trio.fail_after(10):

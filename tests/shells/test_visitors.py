@@ -50,6 +50,7 @@ class Engine(NullExecutor):
         super().__init__()
         self.kept: Sequence[HostNetwork] | None = None
         self.refuses: Exception | None = None
+        self.is_blind: Exception | None = None
         self.tell: Callable[[Sequence[Sandbox]], None] | None = None
 
     async def keep_networks(self, networks: Sequence[HostNetwork]) -> None:
@@ -59,6 +60,8 @@ class Engine(NullExecutor):
         self.kept = networks
 
     async def watch_visitors(self, tell: Callable[[Sequence[Sandbox]], None]) -> None:
+        if self.is_blind is not None:
+            raise self.is_blind
         self.tell = tell
         await trio.sleep_forever()
 
@@ -158,6 +161,27 @@ async def test_a_network_that_cannot_be_kept_is_told(
     await trio.sleep(RETRY_S)
     assert networking.warning == ""
     assert engine.kept == (NET,)
+    assert autojump_clock.current_time() > RETRY_S
+
+
+async def test_an_executor_that_fails_costs_no_more_than_visitors(
+    nursery: trio.Nursery, table: TaskTable, engine: Engine, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whatever it raises is told and tried again; tasks and their networks go on."""
+    engine.refuses = engine.is_blind = KeyError("Pid")
+    networking, kernel = await begin(nursery, table, engine)
+    networking.enter(Sandbox(id="task", pid=5, networks=("net",)))
+    networking.apply(told(NET))
+    await trio.sleep(ADOPTED_S + 1)
+    assert set(kernel.sandboxes) == {"task"}
+    assert "plain containers" in networking.warning
+    assert "KeyError('Pid')" in networking.warning
+    engine.refuses = engine.is_blind = None
+    await trio.sleep(RETRY_S)
+    engine.visited_by(GUEST)
+    await trio.sleep(RETRY_S)
+    assert networking.warning == ""
+    assert set(kernel.sandboxes) == {"task", "guest"}
     assert autojump_clock.current_time() > RETRY_S
 
 

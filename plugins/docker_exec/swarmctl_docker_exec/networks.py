@@ -36,7 +36,7 @@ class DockerNetworks:
     list_path = "/networks"
     arrivals: Mapping[str, Sequence[str]] = {
         "type": ["container", "network"],
-        "event": ["start", "die", "connect", "disconnect"],
+        "event": ["start", "die", "destroy", "connect", "disconnect"],
     }
 
     def seen(self, row: Json) -> SeenNetwork:

@@ -50,7 +50,7 @@ class PodmanNetworks:
     list_path = "/networks/json"
     arrivals: Mapping[str, Sequence[str]] = {
         "type": ["container", "network"],
-        "event": ["start", "died", "connect", "disconnect"],
+        "event": ["start", "died", "remove", "connect", "disconnect"],
     }
 
     def seen(self, row: Json) -> SeenNetwork:

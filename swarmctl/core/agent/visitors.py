@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -45,6 +44,7 @@ class Visitors:
         self._new = trio.Event()
         self._sandboxes: tuple[Sandbox, ...] = ()
         self._failure = ""
+        self._blindness = ""
         self.are_known = False
 
     @property
@@ -54,7 +54,7 @@ class Visitors:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Sentences: which network is not kept and why, and who has an address that is not his."""
+        """Sentences: what does not work and why, and who has an address that is not his."""
         kept = {network.id: network for network in self._wanted or ()}
         strays = [
             f"the container {next(iter(sandbox.names), sandbox.id)} has the address {address} on "
@@ -65,7 +65,7 @@ class Visitors:
             for address in sandbox.addresses
             if _is_in(address, network.subnets) and not _is_in(address, network.room)
         ]
-        return (*([self._failure] if self._failure else ()), *strays)
+        return (*filter(None, (self._failure, self._blindness)), *strays)
 
     def want(self, table: EndpointTable) -> None:
         """Keep the attachable networks of a table."""
@@ -82,7 +82,7 @@ class Visitors:
     async def run(self) -> None:
         """Keep and watch until cancelled, which takes nothing down."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._host.watch_visitors, self._take, name="visitors")
+            nursery.start_soon(self._watch, name="visitors")
             while True:
                 await self._new.wait()
                 self._new = trio.Event()
@@ -91,23 +91,42 @@ class Visitors:
     async def forget(self) -> None:
         """Keep no network any more; those that containers are on stay as long as these."""
         self._wanted = ()
-        with suppress(SwarmError):  # whoever cleans up after us can
-            await self._host.keep_networks(())
+        await self._ask_to_keep(())  # if it cannot, whoever cleans up after us can
         self._sandboxes = ()
 
+    async def _watch(self) -> None:
+        """Have the executor watch, again and again should it fail."""
+        while True:
+            try:
+                await self._host.watch_visitors(self._take)
+            except Exception as error:  # of the executor: the tasks go on
+                self._blindness = f"plain containers on networks are not seen: {error!r}"
+                log.exception("the executor failed to watch plain containers")
+            await trio.sleep(RETRY_S)
+
     async def _keep(self, networks: tuple[HostNetwork, ...]) -> None:
-        try:
-            await self._host.keep_networks(networks)
-            self._failure = ""
-        except SwarmError as error:
-            if self._failure != str(error):
-                log.warning("plain containers cannot join a network here: %s", error)
-            self._failure = str(error)
+        failure = await self._ask_to_keep(networks)
+        if failure and failure != self._failure:
+            log.warning("plain containers cannot join a network here: %s", failure)
+        self._failure = failure
+        if failure:
             with trio.move_on_after(RETRY_S):
                 await self._new.wait()
             self._new.set()
 
+    async def _ask_to_keep(self, networks: tuple[HostNetwork, ...]) -> str:
+        """Return why the executor cannot keep some, or ""."""
+        try:
+            await self._host.keep_networks(networks)
+        except SwarmError as error:
+            return str(error)
+        except Exception as error:  # of the executor: the tasks go on
+            log.exception("the executor failed to keep networks")
+            return f"networks are not kept for plain containers: {error!r}"
+        return ""
+
     def _take(self, sandboxes: Sequence[Sandbox]) -> None:
+        self._blindness = ""
         found = tuple(sorted(sandboxes, key=lambda one: one.id))
         if found != self._sandboxes or not self.are_known:
             self._sandboxes, self.are_known = found, True

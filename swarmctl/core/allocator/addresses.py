@@ -402,7 +402,7 @@ class _Network:
         services = {one for ref in users for one in view.referrers(ref)}
         vips = sum(self._has_vip(one) for one in services)
         tasks = sum(1 for _ in view.ids(("network.task", self.id)))
-        rooms = self._rooms.taken(is_ipv6=is_ipv6)
+        rooms = self._rooms.size(is_ipv6=is_ipv6)
         return total - max(0, kept) - tasks - vips - rooms - max(0, len(gateways) - 1)
 
     def _has_vip(self, service_id: str) -> bool:

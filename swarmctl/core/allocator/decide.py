@@ -194,11 +194,12 @@ def _keys_of_attached(view: View, task: Task) -> Iterator[str]:
 
 
 def _is_anybody_waiting(view: View) -> bool:
-    """Return whether an address that is given back could be for somebody."""
-    return view.lacks_anybody() or any(
+    """Return whether an address that is given back could be for somebody: nodes, too."""
+    is_waiting = view.lacks_anybody() or any(
         next(iter(view.ids(("task.state", state.name))), None) is not None
         for state in (TaskState.NEW, TaskState.ASSIGNED)
     )
+    return is_waiting or any(map(problem_of, view.networks()))
 
 
 # --- deciding ------------------------------------------------------------------------------------

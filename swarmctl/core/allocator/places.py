@@ -74,15 +74,19 @@ class Rooms:
         self._row = row
         self._spaces = spaces
         self._blocks: list[tuple[AddressSpace, int]] = []
+        self._below: dict[AddressSpace, int] = {}  # all above is given
+        self._size: dict[bool, int] = {}
 
-    def taken(self, *, is_ipv6: bool) -> int:
-        """Return how many addresses of a family are in rooms that the tables know."""
-        return sum(
-            ipaddress.ip_network(block).num_addresses
-            for blocks in self._row.private.rooms.values()
-            for block in blocks
-            if (":" in block) == is_ipv6
-        )
+    def size(self, *, is_ipv6: bool) -> int:
+        """Return how many addresses of a family are in rooms, those given just now included."""
+        if is_ipv6 not in self._size:
+            self._size[is_ipv6] = sum(
+                ipaddress.ip_network(block).num_addresses
+                for blocks in self._row.private.rooms.values()
+                for block in blocks
+                if (":" in block) == is_ipv6
+            )
+        return self._size[is_ipv6]
 
     def give(self, node_id: str, left: Mapping[bool, int]) -> bool:
         """Give a node a room; False when there is none.
@@ -92,14 +96,14 @@ class Rooms:
         """
         found: list[tuple[AddressSpace, int]] = []
         for is_ipv6, spaces in self._spaces.items():
-            given = sum(room_size(space) for space, _ in self._blocks if space.is_ipv6 == is_ipv6)
+            have = self.size(is_ipv6=is_ipv6)
             block = next(
                 (
                     (space, first)
                     for space in spaces
                     if room_size(space) < left[is_ipv6]
-                    and self.taken(is_ipv6=is_ipv6) + given + room_size(space) <= space.size() // 2
-                    and (first := _highest_free(space)) is not None
+                    and have + room_size(space) <= space.size() // 2
+                    and (first := _highest_free(space, self._below.get(space))) is not None
                 ),
                 None,
             )
@@ -109,6 +113,8 @@ class Rooms:
         for space, first in found:
             for number in _numbers(space, first):
                 space.pin(number, node_id)
+            self._below[space] = first
+            self._size[space.is_ipv6] += room_size(space)
         self._blocks += found
         self.given[node_id] = tuple(_subnet(space, first) for space, first in found)
         return True
@@ -125,12 +131,14 @@ def room_size(space: AddressSpace) -> int:
     return SMALL_ROOM if space.subnet.num_addresses <= SMALL_NETWORK else ROOM
 
 
-def _highest_free(space: AddressSpace) -> int | None:
+def _highest_free(space: AddressSpace, below: int | None) -> int | None:
+    """Return the first number of the highest free block, below another one if given."""
     size = room_size(space)
-    highest = (space.last + 1) // size * size - size
+    end = space.last + 1 if below is None else below
+    highest = end // size * size - size
     lowest = max(space.first, highest - TRIES_MAX * size)
     for first in range(highest, lowest - 1, -size):
-        if all(map(space.is_free, _numbers(space, first))):
+        if all(map(space.is_free, range(first, first + size))):
             return first
     return None
 

@@ -187,9 +187,25 @@ class AddressSpace:
         if number in self._reserved:
             return "it is reserved"
         holders = {*self._view.holders(Index.ADDRESS, self.key(number))} - {user_id}
+        if self.network.ID in holders:
+            return self._which_node(number)
         if number in self._given:
             holders.add(self._pinned_by.get(number, "another"))
         return f"it is in use by {', '.join(sorted(holders))}" if holders else ""
+
+    def _which_node(self, number: int) -> str:
+        """Return whose an address is that the network itself holds, for one of its nodes."""
+        row = self._view.network(self.network.ID)
+        if row is None:
+            return "it is reserved"
+        for node_id, texts in row.private.gateways.items():
+            if self.text(number) in texts:
+                return f"it is node {node_id}'s own"
+        address = ipaddress.ip_address(self.bare(number))
+        for node_id, blocks in row.private.rooms.items():
+            if any(address in ipaddress.ip_network(block) for block in blocks):
+                return f"it is for containers that users start on node {node_id}"
+        return "it is reserved"
 
     def size(self) -> int:
         """Return how many addresses may be given when all are free."""

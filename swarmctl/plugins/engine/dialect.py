@@ -67,7 +67,7 @@ class NetworkWords(Protocol):
 
     Attributes:
         list_path: where they are listed; ``POST /networks/create`` makes one on every engine.
-        arrivals: the filter of events after which other containers may be on a network.
+        arrivals: the filter of events after which other containers may be on a network, or fewer.
     """
 
     list_path: str

@@ -65,7 +65,7 @@ class OverlayDriver:
         self._news = trio.Event()
         self._passed = trio.Event()
         self._one_pass = trio.Lock()
-        self._narrow: dict[str, int] = {}
+        self._narrow: dict[str, int] | None = None  # not known yet
         self._served: frozenset[str] = frozenset()  # where names are answered, as last seen to
         self._peers_changed = trio.Event()
         self._host: HostSide | None = None
@@ -161,9 +161,10 @@ class OverlayDriver:
         findings: list[Finding] = []
         probes: list[Probe] = []
         async with self._one_pass:  # so that nothing is compared while it changes
+            repaired = dict(self._repaired)
             try:
                 findings = await host.findings(table)
-                findings += tasks.findings(table, resolved=self._served)
+                findings += tasks.findings(table, resolved=self._served, narrow=self._narrow)
             except (SwarmError, OSError) as error:
                 problems.append(f"the kernel could not be read: {error}")
         if probe:
@@ -174,7 +175,7 @@ class OverlayDriver:
             compared=len(findings),
             probes=tuple(probes),
             problems=tuple(problems),
-            repaired=dict(self._repaired),
+            repaired=repaired,
         )
 
     async def remove_all(self) -> None:
@@ -182,7 +183,7 @@ class OverlayDriver:
         async with self._one_pass:
             if self._host is not None and self._tasks is not None:
                 self._tasks.take(())
-                await self._tasks.reconcile(EMPTY_TABLE, (), resolved=(), narrow={})
+                await self._tasks.reconcile(EMPTY_TABLE, (), resolved=(), narrow=None, audit=False)
                 await self._host.remove_all()
         await self._names.remove()
 
@@ -223,7 +224,9 @@ class OverlayDriver:
                 drift += outcome.drift
                 meant = {sandbox.id for sandbox in sandboxes}
                 served = self._served = self._names.served
-                inside = await tasks.reconcile(table, meant, resolved=served, narrow=self._narrow)
+                inside = await tasks.reconcile(
+                    table, meant, resolved=served, narrow=self._narrow, audit=audit
+                )
                 failures += inside.failures
                 drift += inside.drift
             except (SwarmError, OSError) as error:

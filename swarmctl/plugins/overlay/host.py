@@ -15,15 +15,31 @@ import trio
 from swarmctl.plugins import bridge_name, is_at_work
 from swarmctl.plugins.model import EMPTY_TABLE
 
+from .closed import closed_rules
 from .conntrack import Follower, Lead, Leads
 from .findings import rule_findings, topology_findings
 from .leavings import clear_way, others
 from .links import Seen, carry_out
-from .mesh import ANY, bound_addresses, has_family, host_rules, ingress_of, offers, port_key
+from .mesh import (
+    ANY,
+    bound_addresses,
+    has_family,
+    host_rules,
+    ingress_of,
+    is_a_tasks_own,
+    offers,
+    port_key,
+)
 from .names import family_of, owner_alias
 from .namespaces import Namespace
 from .nft import RulesRefused
-from .passage import Setting, ensure_passage, ensure_settings, settings_for
+from .passage import (
+    Setting,
+    ensure_passage,
+    ensure_settings,
+    passage_findings,
+    settings_for,
+)
 from .reserve import Place, Reservations
 from .rules import FAMILIES
 from .ruleslot import RuleSlot
@@ -40,7 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from swarmctl.plugins import Finding
-    from swarmctl.plugins.model import EndpointTable, PublishedPort
+    from swarmctl.plugins.model import EndpointTable
 
     from .nft import Nft
     from .rules import Ruleset
@@ -126,13 +142,16 @@ class HostSide:
         return Outcome(tuple(problems), tuple(failures), tuple(drift))
 
     def _rules(self, table: EndpointTable, seen: Seen) -> Ruleset:
-        return host_rules(
+        ruleset = host_rules(
             table,
             node_id=self.node_id,
             interfaces=seen.interfaces,
             not_ours=self._not_ours,
             forgets_soon=self._forgets_soon,
         )
+        for family, chains in closed_rules(table).items():
+            ruleset.setdefault(family, {}).update(chains)
+        return ruleset
 
     async def _ensure_rules(self, table: EndpointTable, seen: Seen) -> list[str]:
         """Have the rules in place; return what was found changed by others.
@@ -204,8 +223,7 @@ class HostSide:
 
     async def _passage(self, table: EndpointTable, *, audit: bool) -> list[str]:
         """Let the mesh's packets pass; return what was found changed since they could."""
-        ingress = ingress_of(table)
-        bridge = bridge_name(ingress.network.id) if ingress and table.published else ""
+        bridge = _mesh_bridge(table)
         is_new = self._passed != bridge
         if not (is_new or audit):
             return []
@@ -234,15 +252,21 @@ class HostSide:
         """
         seen = await trio.to_thread.run_sync(Seen, self._kernel, limiter=self._one_at_a_time)
         found = list(topology_findings(table, self._wanted(table, seen), seen.topology))
-        rules = self._rules(table, seen)
         ingress = ingress_of(table)
         name = ingress.network.name if ingress else ""
-        return found + list(rule_findings(name, rules, self._slot.listed(), ""))
+        found += rule_findings(name, self._rules(table, seen), self._slot.listed(), "")
+        return found + await passage_findings(name, _mesh_bridge(table), self.node_id)
 
     async def remove_all(self) -> None:
         """Take away what carries our mark."""
         self._agreed = None
         await self.reconcile(EMPTY_TABLE, look=True, audit=True)
+
+
+def _mesh_bridge(table: EndpointTable) -> str:
+    """Return the bridge to which the mesh leads packets; "" while no port is published."""
+    ingress = ingress_of(table)
+    return bridge_name(ingress.network.id) if ingress and table.published else ""
 
 
 def _places(
@@ -253,7 +277,7 @@ def _places(
     everywhere = [ANY[family] for family in FAMILIES if has_family(ingress, family)]
     places: dict[str, list[Place]] = {}
     for port in table.published:
-        if not _is_its_own(port, node_id):
+        if not is_a_tasks_own(port, node_id):
             addresses: Sequence[str] = everywhere
             if port.ip in ANY.values():
                 addresses = [port.ip]
@@ -265,10 +289,3 @@ def _places(
                 if not address.startswith("fe80:")  # needs its interface as well
             ]
     return places
-
-
-def _is_its_own(port: PublishedPort, node_id: str) -> bool:
-    """A task with the host's network that listens on the very port that it publishes has it."""
-    return port.published == port.target and any(
-        member.on_host and member.node_id == node_id for member in port.members
-    )

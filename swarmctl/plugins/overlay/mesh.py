@@ -6,7 +6,9 @@ the ingress network, so that replies come back the same way. With ``keep_source`
 this host answer, and see the client's own address. A port without members refuses at once.
 
 Members that have their host's network are reached at that host's address in the ingress network,
-where no mesh applies: a second host would else pass the client on again.
+where no mesh applies: a second host would else pass the client on again. Nor does it over the
+loopback of a host whose task listens on the very port that it publishes: that is how such a task's
+health is checked, before it may be sent anybody and by nobody else's answers.
 
 TCP connections that have ended are forgotten soon. A client may use its port again while the last
 connection, to a member that ends, is remembered; and Docker's engine forgets those of a container
@@ -137,6 +139,13 @@ def _offer(
     return Offer(port, family, addresses, tuple(targets), frozenset(known))
 
 
+def is_a_tasks_own(port: PublishedPort, node_id: str) -> bool:
+    """Return whether a task with its host's network listens on the port that it publishes here."""
+    return port.published == port.target and any(
+        member.on_host and member.node_id == node_id for member in port.members
+    )
+
+
 def _is_address(text: str) -> bool:
     return ":" in text or text.replace(".", "").isdecimal()
 
@@ -185,6 +194,9 @@ def _chains(
         own.append("::1")  # no kernel lets an answer from elsewhere come back to it
     chains: dict[str, Chain] = {}
     entry = [Rule(f"{family} daddr {address} return") for address in own]
+    entry += _over_loopback(
+        family, [one.port for one in offers if is_a_tasks_own(one.port, node_id)]
+    )
     entry.append(Rule("fib daddr type local jump mesh"))
     chains["prerouting"] = Chain(tuple(entry), NAT_PREROUTING)
     chains["output"] = Chain(tuple(entry), NAT_OUTPUT)
@@ -205,6 +217,13 @@ def _chains(
         guard = Rule(f'iifname "{bridge_name(ingress.network.id)}" ip daddr 127.0.0.0/8 drop')
         chains["guard"] = Chain((guard,), RAW_PREROUTING)
     return {name: chain for name, chain in chains.items() if chain.rules or name == "mesh"}
+
+
+def _over_loopback(family: str, ports: Sequence[PublishedPort]) -> Iterator[Rule]:
+    """Yield what leaves ports alone over loopback; over that of IPv6 all are."""
+    if ports and family == "ip":
+        places = ", ".join(sorted(f"{port.protocol} . {port.published}" for port in ports))
+        yield Rule(f"ip daddr 127.0.0.0/8 meta l4proto . th dport {{ {places} }} return")
 
 
 def _chain_name(one: Offer) -> str:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from swarmctl.plugins import Finding
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -69,28 +71,87 @@ async def ensure_passage(bridge: str, node_id: str) -> list[str]:
     Args:
         bridge: "" takes the rules away.
     """
-    comment = f"{_COMMENT}{node_id}"
     mended = []
+    for one in await _look(bridge, node_id):
+        for words in one.left:
+            await _run(one.tool, "-D", *_plain(words)[1:])
+        if one.is_well:
+            continue
+        for words in one.ours:
+            await _run(one.tool, "-D", *_plain(words)[1:])
+        for rule in reversed(one.wanted):
+            await _run(one.tool, "-I", one.chain, *rule)
+        mended.append(one.name)
+    return mended
+
+
+async def passage_findings(network: str, bridge: str, node_id: str) -> list[Finding]:
+    """Compare the engine's packet filter with what the mesh needs, mending nothing."""
+    return [
+        Finding(
+            network=network,
+            kind="filter",
+            subject=one.name,
+            table=one.words(one.wanted),
+            kernel=one.words([_plain(words)[2:] for words in one.ours]),
+        )
+        for one in await _look(bridge, node_id)
+        if one.wanted or one.ours
+    ]
+
+
+class _Chain(NamedTuple):
+    """A chain of the engine's filter, or of the host's.
+
+    Attributes:
+        ours: rules of this node's, as they are listed.
+        left: those of nodes that this host was before, for bridges that are gone.
+        wanted: what shall be there.
+    """
+
+    tool: str
+    chain: str
+    ours: list[list[str]]
+    left: list[list[str]]
+    wanted: list[list[str]]
+
+    @property
+    def name(self) -> str:
+        return f"{self.tool} {self.chain}"
+
+    @property
+    def is_well(self) -> bool:
+        return [_plain(words)[2:] for words in self.ours] == self.wanted
+
+    @staticmethod
+    def words(rules: list[list[str]]) -> str:
+        """Return rules in short: what they let pass."""
+        return ", ".join(f"{rule[0]} {rule[1]} {rule[5]}" for rule in rules if len(rule) > 5)
+
+
+async def _look(bridge: str, node_id: str) -> list[_Chain]:
+    """Return the chains in which rules of ours are, or shall be."""
+    comment = f"{_COMMENT}{node_id}"
+    found = []
     for tool in _TOOLS:
         for chain in (_USER_CHAIN, "FORWARD"):
             listed = await _run(tool, "-S", chain)
             if listed is None:
                 continue
             there = [line.split() for line in listed.splitlines()]
-            for words in there:
-                if comment not in words and _is_left(words):
-                    await _run(tool, "-D", *_plain(words)[1:])
-            ours = [words for words in there if comment in words]
             wanted = list(_rules(bridge, comment)) if _is_needed(chain, listed) and bridge else []
-            if [_plain(words) for words in ours] != [["-A", chain, *rule] for rule in wanted]:
-                for words in ours:
-                    await _run(tool, "-D", *_plain(words)[1:])
-                for rule in reversed(wanted):
-                    await _run(tool, "-I", chain, *rule)
-                mended.append(f"{tool} {chain}")
+            found.append(
+                _Chain(
+                    tool,
+                    chain,
+                    ours=[words for words in there if comment in words],
+                    left=[words for words in there if comment not in words and _is_left(words)],
+                    wanted=wanted,
+                )
+            )
             if chain == _USER_CHAIN and wanted:
                 break
-    return mended
+    return found
 
 
 def _is_needed(chain: str, listed: str) -> bool:

@@ -88,8 +88,11 @@ def limit_of(part: NetworkTable, own_addr: str, sizes: Mapping[str, int]) -> int
     return smallest if smallest < network_mtu(part) else 0
 
 
-def set_route_sizes(kernel: NetlinkSocket, limits: Mapping[str, int]) -> None:
+def set_route_sizes(kernel: NetlinkSocket, limits: Mapping[str, int]) -> bool:
     """Give the routes into these subnets this MTU, 0 for the interface's own.
+
+    Returns:
+        Whether any had another.
 
     Raises:
         OSError: what the kernel says.
@@ -97,20 +100,39 @@ def set_route_sizes(kernel: NetlinkSocket, limits: Mapping[str, int]) -> None:
     codes = kernel.tell(list(_changes(kernel, limits)))
     if failed := next((code for code in codes if code), 0):
         raise OSError(failed, "the size of packets could not be set")
+    return bool(codes)
+
+
+def route_sizes(kernel: NetlinkSocket, subnets: Iterable[str]) -> dict[str, int]:
+    """Return the MTU of the routes into these subnets, 0 for the interface's own.
+
+    Raises:
+        OSError: what the kernel says.
+    """
+    return {subnet: _mtu(route) for _, route, subnet in _routes(kernel, subnets)}
 
 
 def _changes(kernel: NetlinkSocket, limits: Mapping[str, int]) -> Iterator[Request]:
-    subnets = {ipaddress.ip_network(subnet): limit for subnet, limit in limits.items()}
+    for answer, route, subnet in _routes(kernel, limits):
+        if _mtu(route) != limits[subnet]:
+            yield Request(_NEW_ROUTE, REPLACE, _with_mtu(answer, route, limits[subnet]))
+
+
+def _routes(
+    kernel: NetlinkSocket, subnets: Iterable[str]
+) -> Iterator[tuple[bytes, dict[int, bytes], str]]:
+    """Yield the direct routes into these subnets: as the kernel lists them, and their parts."""
+    names = {ipaddress.ip_network(subnet): subnet for subnet in subnets}
     for family in _FAMILIES:
         body = _HEADER.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
         for answer in kernel.ask(Request(_GET_ROUTE, DUMP, body)):
             found = attributes(answer, _HEADER.size)
             if found.get(_TABLE) != _MAIN or _TARGET not in found or _GATEWAY in found:
                 continue
-            subnet = f"{address_text(found[_TARGET])}/{answer[1]}"
-            limit = subnets.get(ipaddress.ip_network(subnet))
-            if limit is not None and _mtu(found) != limit:
-                yield Request(_NEW_ROUTE, REPLACE, _with_mtu(answer, found, limit))
+            target = f"{address_text(found[_TARGET])}/{answer[1]}"
+            subnet = names.get(ipaddress.ip_network(target))
+            if subnet is not None:
+                yield answer, found, subnet
 
 
 def _mtu(route: Mapping[int, bytes]) -> int:

@@ -25,7 +25,7 @@ from .netlink import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from swarmctl.plugins.model import EndpointTable
 
@@ -71,8 +71,18 @@ def ways_back(table: EndpointTable, task_id: str) -> frozenset[WayBack]:
     )
 
 
+def ways_there(kernel: NetlinkSocket, wanted: Iterable[WayBack]) -> frozenset[WayBack]:
+    """Return those that are there.
+
+    Raises:
+        OSError: what the kernel says.
+    """
+    rules, gateways = set(_rules(kernel)), set(_gateways(kernel))
+    return frozenset(way for way in wanted if way.address in rules and way.gateway in gateways)
+
+
 def ensure_ways_back(kernel: NetlinkSocket, wanted: frozenset[WayBack]) -> list[int]:
-    """Have exactly these; return the kernel's error numbers, 0 for none.
+    """Have exactly these; return the kernel's error number for each change, 0 for none.
 
     Raises:
         OSError: what is there cannot be read.

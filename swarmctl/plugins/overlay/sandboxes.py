@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from swarmctl.plugins import Finding
+
 from .balance import sandbox_rules
 from .conntrack import Follower, Lead, Leads
 from .findings import rule_findings
 from .namespaces import Namespace, NamespaceGone
 from .nft import RulesRefused
-from .pathmtu import limit_of, set_route_sizes, subnets_of
+from .pathmtu import limit_of, route_sizes, set_route_sizes, subnets_of
 from .probe import PROBES_MAX, choose, try_path
-from .returning import ensure_ways_back, ways_back
+from .returning import ensure_ways_back, ways_back, ways_there
 from .ruleslot import RuleSlot
 from .writing import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from swarmctl.plugins import Finding, Probe, Sandbox
+    from swarmctl.plugins import Probe, Sandbox
     from swarmctl.plugins.model import EndpointTable, NetworkTable
 
     from .nft import Nft
@@ -47,13 +49,36 @@ class Outcome(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """What one namespace shall have."""
+    """What one namespace shall have.
+
+    Attributes:
+        sizes: of packets into each subnet, 0 for those of the interface.
+    """
 
     rules: Ruleset
     leads: Leads
     parts: Sequence[NetworkTable]
     ways: frozenset[WayBack]
     sizes: dict[str, int]
+
+    @property
+    def has_routes(self) -> bool:
+        """Whether there is anything about routes that others could have changed."""
+        return bool(self.ways) or any(self.sizes.values())
+
+
+class _Pass(NamedTuple):
+    """What all namespaces of one pass share.
+
+    Attributes:
+        ready: ids of those that agree so far.
+        audit: it looks also where nothing new is wanted.
+    """
+
+    writer: Writer
+    outcome: Outcome
+    ready: set[str]
+    audit: bool
 
 
 class _Kind(NamedTuple):
@@ -70,11 +95,12 @@ class Wishes:
 
     Args:
         resolved: ids of the sandboxes in which our resolver listens.
-        narrow: what gets through to peers where that is less than it should be, by address.
+        narrow: what gets through to peers where that is less than it should be, by address; None
+            before that is known, when sizes stay as they are.
     """
 
     def __init__(
-        self, table: EndpointTable, resolved: Collection[str], narrow: Mapping[str, int]
+        self, table: EndpointTable, resolved: Collection[str], narrow: Mapping[str, int] | None
     ) -> None:
         self._table = table
         self._narrow = narrow
@@ -101,11 +127,10 @@ class Wishes:
         ways: frozenset[WayBack] = frozenset()
         if self._keeps_sources:
             ways = ways_back(self._table, sandbox.id)
-        sizes = {
-            subnet: limit
-            for part, subnet in subnets_of(parts)
-            if (limit := limit_of(part, self._table.own_addr, self._narrow))
-        }
+        sizes: dict[str, int] = {}
+        if self._narrow is not None:
+            for part, subnet in subnets_of(parts):
+                sizes[subnet] = limit_of(part, self._table.own_addr, self._narrow)
         return Wish(self._made[kind], self._leads[sandbox.networks], parts, ways, sizes)
 
 
@@ -155,43 +180,54 @@ class SandboxSide:
         meant: Collection[str],
         *,
         resolved: Collection[str],
-        narrow: Mapping[str, int],
+        narrow: Mapping[str, int] | None,
+        audit: bool,
     ) -> Outcome:
         """Make every namespace agree with a table.
 
         Args:
             meant: ids of the sandboxes that were wanted with that table.
             resolved: ids of those in which our resolver listens.
-            narrow: what gets through to peers where that is less than it should be, by address.
+            narrow: what gets through to peers where that is less than it should be, by address;
+                None before that is known.
+            audit: routes are looked at also when nothing new is wanted.
         """
         for sandbox_id in [one for one in self._open if one not in self._wanted]:
             await self._release(sandbox_id)
-        wishes, writer = Wishes(table, resolved, narrow), Writer(self._nft)
-        outcome = Outcome([], [])
-        ready = set(meant) - self._open.keys()  # gone already: nobody is to wait for them
+        wishes = Wishes(table, resolved, narrow)
+        gone = set(meant) - self._open.keys()  # nobody is to wait for them
+        this = _Pass(Writer(self._nft), Outcome([], []), ready=gone, audit=audit)
         async with trio.open_nursery() as nursery:
             for held in list(self._open.values()):
                 wish = wishes.of(held.sandbox)
-                if held.is_as(wish):
-                    ready.add(held.sandbox.id)
+                if held.is_as(wish) and not (audit and wish.has_routes):
+                    this.ready.add(held.sandbox.id)
                 else:
-                    nursery.start_soon(self._ensure, held, wish, writer, outcome, ready)
-        self.ready = frozenset(ready) & frozenset(meant)
+                    nursery.start_soon(self._ensure, held, wish, this)
+        self.ready = frozenset(this.ready) & frozenset(meant)
         self.named = self.ready & frozenset(resolved)
-        return outcome
+        return this.outcome
 
-    def findings(self, table: EndpointTable, *, resolved: Collection[str]) -> list[Finding]:
-        """Compare every namespace with a table, mending nothing.
+    def findings(
+        self,
+        table: EndpointTable,
+        *,
+        resolved: Collection[str],
+        narrow: Mapping[str, int] | None,
+    ) -> list[Finding]:
+        """Compare every namespace with a table, mending nothing; arguments as in `reconcile`.
 
         Raises:
-            OSError: the rules of one cannot be listed.
+            OSError: what is in one cannot be listed.
         """
-        wishes = Wishes(table, resolved, {})
+        wishes = Wishes(table, resolved, narrow)
         found: list[Finding] = []
         for held in list(self._open.values()):
             wish = wishes.of(held.sandbox)
             names = ", ".join(part.network.name for part in wish.parts)
             found += rule_findings(names, wish.rules, held.slot.listed(), held.sandbox.id)
+            if wish.has_routes:
+                found += held.route_findings(names, wish)
         return found
 
     async def probes(self, table: EndpointTable, node_id: str) -> list[Probe]:
@@ -210,20 +246,18 @@ class SandboxSide:
                     nursery.start_soon(one, held, *path)
         return sorted(found, key=lambda probe: (probe.network, probe.source, probe.target))
 
-    async def _ensure(
-        self, held: _Held, wish: Wish, writer: Writer, outcome: Outcome, ready: set[str]
-    ) -> None:
+    async def _ensure(self, held: _Held, wish: Wish, this: _Pass) -> None:
         try:
-            drift = await held.slot.ensure(wish.rules, writer)
-            held.ensure_routes(wish.ways, wish.sizes)
+            drift = [f"rules {name}" for name in await held.slot.ensure(wish.rules, this.writer)]
+            drift += held.ensure_routes(wish.ways, wish.sizes, look=this.audit)
             await self._follow(held, wish.leads)
         except (RulesRefused, OSError) as error:
             if held.is_alive():
-                outcome.failures.append(f"task {held.sandbox.id}: {error}")
+                this.outcome.failures.append(f"task {held.sandbox.id}: {error}")
                 return
         else:
-            outcome.drift.extend(f"rules {name} of a task" for name in drift)
-        ready.add(held.sandbox.id)
+            this.outcome.drift.extend(f"{what} of a task" for what in drift)
+        this.ready.add(held.sandbox.id)
 
     async def _follow(self, held: _Held, leads: Leads) -> None:
         """Have connections that lead to nobody begin anew.
@@ -271,27 +305,60 @@ class _Held:
         except OSError:
             return False
 
-    def is_alive(self) -> bool:
-        """Return whether the process is still in the namespace that was opened."""
-        return self.namespace.is_of_its_process()
-
-    def ensure_routes(self, ways: frozenset[WayBack], sizes: dict[str, int]) -> None:
-        """Have these ways back and sizes of packets, and remember that they are there.
+    def route_findings(self, names: str, wish: Wish) -> Iterator[Finding]:
+        """Yield ways back of clients, and sizes of packets where these are limited.
 
         Raises:
             OSError: what the kernel says.
         """
-        if (self._ways, self._sizes) == (ways, sizes):
-            return
         kernel = self.namespace.route_socket()
         try:
-            failed = [code for code in ensure_ways_back(kernel, ways) if code]
-            if failed:
-                raise OSError(failed[0], f"the way back of clients: {os.strerror(failed[0])}")
-            set_route_sizes(kernel, {**dict.fromkeys(self._sizes, 0), **sizes})
+            ways = ways_there(kernel, wish.ways)
+            sizes = route_sizes(kernel, wish.sizes)
+        finally:
+            kernel.close()
+        for way in sorted(wish.ways):
+            words = f"over {way.gateway}"
+            kind, subject = "way back", f"{self.sandbox.id} {way.address}"
+            yield _finding(names, kind, subject, words, words if way in ways else "")
+        for subnet, limit in sorted(wish.sizes.items()):
+            if limit or sizes.get(subnet):
+                subject = f"{self.sandbox.id} {subnet}"
+                yield _finding(names, "size", subject, str(limit), str(sizes.get(subnet, 0)))
+
+    def is_alive(self) -> bool:
+        """Return whether the process is still in the namespace that was opened."""
+        return self.namespace.is_of_its_process()
+
+    def ensure_routes(
+        self, ways: frozenset[WayBack], sizes: dict[str, int], *, look: bool = False
+    ) -> list[str]:
+        """Have these ways back and sizes of packets; return what was found changed by others.
+
+        Args:
+            look: at them also when they were there last.
+
+        Raises:
+            OSError: what the kernel says.
+        """
+        is_new = (self._ways, self._sizes) != (ways, sizes)
+        if not (is_new or look):
+            return []
+        kernel = self.namespace.route_socket()
+        try:
+            codes = ensure_ways_back(kernel, ways)
+            if failed := next((code for code in codes if code), 0):
+                raise OSError(failed, f"the way back of clients: {os.strerror(failed)}")
+            resized = set_route_sizes(kernel, {**dict.fromkeys(self._sizes, 0), **sizes})
         finally:
             kernel.close()
         self._ways, self._sizes = ways, sizes
+        changed = {"the way back of clients": bool(codes), "sizes of packets": resized}
+        return [] if is_new else [what for what, is_changed in changed.items() if is_changed]
+
+
+def _finding(network: str, kind: str, subject: str, table: str, kernel: str) -> Finding:
+    return Finding(network=network, kind=kind, subject=subject, table=table, kernel=kernel)
 
 
 def _leads(parts: Iterable[NetworkTable]) -> Leads:

@@ -14,6 +14,7 @@ from swarmctl.core.model.change import Update
 from swarmctl.core.model.network import problem_of, room_addresses
 from tests.core.allocator.joined import add_network, addresses, network_of, on_networks, vips
 from tests.core.allocator.test_addresses import holders
+from tests.core.allocator.test_pinned_addresses import errors, pinned
 from tests.core.dispatcher.networked import carrying
 from tests.core.pipeline.world import World
 
@@ -115,6 +116,26 @@ def test_tasks_and_services_get_no_address_of_a_room() -> None:
     assert status.IPAM.Subnets["10.5.0.0/27"].DynamicIPsAvailable == 0
 
 
+def test_who_asks_for_a_nodes_address_is_told_whose_it_is() -> None:
+    """By name, be it the node's own or in its room; asked for before, the room is elsewhere."""
+    world = attachable()
+    (own,) = network_of(world).private.gateways["n1"]
+    for address, why in (
+        (own.partition("/")[0], "it is node n1's own"),
+        ("10.0.0.243", "it is for containers that users start on node n0"),
+    ):
+        world.service("web", pinned(ip=address))
+        world.run()
+        assert errors(world) == {f"address {address} on network net: {why}"}
+        world.remove_service("web")
+        world.run()
+    world.service("web", pinned(ip="10.0.0.227"))
+    carrying(world, "n2")
+    world.run()
+    assert addresses(world) == [("10.0.0.227/24",)]
+    assert rooms(world)["n2"] == ("10.0.0.216/29",)
+
+
 def test_rooms_are_half_of_a_network_at_most() -> None:
     """Who gets none is named, takes part all the same, and gets one when another goes."""
     world = attachable("10.5.0.0/27", nodes=2)
@@ -145,6 +166,20 @@ def test_a_problem_goes_with_the_node_that_had_it() -> None:
             world.write(Update(row=replace(row, private=replace(row.private, network_driver=""))))
         world.settle()
         assert problem_of(network_of(world)) == ""
+
+
+def test_a_node_gets_its_room_when_tasks_have_left_one() -> None:
+    """Nobody else waits for what they give back."""
+    world = attachable("10.5.0.0/26")
+    world.service("web", on_networks("web", "net", replicas=28))
+    world.run()
+    carrying(world, "n2")
+    world.run()
+    assert set(rooms(world)) == {"n0", "n1"}
+    world.update("web", on_networks("web", "net", replicas=0))
+    world.run()
+    assert set(rooms(world)) == {"n0", "n1", "n2"}
+    assert problem_of(network_of(world)) == ""
 
 
 def test_a_room_has_addresses_of_each_family() -> None:

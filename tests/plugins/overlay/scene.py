@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from contextlib import ExitStack
 
+    from swarmctl.plugins.model import Member
     from tests.plugins.overlay.wire import Container, Driver, Host
 
 NET, INGRESS = "netaaaaaaaaaaaaaaaaaaaaa", "ingressaaaaaaaaaaaaaaaaaa"
@@ -39,6 +40,8 @@ class Scene:
     Attributes:
         client: a container on the first host that is no member.
         unready, gone: names of members that are not ready, or have left.
+        members_of: who has a published port, by its number, where that is not the service.
+        internal: whether the network is.
     """
 
     def __init__(self, stack: ExitStack, hosts: list[Host]) -> None:
@@ -48,6 +51,8 @@ class Scene:
         self.published: tuple[PublishedPort, ...] = ()
         self.unready: set[str] = set()
         self.gone: set[str] = set()
+        self.internal = False
+        self.members_of: dict[int, tuple[Member, ...]] = {}
         for host in hosts:
             for network_id in (NET, INGRESS):
                 host.bridge(network_id, *gateways(network_id, host))
@@ -89,7 +94,9 @@ class Scene:
                 self._network(INGRESS, 4096, host, ()),
             ),
             published=tuple(
-                msgspec.structs.replace(port, members=self._members(INGRESS))
+                msgspec.structs.replace(
+                    port, members=self.members_of.get(port.published, self._members(INGRESS))
+                )
                 for port in self.published
             ),
         )
@@ -108,6 +115,13 @@ class Scene:
             for place in hosts
         ]
 
+    def findings(self, kind: str) -> list[tuple[str, str, str]]:
+        """What the first host's doctor finds of a kind: which, table and kernel."""
+        found = self.drivers[0].call(do="doctor", brief=False, probe=False)["findings"]
+        return [
+            (one["subject"], one["table"], one["kernel"]) for one in found if one["kind"] == kind
+        ]
+
     def _network(
         self, network_id: str, vni: int, host: Host, vips: tuple[str, ...]
     ) -> NetworkTable:
@@ -118,6 +132,7 @@ class Scene:
                 vni=vni,
                 gateways=gateways(network_id, host),
                 ingress=network_id == INGRESS,
+                internal=self.internal and network_id == NET,
             ),
             peers=tuple(
                 Peer(node_id=one.node, addr=one.address, gateways=gateways(network_id, one))

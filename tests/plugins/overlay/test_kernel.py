@@ -18,7 +18,7 @@ import pytest
 from swarmctl.plugins.overlay.conntrack import Lead, forget_strays
 from swarmctl.plugins.overlay.namespaces import Namespace
 from swarmctl.plugins.overlay.netlink import DUMP
-from tests.plugins.overlay.scene import VIP, VIP6
+from tests.plugins.overlay.scene import NET, VIP, VIP6
 from tests.plugins.overlay.wire import eventually, ip
 
 if TYPE_CHECKING:
@@ -383,6 +383,8 @@ def test_the_engines_filter_lets_the_mesh_pass(scene: Scene) -> None:
     eventually(lambda: f"-o {INGRESS_BRIDGE}" in host.run("iptables", "-S", "DOCKER-USER"))
     assert not scene.drivers[0].state()["repaired"]
     assert set(_answers(scene.wire, host.address, 9, 8080)) == {"a1", "b1", "b2"}
+    words = f"-o {INGRESS_BRIDGE} DNAT, -i {INGRESS_BRIDGE} RELATED,ESTABLISHED"
+    assert ("iptables DOCKER-USER", words, words) in scene.findings("filter")
     host.run("iptables", "-w", "5", "-F", "DOCKER-USER")
     eventually(
         lambda: f"-o {INGRESS_BRIDGE}" in host.run("iptables", "-S", "DOCKER-USER"), timeout_s=8
@@ -390,6 +392,12 @@ def test_the_engines_filter_lets_the_mesh_pass(scene: Scene) -> None:
     eventually(
         lambda: scene.drivers[0].state()["repaired"] == {"iptables DOCKER-USER": 1}, timeout_s=2
     )
+
+    def is_seen() -> bool:
+        host.run("iptables", "-w", "5", "-F", "DOCKER-USER")
+        return ("iptables DOCKER-USER", words, "") in scene.findings("filter")
+
+    eventually(is_seen)  # before it is mended
     scene.drivers[0].call(do="leave")
     assert "swarmctl" not in host.run("iptables", "-S")
 
@@ -406,8 +414,10 @@ def test_a_node_that_leaves_keeps_nothing(scene: Scene) -> None:
 
 
 def test_traffic_goes_on_while_the_daemon_is_away(scene: Scene) -> None:
-    """Killed, absent, back and adopting: not one request fails, and nothing is made anew."""
+    """Killed, absent, back and adopting: no request fails and no packet is lost, as datagrams show,
+    which nobody sends again; and nothing is made anew."""
     scene.publish()
+    scene.publish(published=5353, protocol="udp")
     scene.agree()
     host = scene.hosts[0]
     before = host.ip("-o", "link", "show", DEVICE).split(":")[0]
@@ -421,7 +431,10 @@ def test_traffic_goes_on_while_the_daemon_is_away(scene: Scene) -> None:
             try:
                 scene.client.ask(VIP)
                 host.ask(host.address, 8080)
-                count += 2
+                scene.client.ask_udp(VIP)
+                scene.client.ask_udp("10.0.1.12")
+                host.ask_udp(host.address, 5353)
+                count += 5
             except OSError as error:
                 failures.append(str(error))
 
@@ -495,11 +508,13 @@ def test_a_task_that_ended_holds_nobody_up(scene: Scene) -> None:
 
 
 def test_large_packets_get_through_a_narrow_path(scene: Scene) -> None:
-    """Where less than usual gets through below, tasks send smaller packets."""
+    """Where less than usual gets through below, tasks send smaller packets; those of the next
+    daemon are as large as they can be by then."""
     scene.wire.ip("link", "set", scene.hosts[1].port, "mtu", "1400")
     scene.agree()
     eventually(lambda: "mtu 1350" in scene.client.ip("route", "show", "10.0.1.0/24"))
     eventually(lambda: "mtu 1350" in scene.members[1].ip("route", "show", "10.0.1.0/24"))
+    assert ("client 10.0.1.0/24", "1350", "1350") in scene.findings("size")
     with scene.client.socket(socket.SOCK_STREAM) as client:
         client.connect(("10.0.1.12", 80))
         client.recv(200)
@@ -507,6 +522,36 @@ def test_large_packets_get_through_a_narrow_path(scene: Scene) -> None:
         left = 50_000
         while left:
             left -= len(client.recv(65536))
+    scene.drivers[0].kill()
+    scene.wire.ip("link", "set", scene.hosts[1].port, "mtu", "1500")
+    scene.drivers[0] = scene.hosts[0].start_driver()
+    scene.agree()
+    eventually(lambda: "mtu" not in scene.client.ip("route", "show", "10.0.1.0/24"))
+
+
+def test_an_internal_network_keeps_to_itself(scene: Scene) -> None:
+    """Of either family nobody beyond is reached from it, or reaches it, whatever the engine does
+    about that; its members are reached on other hosts as ever."""
+    host, wire = scene.hosts[0], scene.wire
+    for address in ("10.77.0.200/24", "fd77::200/64"):
+        wire.ip("addr", "add", address, "dev", "lab0", *(["nodad"] if ":" in address else []))
+    wire.ip("route", "add", "fd00:1::/64", "via", "fd77::1")
+    wire.serve(scene.stack, port=81)
+    inside = host.container("inside")
+    inside.join(NET, "10.0.1.30", "fd00:1::1e", gateway="10.0.1.251")
+    inside.ip("route", "add", "default", "via", "fd00:1::fb")
+    inside.serve(scene.stack)
+    scene.agree()
+    assert inside.ask("10.77.0.200", 81)
+    assert inside.ask("fd77::200", 81)
+    assert wire.ask("fd00:1::1e")
+    scene.internal = True
+    scene.agree()
+    for client, address in ((inside, "10.77.0.200"), (inside, "fd77::200"), (wire, "fd00:1::1e")):
+        with pytest.raises(TimeoutError):
+            client.ask(address, 80 if client is wire else 81)
+    assert inside.ask("10.0.1.12") == "b1 10.0.1.30"
+    assert inside.ask("fd00:1::c") == "b1 fd00:1::1e"
 
 
 def test_a_link_that_was_down_needs_no_help(scene: Scene) -> None:

@@ -109,6 +109,23 @@ def test_a_member_with_its_hosts_network_is_reached_over_ingress() -> None:
     assert "10.77." not in rule
 
 
+def test_a_member_that_has_the_port_itself_is_alone_on_its_loopback() -> None:
+    """Elsewhere, and for another port than its own, loopback leads to whoever is ready."""
+    within = "ip daddr 127.0.0.0/8 meta l4proto . th dport { tcp . 80 } return"
+    same = published(member(8, "node1", on_host=True, ready=False), port=80)
+    texts = _texts(same)
+    assert texts["output"] == [
+        "ip daddr 10.0.0.250 return",
+        within,
+        "fib daddr type local jump mesh",
+    ]
+    assert texts["sent"][-2:] == [within, "jump refuse"]
+    elsewhere = published(member(8, "node2", on_host=True), port=80)
+    mapped = published(member(8, "node1", on_host=True))
+    for other in (elsewhere, mapped):
+        assert all("127.0.0.0/8" not in text for text in _texts(other)["output"])
+
+
 def test_without_ipv6_in_ingress_the_hosts_ipv6_ports_are_left_alone() -> None:
     """A port without members of a family that ingress does not have refuses nobody."""
     assert _texts(published(), family="ip6") == {}

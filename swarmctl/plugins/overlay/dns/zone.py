@@ -88,12 +88,7 @@ class NetworkNames:
         self._names: dict[str, str] = {}
         for service in table.services:
             self._add(service)
-        for names, addresses in visitors:
-            own = tuple(one for one in addresses if self._is_inside(one))
-            for name in names:
-                self._members.setdefault(_folded(name), own)
-            for address in own:
-                self._names.setdefault(address, names[0])
+        self._add_visitors()
 
     def find(self, name: str) -> Found | None:
         """Return what a name stands for in this network; None when it is not known here."""
@@ -135,6 +130,18 @@ class NetworkNames:
             self._members[_folded(name)] = member.addresses
             for address in () if member.on_host else member.addresses:
                 self._names.setdefault(address, name)
+
+    def _add_visitors(self) -> None:
+        """Add those whose names are no task's; of one name all answer, as with Docker."""
+        found: dict[str, list[str]] = {}
+        for names, addresses in self.visitors:
+            own = [one for one in addresses if self._is_inside(one)]
+            for name in dict.fromkeys(map(_folded, names)):
+                found.setdefault(name, []).extend(own)
+            for address in own:
+                self._names.setdefault(address, names[0])
+        for name, several in found.items():
+            self._members.setdefault(name, _unique(several))
 
 
 def _visitors(state: ResponderState, network_id: str) -> Visitors:

@@ -75,6 +75,12 @@ STATE = ResponderState(
             networks=("net-back", "net-inner"),
             names=("guest", "Printer", "db"),
         ),
+        Client(
+            id="another",
+            addresses=("10.0.1.242",),
+            networks=("net-back",),
+            names=("another", "printer"),
+        ),
         Client(id="t7", addresses=("10.0.3.17", "10.0.1.17"), networks=("net-inner", "net-back")),
     ),
 )

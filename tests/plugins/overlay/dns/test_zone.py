@@ -33,7 +33,7 @@ ZONE = Zone(STATE)
         ("probe.n1.t0", ["192.0.2.7"]),
         ("tasks.old", []),
         ("guest", ["10.0.1.241"]),
-        ("printer.back", ["10.0.1.241"]),
+        ("printer.back", ["10.0.1.241", "10.0.1.242"]),
     ],
 )
 def test_what_a_name_stands_for(name: str, addresses: list[str]) -> None:
@@ -45,11 +45,14 @@ def test_what_a_name_stands_for(name: str, addresses: list[str]) -> None:
 
 def test_containers_of_users_are_named_in_their_networks() -> None:
     """By their own names, unless a service has it; in each with the address that they have there;
-    one that goes takes its names along."""
+    those of one alias answer together; one that goes takes its names along."""
     inner = ZONE.find("guest", ["net-inner"], 0)
     assert inner is not None
     assert inner.addresses == ("10.0.3.241",)
     assert ZONE.find("guest", ["net-front"], 0) is None
+    shared = ZONE.find("printer", ["net-back"], 0)
+    assert shared is not None
+    assert shared.addresses == ("10.0.1.241", "10.0.1.242")
     assert ZONE.reverse("10.0.1.241", ["net-back"]) == "guest.back"
     gone = msgspec.structs.replace(STATE, clients=STATE.clients[:1])
     assert Zone(gone, ZONE).find("guest", ["net-back"], 0) is None

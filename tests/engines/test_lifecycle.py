@@ -247,6 +247,25 @@ async def test_host_ports_are_reported_as_bound(node: Node, engine: PrivateEngin
     assert found["dns"].PublishedPort > 1024
 
 
+async def test_a_host_port_is_bound_to_the_address_that_its_label_names(
+    node: Node, engine: PrivateEngine
+) -> None:
+    """Whoever asks for loopback alone is not offered to the world, whichever engine it is."""
+    ports = (PortConfig(TargetPort=80, PublishedPort=18080, PublishMode="host"),)
+    labels = {"swarmctl.publish.18080.ip": "127.0.0.1"}
+    await node.running(assignment={"ports": ports, "service_labels": labels})
+    told = engine.api("GET", "/containers/web.1.t0/json")["NetworkSettings"]["Ports"]
+    assert told["80/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": "18080"}]
+
+
+async def test_a_host_port_cannot_be_bound_to_an_interface(node: Node) -> None:
+    """Engines know addresses only: the task is told, and not bound to all of them."""
+    ports = (PortConfig(TargetPort=80, PublishedPort=18080, PublishMode="host"),)
+    labels = {"swarmctl.publish.18080.ip": "lo"}
+    with pytest.raises(ExecutorError, match=r"port 18080 .* an address, not lo"):
+        await node.controller(assignment={"ports": ports, "service_labels": labels}).prepare()
+
+
 async def test_secrets_and_configs_are_files_in_memory(node: Node, engine: PrivateEngine) -> None:
     """They have their owner and mode, cannot be written, lie on a tmpfs, and go with the task's
     end, though its container is kept."""

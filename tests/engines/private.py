@@ -181,11 +181,15 @@ class PrivateEngine:
     ) -> subprocess.Popen[bytes]:
         """Start a process in the engine's network; it is our own child, not a shell's."""
         return subprocess.Popen(
-            ["nsenter", f"--target={self._network.pid}", *self.namespaces, *argv],
+            [*self.inside(), *argv],
             stdout=output,
             stderr=self._log,
             env={**os.environ, **(env or {})},
         )
+
+    def inside(self) -> list[str]:
+        """Return the words before a command that is to run in the engine's network."""
+        return ["nsenter", f"--target={self._network.pid}", *self.namespaces]
 
     def said_inside(self, *argv: str) -> str:
         """Run a command in the engine's network and return what it printed."""

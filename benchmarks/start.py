@@ -13,6 +13,7 @@ virtual environments.
 from __future__ import annotations
 
 import argparse
+import shutil
 import socket
 import statistics
 import subprocess
@@ -69,8 +70,19 @@ def installed(python: str, folder: Path) -> str:
     subprocess.run([python, "-m", "venv", str(folder)], check=True)
     pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "--requirement", str(REPO / "requirements.lock")], check=True)
-    subprocess.run([*pip, "--no-deps", *map(str, PROJECTS)], check=True, cwd=folder)
+    sources = [copied(project, folder / "sources" / project.name) for project in PROJECTS]
+    subprocess.run([*pip, "--no-deps", *map(str, sources)], check=True, cwd=folder)
     return str(folder / "bin" / "swarmctl")
+
+
+def copied(project: Path, target: Path) -> Path:
+    """Copy what a project is built from: setuptools leaves a second copy where it builds."""
+    for package in project.glob("swarmctl*/__init__.py"):
+        shutil.copytree(package.parent, target / package.parent.name)
+    for name in ("pyproject.toml", "README.md"):
+        if (project / name).exists():
+            shutil.copy(project / name, target / name)
+    return target
 
 
 class Bench:

@@ -22,6 +22,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parent.parent
 PLUGIN_ROOTS = ("docker_exec", "podman_exec")
+TEST_ROOTS = ("tests", "examples/tests")
 
 # Where every module belongs. A bare name is pure: it decides, or it is a value; it does no I/O,
 # reads no clock and has no ``async``. The letter after a colon says otherwise:
@@ -672,11 +673,17 @@ def test_hook_specifications_are_documents() -> None:
         assert ".. versionadded::" in text, f"{node.name} does not say since when it exists"
 
 
+def test_no_second_copy_of_the_sources_lies_about() -> None:
+    """setuptools leaves one where it builds: stale tomorrow, and part of what it builds next."""
+    copies = [*REPO.glob("build/lib"), *REPO.glob("plugins/*/build")]
+    assert copies == [], "remove them; install from a copy of the sources, or editable"
+
+
 def test_every_test_says_what_it_proves() -> None:
     """Each test's docstring is the sentence it proves."""
     silent = [
         f"{path.relative_to(REPO)}:{node.lineno} {node.name}"
-        for root in ("tests", *(f"plugins/{plugin}/tests" for plugin in PLUGIN_ROOTS))
+        for root in (*TEST_ROOTS, *(f"plugins/{plugin}/tests" for plugin in PLUGIN_ROOTS))
         for path in sorted((REPO / root).rglob("test_*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))

@@ -7,7 +7,7 @@ request and a sentence on what to do next, as Docker's are.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from .api import Json
     from .command import Invocation
+
+T = TypeVar("T")
 
 DEFAULT_LISTEN_ADDR = "0.0.0.0:2377"
 LEAVE_TIMEOUT_S = 90.0
@@ -73,11 +75,11 @@ def init(call: Invocation) -> None:
     """Found a swarm with this node as its first manager."""
     body = init_request(call)
 
-    def found() -> None:
-        node_id = call.api.post("/swarm/init", body)
-        _tell_founded(call, node_id)
+    def found() -> str:
+        node_id: str = call.api.post("/swarm/init", body)
+        return node_id
 
-    _run_member(call, found)
+    _run_member(call, found, lambda node_id: _tell_founded(call, node_id))
 
 
 def init_request(call: Invocation) -> Json:
@@ -172,34 +174,37 @@ def join(call: Invocation) -> None:
         "Availability": _availability(call),
     }
 
-    def enter() -> None:
-        call.api.post("/swarm/join", body)
+    def tell(_answer: object) -> None:
         is_manager = call.api.get("/info")["Swarm"].get("ControlAvailable")
         role = "manager" if is_manager else "worker"
         click.echo(f"This node joined a swarm as a {role}.")
 
-    _run_member(call, enter)
+    _run_member(call, lambda: call.api.post("/swarm/join", body), tell)
 
 
-def _run_member(call: Invocation, request: Callable[[], None]) -> None:
-    """Send a request that needs a daemon, starting one if need be."""
+def _run_member(call: Invocation, request: Callable[[], T], tell: Callable[[T], None]) -> None:
+    """Send a request that needs a daemon, starting one if need be, and tell what came of it.
+
+    What was started stays once the request is done, though nobody may read what is told.
+    """
     if call.given.is_set("foreground"):
         from .daemon import run_in_foreground
 
         def unless_member() -> None:
             state = call.api.get("/info")["Swarm"]["LocalNodeState"]
             if state == "inactive":
-                request()
+                tell(request())
             else:  # a restarted container runs the same command again
                 click.echo(f"This node is in a swarm already ({state}); it goes on.")
 
         run_in_foreground(call, unless_member)
     started = ensure_daemon(call)
     try:
-        request()
+        answer = request()
     except BaseException:
         stop_if_started(started)
         raise
+    tell(answer)
 
 
 # --- leave ---------------------------------------------------------------------------------------

@@ -115,6 +115,20 @@ def test_a_daemon_started_in_vain_is_stopped_again(host: Host) -> None:
     assert host.run("node", "ls").returncode == 1
 
 
+def test_a_reader_who_stops_reading_stops_no_daemon(host: Host) -> None:
+    """``swarmctl init | true``: the swarm is founded, and goes on."""
+    command = [sys.executable, "-m", "swarmctl", "init", "--executor", "process", *host.addresses]
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        command, env=host.environment, stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    os.close(theirs)
+    host.pids += [int(pid) for pid in re.findall(r"\(pid (\d+)\)", done.stderr)]
+    assert "Stopped" not in done.stderr
+    assert host.run("info", "-f", "{{.Swarm.LocalNodeState}}").stdout == "active\n"
+
+
 def test_the_foreground_stays_until_a_signal(host: Host) -> None:
     """With --foreground the command is the daemon; run again, it goes on with its swarm."""
     words = ["init", "--foreground", "--executor", "process", *host.addresses]

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 REGISTRY = "127.0.0.1:5000"
+LOGIN = {"username": "somebody", "password": "open-sesame"}
+HASHED = "$2y$05$abcdefghijklmnopqrstuutXu9KzOt.1yBoZUeFWoT/914/JfszCO"  # that password, by bcrypt
 SILENT = "127.0.0.1:5999"
 SILENT_REGISTRY = """
 import socket
@@ -156,13 +158,19 @@ class PrivateEngine:
         assert stub.stdout.readline() == b"ready\n"
         return stub
 
-    def registry(self) -> subprocess.Popen[bytes]:
-        """A real registry at 127.0.0.1:5000, as this engine sees it."""
-        settings = self.home / "registry.yml"
+    def registry(self, *, guarded: bool = False) -> subprocess.Popen[bytes]:
+        """A real registry at 127.0.0.1:5000, as this engine sees it.
+
+        Args:
+            guarded: lets in nobody but :data:`LOGIN`.
+        """
+        settings, users = self.home / "registry.yml", self.home / "users"
+        users.write_text(f"{LOGIN['username']}:{HASHED}\n")
         settings.write_text(
             "version: 0.1\n"
             f"storage: {{filesystem: {{rootdirectory: {self.home}/registry}}}}\n"
             f"http: {{addr: '{REGISTRY}'}}\n"
+            + (f"auth: {{htpasswd: {{realm: lab, path: {users}}}}}\n" if guarded else "")
         )
         return self.run_inside(
             ["docker-registry", "serve", str(settings)], output=self._log.fileno()
@@ -172,7 +180,7 @@ class PrivateEngine:
         """Copy a local image into a registry; it stays here under that name too."""
         self.api("POST", f"/images/{image}/tag", repo=repository, tag=tag)
         client = docker.APIClient(base_url=f"unix://{self.socket}", version="1.41")
-        said: str = client.push(repository, tag=tag, auth_config={"username": "anybody"})
+        said: str = client.push(repository, tag=tag, auth_config=LOGIN)
         client.close()
         assert '"error"' not in said, said
 
@@ -181,11 +189,15 @@ class PrivateEngine:
     ) -> subprocess.Popen[bytes]:
         """Start a process in the engine's network; it is our own child, not a shell's."""
         return subprocess.Popen(
-            ["nsenter", f"--target={self._network.pid}", *self.namespaces, *argv],
+            [*self.inside(), *argv],
             stdout=output,
             stderr=self._log,
             env={**os.environ, **(env or {})},
         )
+
+    def inside(self) -> list[str]:
+        """Return the words before a command that is to run in the engine's network."""
+        return ["nsenter", f"--target={self._network.pid}", *self.namespaces]
 
     def said_inside(self, *argv: str) -> str:
         """Run a command in the engine's network and return what it printed."""

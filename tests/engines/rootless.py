@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .private import PodmanEngine
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Sequence
 
 USER, UID = "swarmctl-rootless", 47110
@@ -47,6 +47,9 @@ class RootlessPodman(PodmanEngine):
         for path in (home, self._state, self._runtime):
             path.mkdir(mode=0o700)
             os.chown(path, UID, UID)
+        # In memory, as a user's runtime directory is: secrets are kept there.
+        tmpfs = ["mount", "-t", "tmpfs", "-o", f"mode=0700,uid={UID},gid={UID}", "runtime"]
+        subprocess.run([*tmpfs, self._runtime], check=True)
         self.home.chmod(0o711)
         self.socket = self._runtime / "podman.sock"
 
@@ -73,5 +76,19 @@ class RootlessPodman(PodmanEngine):
         self, argv: Sequence[str], *, output: int, env: dict[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
         """Start a process of the user's."""
-        enter = ["unshare", "--mount", "sh", "-c", ENTER.format(uid=UID), "sh", str(self.home)]
-        return super().run_inside([*enter, *argv], output=output, env=env)
+        return super().run_inside([*self._become_user(), *argv], output=output, env=env)
+
+    def command_of_user(self) -> list[str]:
+        """Return the words before a command that the user runs in the engine's network."""
+        return [*self.inside(), *self._become_user()]
+
+    def directory_of_user(self, name: str) -> Path:
+        """Make a directory of the user's."""
+        made = self._state.parent / name
+        made.mkdir(mode=0o700)
+        os.chown(made, UID, UID)
+        return made
+
+    def _become_user(self) -> list[str]:
+        script = ENTER.format(uid=UID)
+        return ["unshare", "--mount", "sh", "-c", script, "sh", str(self.home)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import signal
 from contextlib import aclosing
@@ -17,6 +19,7 @@ from tests.e2e.lab.waiting import eventually
 
 from .assignments import IMAGE
 from .conftest import docker_only
+from .private import LOGIN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -66,10 +69,10 @@ async def test_every_step_may_be_repeated(node: Node) -> None:
     await task.remove()
 
 
-@pytest.fixture
-def registry(engine: PrivateEngine) -> Iterator[str]:
-    """A registry with the image ``app:1`` in it."""
-    served = engine.registry()
+@pytest.fixture(params=["open"])
+def registry(engine: PrivateEngine, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A registry with the image ``app:1`` in it; a ``guarded`` one asks who pulls."""
+    served = engine.registry(guarded=request.param == "guarded")
 
     def pushed() -> bool:
         engine.push(IMAGE, "127.0.0.1:5000/app", "1")
@@ -97,6 +100,24 @@ async def test_images_are_pulled_and_a_digest_that_is_here_is_not(
     again = await make_node()
     await again.running(task_id="t1", slot=2, service="other", Image=name)
     assert engine.events_of("image", "pull") == pulls
+
+
+@pytest.mark.parametrize("registry", ["guarded"], indirect=True)
+async def test_a_registry_that_asks_who_pulls(node: Node, registry: str) -> None:
+    """With the right credentials the image comes; without, or with wrong ones, it is told so."""
+
+    async def prepare(service: str, login: dict[str, str]) -> None:
+        auth = base64.urlsafe_b64encode(json.dumps(login).encode()).decode() if login else ""
+        given = {"registry_auth": auth}
+        image = f"{registry}/app:1"
+        await node.controller(
+            task_id=service, service=service, Image=image, assignment=given
+        ).prepare()
+
+    for service, login in (("none", {}), ("wrong", {**LOGIN, "password": "x"})):
+        with pytest.raises(ExecutorError, match=r"No such image: .*(auth|denied|credentials)"):
+            await prepare(service, login)
+    await prepare("right", LOGIN)
 
 
 async def test_a_cancelled_start_leaves_nothing_running_behind(node: Node) -> None:
@@ -245,6 +266,25 @@ async def test_host_ports_are_reported_as_bound(node: Node, engine: PrivateEngin
     assert sorted(found) == ["dns", "web"]
     assert (found["web"].PublishedPort, found["web"].PublishMode) == (18080, "host")
     assert found["dns"].PublishedPort > 1024
+
+
+async def test_a_host_port_is_bound_to_the_address_that_its_label_names(
+    node: Node, engine: PrivateEngine
+) -> None:
+    """Whoever asks for loopback alone is not offered to the world, whichever engine it is."""
+    ports = (PortConfig(TargetPort=80, PublishedPort=18080, PublishMode="host"),)
+    labels = {"swarmctl.publish.18080.ip": "127.0.0.1"}
+    await node.running(assignment={"ports": ports, "service_labels": labels})
+    told = engine.api("GET", "/containers/web.1.t0/json")["NetworkSettings"]["Ports"]
+    assert told["80/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": "18080"}]
+
+
+async def test_a_host_port_cannot_be_bound_to_an_interface(node: Node) -> None:
+    """Engines know addresses only: the task is told, and not bound to all of them."""
+    ports = (PortConfig(TargetPort=80, PublishedPort=18080, PublishMode="host"),)
+    labels = {"swarmctl.publish.18080.ip": "lo"}
+    with pytest.raises(ExecutorError, match=r"port 18080 .* an address, not lo"):
+        await node.controller(assignment={"ports": ports, "service_labels": labels}).prepare()
 
 
 async def test_secrets_and_configs_are_files_in_memory(node: Node, engine: PrivateEngine) -> None:

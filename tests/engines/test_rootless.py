@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,8 +14,10 @@ import trio
 from swarmctl_podman_exec.executor import PodmanExecutor
 
 from swarmctl.plugins import ExecutorSettings
+from tests.archive import cached_archive
+from tests.daemon import Daemon
 
-from .assignments import identity
+from .assignments import IMAGE, identity
 from .conftest import Node
 from .rootless import UID, RootlessPodman
 from .test_lifecycle import LOOP, MS, lines
@@ -87,3 +94,81 @@ async def test_a_new_daemon_adopts_what_runs(make: Callable[[], Awaitable[Node]]
     with trio.fail_after(15):
         await task.shutdown()
     assert (await task.wait()).code == 6
+
+
+# --- a swarm of the user's own --------------------------------------------------------------------
+
+ASKING = {"memory-limit": "--limit-memory=64m", "networks": "--network=net"}
+"""What a rootless Podman may lack, and the flag that asks for it."""
+FORM = "{{.CurrentState}} {{.Error}}"
+NOT_HERE = "executor cannot give the limits or networks asked for on 1 node"
+
+
+@pytest.fixture
+def daemon(rootless: RootlessPodman) -> Iterator[Daemon]:
+    """The one-file archive, run by the user, as the only manager of a swarm."""
+    python = Path(f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}")
+    if not python.exists():
+        pytest.skip(f"there is no {python}, which every user may run")
+    folder = rootless.directory_of_user("node")
+    archive = shutil.copy(cached_archive(), folder / "swarmctl.pyz")
+    archive.chmod(0o644)
+    command = [*rootless.command_of_user(), str(python), str(archive)]
+    made = Daemon(folder, command, {"PATH": "/usr/bin:/bin", **rootless.environment()})
+    made.start(executor="podman", engine=f"unix://{rootless.socket}")
+    made.init()
+    yield made
+    made.end()
+    rootless.remove_all()
+
+
+def create(daemon: Daemon, name: str, *words: str) -> None:
+    """Create a service without waiting for it."""
+    done = daemon.command("service", "create", f"--name={name}", "--detach", *words)
+    assert done.returncode == 0, done.stderr
+
+
+def task_ids(daemon: Daemon, service: str) -> set[str]:
+    """The tasks that a service has and had."""
+    return {*daemon.command("service", "ps", "--no-trunc", "--quiet", service).stdout.split()}
+
+
+def test_a_swarm_of_an_ordinary_user(rootless: RootlessPodman, daemon: Daemon) -> None:
+    """Its services get secrets, run, are read, outlive the daemon and go. A task that needs what
+    such a Podman cannot give waits, and says why; the scheduler tries nothing."""
+    (node,) = json.loads(daemon.command("node", "inspect", "self").stdout)
+    labels = node["Description"]["Engine"]["Labels"]
+    assert labels["swarmctl.executor"] == "podman"
+    lacking = {n: why for n in ASKING if (why := labels.get(f"swarmctl.lacks.{n}"))}
+    assert "networks" in lacking
+
+    (daemon.folder / "word").write_text("swordfish")
+    for words in (
+        ("secret", "create", "word", str(daemon.folder / "word")),
+        ("network", "create", "--driver=overlay", "net"),
+    ):
+        assert daemon.command(*words).returncode == 0
+    script = "cat /run/secrets/word; echo; exec sleep 1000"
+    create(daemon, "web", "--replicas=2", "--secret=word", IMAGE, "sh", "-c", script)
+    for name in lacking:
+        create(daemon, name, ASKING[name], IMAGE, "sleep", "1000")
+    daemon.until(lambda: len(rootless.running()) == 2, "two containers do not run")
+    for name, why in lacking.items():
+        waits = partial(daemon.command, "service", "ps", "--no-trunc", f"--format={FORM}", name)
+        daemon.until(lambda ask=waits: NOT_HERE in ask().stdout, f"{name} does not wait")  # type: ignore[misc]
+        assert waits().stdout.startswith("Pending")
+        assert why in daemon.command("service", "explain", name).stdout
+    daemon.until(
+        lambda: daemon.command("service", "logs", "--raw", "web").stdout == "swordfish\n" * 2,
+        "its output is not read",
+    )
+
+    before, ids = rootless.running(), task_ids(daemon, "web")
+    assert daemon.process is not None
+    daemon.process.kill()
+    daemon.process.wait()
+    daemon.start(executor="podman", engine=f"unix://{rootless.socket}")
+    daemon.until(lambda: daemon.runs("web"), "it is not adopted")
+    assert (rootless.running(), task_ids(daemon, "web")) == (before, ids)
+    assert daemon.command("service", "rm", "web").returncode == 0
+    daemon.until(lambda: not rootless.running(), "its containers do not go")

@@ -307,26 +307,11 @@ class Host:
     @asynccontextmanager
     async def daemon(self) -> AsyncIterator[Agent]:
         """Run an agent for the length of the block; it ends like a daemon that restarts."""
-        identity = NodeIdentity(
-            cluster_id="cluster",
-            node_id=self.node_id,
-            hostname=f"host-{self.node_id}",
-            state_dir=str(self.state_dir),
-        )
         executor = NullExecutor(self.world)
-        agent = Agent(
-            credentials=self.credentials,
-            executor=executor,
-            driver=NullDriver(self.kernel) if self.kernel is not None else None,
-            identity=identity,
-            advertise_addr=_nowhere,
-            managers=lambda: (ADDRESS,),
-            on_news=self._take_news,
-            clock=self._cluster.clock,
-        )
+        agent = self.make_agent(executor)
         async with trio.open_nursery() as pump:
             async with trio.open_nursery() as nursery:
-                await nursery.start(executor.run, identity)
+                await nursery.start(executor.run, self._identity)
                 await nursery.start(agent.run)
                 self.agent = agent
                 try:
@@ -335,6 +320,28 @@ class Host:
                     pump.start_soon(_let_time_pass)  # or a farewell would wait for ever
                     nursery.cancel_scope.cancel()
             pump.cancel_scope.cancel()
+
+    def make_agent(self, executor: NullExecutor) -> Agent:
+        """Return the agent of a daemon on this host, which somebody has to run."""
+        return Agent(
+            credentials=self.credentials,
+            executor=executor,
+            driver=NullDriver(self.kernel) if self.kernel is not None else None,
+            identity=self._identity,
+            advertise_addr=_nowhere,
+            managers=lambda: (ADDRESS,),
+            on_news=self._take_news,
+            clock=self._cluster.clock,
+        )
+
+    @property
+    def _identity(self) -> NodeIdentity:
+        return NodeIdentity(
+            cluster_id="cluster",
+            node_id=self.node_id,
+            hostname=f"host-{self.node_id}",
+            state_dir=str(self.state_dir),
+        )
 
     async def _take_news(self, news: NodeNews) -> None:
         self.news.append(news)

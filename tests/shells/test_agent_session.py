@@ -25,6 +25,8 @@ from swarmctl.core.model.objects import (
 )
 from swarmctl.core.model.spec import SecretReference
 from swarmctl.core.model.task import TaskState, TaskStatus
+from swarmctl.plugins.cancelling import cancelled_at
+from swarmctl.plugins.null_exec import NullExecutor
 
 from .lone_manager import Host, LoneManager
 from .memory_network import MemoryNetwork
@@ -57,6 +59,14 @@ async def cluster(network: MemoryNetwork) -> AsyncIterator[LoneManager]:
 @pytest.fixture
 async def host(cluster: LoneManager, tmp_path: Path) -> Host:
     return Host(cluster, "w1", await cluster.admit("w1"), tmp_path)
+
+
+@pytest.mark.parametrize("point", range(1, 6))
+async def test_a_daemon_that_is_told_to_end_while_it_starts(host: Host, point: int) -> None:
+    """It ends, wherever it is in its start; the next one finds the table of tasks whole."""
+    executor = NullExecutor(host.world)
+    assert not await cancelled_at(point, host.make_agent(executor).run)
+    assert not await cancelled_at(1, host.make_agent(executor).run)
 
 
 async def test_a_node_that_registers_is_ready(cluster: LoneManager, host: Host) -> None:

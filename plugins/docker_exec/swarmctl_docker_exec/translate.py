@@ -20,6 +20,7 @@ from swarmctl.plugins.engine import (
     container_spec,
     cpu_quota_us,
     endpoints,
+    host_address,
     host_entries,
     host_ports,
     joined,
@@ -29,7 +30,6 @@ from swarmctl.plugins.engine import (
     resource_env,
     stop_timeout_s,
 )
-from swarmctl.plugins.model import bound_to
 
 from .level import ApiLevel, need
 from .mounts import mount_body
@@ -203,7 +203,7 @@ def _port_bindings(assignment: TaskAssignment) -> Body:
     bindings: dict[str, list[dict[str, str]]] = {}
     for port in host_ports(assignment):
         held = bindings.setdefault(_port_key(port), [])
-        bound = bound_to(assignment.service_labels, port.PublishedPort, port.Protocol or "tcp")
+        bound = host_address(assignment, port)
         where = {"HostIp": bound} if bound else {}
         held.append({**where, "HostPort": str(port.PublishedPort) if port.PublishedPort else ""})
     return dict(bindings)

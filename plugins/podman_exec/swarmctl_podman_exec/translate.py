@@ -21,6 +21,7 @@ from swarmctl.plugins.engine import (
     container_spec,
     cpu_quota_us,
     endpoints,
+    host_address,
     host_entries,
     host_ports,
     log_driver,
@@ -230,6 +231,7 @@ def _network(assignment: TaskAssignment) -> Body:
             "container_port": port.TargetPort,
             "host_port": port.PublishedPort,  # 0: the engine chooses a free one
             "protocol": port.Protocol or "tcp",
+            **({"host_ip": bound} if (bound := host_address(assignment, port)) else {}),
         }
         for port in host_ports(assignment)
     ]

@@ -318,6 +318,18 @@ def test_host_mode_ports_are_bound_and_others_are_not() -> None:
     }
 
 
+def test_a_label_binds_a_host_mode_port_to_one_address() -> None:
+    """Only the port that it names."""
+    ports = (
+        PortConfig(TargetPort=80, PublishedPort=8080, Protocol="tcp", PublishMode="host"),
+        PortConfig(TargetPort=81, PublishedPort=8081, Protocol="tcp", PublishMode="host"),
+    )
+    labels = {"swarmctl.publish.8080/tcp.ip": "192.168.1.5"}
+    bound, other = body(assignment={"ports": ports, "service_labels": labels})["portmappings"]
+    assert bound["host_ip"] == "192.168.1.5"
+    assert "host_ip" not in other
+
+
 @pytest.mark.parametrize(
     ("driver", "expected"),
     [

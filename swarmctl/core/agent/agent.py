@@ -144,9 +144,12 @@ class Agent:
             networking=networking,
         )
         self._worker, self._session, self._networking = worker, session, networking
-        remembers = trio.CancelScope(shield=True)  # it writes what the others put at their end
+        remembers = trio.CancelScope()
         async with trio.open_nursery() as nursery:
             await nursery.start(_run_within, remembers, table.run)
+            # It writes what the others put at their end. Not before: cancelled while it starts,
+            # it would never be told.
+            remembers.shield = True
             try:
                 async with trio.open_nursery() as inner:
                     inner.start_soon(networking.run, self._identity, name="network")

@@ -5,10 +5,11 @@ Executors translate the rest of it into their engine's own words.
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING, NamedTuple
 
 from swarmctl.plugins import ExecutorError
-from swarmctl.plugins.model import NANOSECONDS_PER_SECOND
+from swarmctl.plugins.model import NANOSECONDS_PER_SECOND, bound_to
 
 from .labels import CLUSTER_LABEL, NODE_LABEL, TASK_LABEL
 
@@ -90,6 +91,24 @@ def resource_env(assignment: TaskAssignment) -> Iterator[str]:
 def host_ports(assignment: TaskAssignment) -> list[PortConfig]:
     """The ports that are bound on this host by the engine itself."""
     return [port for port in assignment.ports if port.PublishMode == "host"]
+
+
+def host_address(assignment: TaskAssignment, port: PortConfig) -> str:
+    """Return the address that a label binds a host-mode port to, "" for all of the host's.
+
+    Raises:
+        ExecutorError: the label names an interface, which no engine knows.
+    """
+    bound = bound_to(assignment.service_labels, port.PublishedPort, port.Protocol or "tcp")
+    if bound:
+        try:
+            ipaddress.ip_address(bound)
+        except ValueError:
+            raise ExecutorError(
+                f"port {port.PublishedPort} is in host mode, which can bind it to an address, not "
+                f"{bound}: give the address, or publish it in ingress mode"
+            ) from None
+    return bound
 
 
 def host_entries(spec: ContainerSpec) -> list[str]:

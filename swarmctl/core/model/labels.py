@@ -256,15 +256,20 @@ def check_labels(labels: Mapping[str, str], *, on: str = OTHERS) -> None:
         if label.on != on:
             raise InvalidArgument(f"label {name!r} is for {label.on} only")
         if not re.fullmatch(label.grammar, value, re.ASCII):
-            words = _WORDS.fullmatch(label.grammar)
-            right = f", for example, {label.example!r}"
-            if words is not None:
-                right = f" {', '.join(map(repr, label.grammar.split('|')))}"
-            raise InvalidArgument(
-                f"label {name!r} has the invalid value {value!r}; right would be{right}"
-            )
+            raise InvalidArgument(_wrong(label, name, value))
         if not label.available:
             raise InvalidArgument(f"label {name!r} is not available in this release")
+
+
+def _wrong(label: Label, name: str, value: str) -> str:
+    right = f", for example, {label.example!r}"
+    if _WORDS.fullmatch(label.grammar):
+        right = f" {', '.join(map(repr, label.grammar.split('|')))}"
+    text = f"label {name!r} has the invalid value {value!r}; right would be{right}"
+    # As scaling's own parsers show a place.
+    return (
+        f"{text}\n  {value}\n  ^" if name.startswith(SCALE_PREFIX) and value.isprintable() else text
+    )
 
 
 def bound_to(labels: Mapping[str, str], port: int, protocol: str) -> str:

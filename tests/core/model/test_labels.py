@@ -67,8 +67,9 @@ def test_a_wrong_word_is_an_error_with_all_that_there_are() -> None:
         "label 'swarmctl.rebalance' has the invalid value 'sometimes'; right would be 'on-join', "
         "'never'"
     )
-    assert _refusal("swarmctl.scale.mode", "on").endswith(
-        "right would be 'act', 'recommend', 'off'"
+    assert _refusal("swarmctl.scale.mode", "on") == (
+        "label 'swarmctl.scale.mode' has the invalid value 'on'; right would be 'act', "
+        "'recommend', 'off'\n  on\n  ^"
     )
 
 

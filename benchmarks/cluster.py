@@ -10,6 +10,7 @@ Nothing here knows which side it drives.
 
 from __future__ import annotations
 
+import base64
 import time
 from collections import Counter
 from contextlib import suppress
@@ -228,15 +229,47 @@ class Cluster:
 
     def wait_forced(self, service: str, replicas: int, force: int) -> None:
         """Wait until that many tasks of the spec with this ForceUpdate run and no others should."""
+        self.wait_renewed(service, replicas, lambda spec: spec.get("ForceUpdate") == force)
+
+    def wait_renewed(
+        self, service: str, replicas: int, is_new: Callable[[dict[str, Any]], bool]
+    ) -> None:
+        """Wait until that many tasks run, all of a spec that is new, and no others should.
+
+        Args:
+            is_new: judges a task's spec.
+        """
 
         def all_new() -> bool:
             tasks = self.wanted(service)
             return len(tasks) == replicas and all(
-                task["Status"]["State"] == "running" and task["Spec"].get("ForceUpdate") == force
-                for task in tasks
+                task["Status"]["State"] == "running" and is_new(task["Spec"]) for task in tasks
             )
 
-        self._wait(all_new, f"{replicas} tasks of update {force}")
+        self._wait(all_new, f"{replicas} tasks of the new spec")
+
+    def wait_update(self, service: str, state: str) -> None:
+        """Wait until a service's update is in a state."""
+
+        def is_so() -> bool:
+            found = self._manager.call("GET", f"/services/{service}")
+            return bool((found.get("UpdateStatus") or {}).get("State") == state)
+
+        self._wait(is_so, f"an update that is {state}")
+
+    def create_secret(self, name: str, data: str) -> dict[str, Any]:
+        """Create a secret; returns what a service's spec says to use it as the file ``secret``."""
+        body = {"Name": name, "Data": base64.b64encode(data.encode()).decode()}
+        found = self._manager.call("POST", "/secrets/create", body)["ID"]
+        place = {"Name": "secret", "UID": "0", "GID": "0", "Mode": 0o444}
+        return {"File": place, "SecretID": found, "SecretName": name}
+
+    def set_availability(self, node_id: str, word: str) -> None:
+        """Drain a node, or let it take tasks again."""
+        node = self._manager.call("GET", f"/nodes/{node_id}")
+        version = {"version": node["Version"]["Index"]}
+        spec = {**node["Spec"], "Availability": word}
+        self._manager.call("POST", f"/nodes/{node_id}/update", spec, query=version)
 
     def wait_completed(self, service: str, count: int) -> None:
         """Wait until that many tasks of a job are complete."""

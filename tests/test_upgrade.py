@@ -106,6 +106,7 @@ def test_what_is_no_release_is_refused_before_anything_changes(
     old = another(archive, tmp_path / "old.pyz", "0.0.9", {"core/model/change": older})
     for path, text in (
         (junk, "junk.pyz is no swarmctl archive"),
+        (tmp_path / "none.pyz", "none.pyz cannot be read: No such file or directory"),
         (cut, "cut.pyz is no swarmctl archive"),
         (tmp_path / "flipped.pyz", "flipped.pyz is damaged: "),
         (crash, "ZeroDivisionError"),

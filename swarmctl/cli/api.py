@@ -8,6 +8,7 @@ does not use. ``Json`` marks where that freedom is; keys are the Engine API's ow
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, final
 from urllib.parse import quote
@@ -27,11 +28,18 @@ Json = dict[str, Any]
 """One object of the API, as decoded from JSON."""
 
 
+_DOCKERS = re.compile(r'"docker (?:swarm )?(\w+)"')
+
+
 class DaemonError(SwarmError):
-    """The daemon refused; the text is its own, ``code`` the HTTP status."""
+    """The daemon refused; ``text`` is its own, ``code`` the HTTP status.
+
+    Docker's texts name Docker's commands; who reads them here is told ours.
+    """
 
     def __init__(self, code: int, text: str) -> None:
-        super().__init__(f"Error response from daemon: {text}")
+        told = _DOCKERS.sub(r'"swarmctl \1"', text)
+        super().__init__(f"Error response from daemon: {told}")
         self.code = code
         self.text = text
 

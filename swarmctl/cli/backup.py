@@ -80,7 +80,7 @@ def restore(call: Invocation) -> None:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise Failure(f"the backup cannot be read: {error}") from error
+        raise Failure(f"the backup {path} cannot be read: {error.strerror or error}") from error
     passphrase = _passphrase(call, twice=False)
     started = ensure_daemon(call)
     query = {

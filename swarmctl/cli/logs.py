@@ -184,7 +184,8 @@ def moment_of(flag: str, text: str, now_ns: int) -> str:
         else:
             moment = parse_time(text)
     except ValueError as error:
-        raise Failure(f"invalid value for {flag} {text!r}: {error}") from None
+        ways = "right would be 2013-01-02T13:23:37Z, seconds, or a duration back such as 42m"
+        raise Failure(f"invalid value for {flag} {text!r}: {error}; {ways}") from None
     return f"{moment // 1_000_000_000}.{moment % 1_000_000_000:09d}"
 
 

@@ -114,7 +114,9 @@ def inspect(archive: Path, python: str) -> Release:
             if "swarmctl_boot.py" not in opened.namelist():
                 raise Failure(f"{archive} is no swarmctl archive")
             broken = opened.testzip()
-    except (OSError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise Failure(f"{archive} cannot be read: {error.strerror or error}") from error
+    except zipfile.BadZipFile as error:
         raise Failure(f"{archive} is no swarmctl archive: {error}") from error
     if broken is not None:
         raise Failure(f"{archive} is damaged: {broken} does not have its checksum")

@@ -30,6 +30,7 @@ from .nodeport import open_port
 from .refusals import CannotResign, LastManager
 from .together import run_until_first
 from .wire.address import parse_data_path
+from .wire.stream import again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -217,9 +218,28 @@ class Member:
             await self._keep(moved)
         return self.membership.advertise_addr
 
-    async def wait_begun(self) -> None:
-        """Sleep until the stay has begun, or is over."""
+    async def wait_begun(self) -> SwarmError | None:
+        """Sleep until the stay has begun, or is over; return what keeps it from going as it should.
+
+        Returns:
+            Why it is over, or why this node is no manager although it should be.
+        """
         await run_until_first(self.ready.wait, self.ended.wait)
+        if self.failure:
+            return SwarmError(self.failure)
+        refusal = self.managership.failure
+        return None if refusal is None else again(refusal)
+
+    async def wait_leading(self) -> None:
+        """Sleep until this node, a manager that knows of no other, leads.
+
+        Raises:
+            SwarmError: it is no manager.
+        """
+        await run_until_first(self.managership.settled.wait, self.ended.wait)
+        if self.manager is None:
+            raise SwarmError(self.error)
+        await self.manager.wait_leading()
 
     async def resign(self, *, force: bool) -> None:
         """Leave the managers first, if they can do without this one.

@@ -43,7 +43,6 @@ from .refusals import (
 from .statedir import StateDirectory, Stay
 from .together import leaves
 from .wire.address import parse_data_path, parse_remote
-from .wire.stream import again
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -234,46 +233,45 @@ class LocalNode:
             raise
         member = self._stay(membership, credentials, listeners)
         await self._enter(member)
-        assert member.manager is not None
-        await member.manager.wait_leading()
+        await member.wait_leading()
         return credentials.node_id
 
     async def _found_anew(self, member: Member, request: InitRequest) -> str:
         """Go on as the only manager of the cluster that this node is a manager of.
 
-        Tasks, certificates and tables stay. The other managers' numbers are gone for good.
+        Tasks, certificates and tables stay. The other managers' numbers are gone for good. Where it
+        cannot be done all is as it was: what is on this disk may be all that is left of the swarm.
         """
-        member.scope.cancel()
-        await member.ended.wait()
-        place, credentials = member.membership, member.credentials
-        moved = place
-        if request.ListenAddr or request.AdvertiseAddr:
-            found = self._port.place(request.ListenAddr, request.AdvertiseAddr)
-            moved = with_addresses(place, found)
-        membership = msgspec.structs.replace(
-            moved,
-            raft_id=manager_state.new_raft_id(),
-            managers=(moved.advertise_addr,),
-            peers=(),
+        place = self._port.again(member.membership, request.ListenAddr, request.AdvertiseAddr)
+        after = msgspec.structs.replace(
+            place, raft_id=manager_state.new_raft_id(), managers=(place.advertise_addr,), peers=()
         )
-        failure: SwarmError | None = None
-        try:
-            await trio.to_thread.run_sync(
-                self._state_dir.found_anew,
-                place,
-                membership,
-                credentials.identity,
-                credentials.unlock_key,
-            )
-        except SwarmError as error:
-            failure, membership = error, place
-        fresh = self._stay(membership, credentials, ())
-        await self._enter(fresh)
+        with trio.CancelScope(shield=True):  # a client that hangs up now would leave no stay at all
+            fresh, failure = await self._renumber(member, after)
+        begun = await fresh.wait_begun()
+        failure = failure or begun
         if failure is not None:
             raise failure
-        assert fresh.manager is not None
-        await fresh.manager.wait_leading()
-        return credentials.node_id
+        await fresh.wait_leading()
+        return fresh.credentials.node_id
+
+    async def _renumber(self, old: Member, after: Membership) -> tuple[Member, SwarmError | None]:
+        """End a stay and begin it again as the only manager, or as it was; return why not."""
+        old.scope.cancel()
+        await old.ended.wait()
+        before, credentials = old.membership, old.credentials
+        listeners: Sequence[trio.SocketListener] = ()
+        failure: SwarmError | None = None
+        try:
+            listeners = await open_port(after.listen_addr)
+            await trio.to_thread.run_sync(self._state_dir.found_anew, before, after, credentials)
+        except SwarmError as error:
+            close_port(listeners)
+            listeners, after, failure = (), before, error
+        except BaseException:
+            close_port(listeners)
+            raise
+        return self._begin(self._stay(after, credentials, listeners)), failure
 
     async def join(self, request: JoinRequest) -> None:
         """Become a node of an existing swarm, or come back to it with an expired certificate.
@@ -434,25 +432,27 @@ class LocalNode:
             listeners = await open_port(place.listen_addr)
         return self._stay(place, credentials, listeners)
 
+    def _begin(self, member: Member) -> Member:
+        self._error, self._member = "", member
+        self._arrived.set()
+        return member
+
     async def _enter(self, member: Member) -> None:
         """Begin a stay, and wait until it has begun.
 
         Raises:
             SwarmError: it failed; this node is in no swarm, as before.
         """
-        self._error = ""
-        self._member = member
-        self._arrived.set()
-        await member.wait_begun()
-        if member.failure:
+        self._begin(member)
+        if (failure := await member.wait_begun()) is None:
+            return
+        if member.ended.is_set():
             await self._forget()
-            raise SwarmError(member.failure)
-        refusal = member.managership.failure
-        if refusal is not None:
+        else:
             member.leaving = True
             member.scope.cancel()
             await member.ended.wait()
-            raise again(refusal)
+        raise failure
 
     async def _live(self, member: Member) -> None:
         """Live one stay to its end. A failure ends it with a sentence, not the daemon."""

@@ -81,10 +81,22 @@ class NodePort:
             return place
         return with_addresses(place, now)
 
+    def again(self, place: Membership, listen: str, advertise: str) -> Membership:
+        """Return where a node is that goes on, for a request that may name another place.
+
+        Raises:
+            BadRequest: it names one that cannot be used.
+        """
+        named = _named(listen)
+        if not named and not advertise:
+            return place
+        wanted = advertise or place.advertised_as
+        if wanted is None:
+            wanted, _ = split_address(place.advertise_addr)
+        return with_addresses(place, self._place(*parse_listen(named or place.listen_addr), wanted))
+
     def _listen(self, listen: str) -> tuple[str, int]:
-        """Return where to listen. Clients name Docker's default where their user named nothing."""
-        named = "" if listen == DEFAULT_LISTEN else listen
-        return parse_listen(named or self._flags[0])
+        return parse_listen(_named(listen) or self._flags[0])
 
     def _place(self, host: str, port: int, wanted: str) -> Membership:
         advertise_host, advertise_port = parse_advertise(wanted, host, port)
@@ -105,6 +117,11 @@ def with_addresses(place: Membership, found: Membership) -> Membership:
         advertised_as=found.advertised_as,
         flags=found.flags,
     )
+
+
+def _named(listen: str) -> str:
+    """Return what a user named. Clients name Docker's default where their user named nothing."""
+    return "" if listen == DEFAULT_LISTEN else listen
 
 
 def _newer(flag: str, before: str) -> str:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .ca.credentials import Material
-    from .ca.x509 import Identity
     from .clock import Clock
     from .founding import NewCluster
     from .manager.backup import Head
@@ -129,26 +128,32 @@ class StateDirectory:
             raise
         return Stay(membership, new.material, passphrase, new.unlock_key or None)
 
-    def found_anew(
-        self, before: Membership, after: Membership, who: Identity, unlock_key: bytes | None
-    ) -> None:
+    def found_anew(self, before: Membership, after: Membership, who: identity.Credentials) -> None:
         """Make this node the only manager of its cluster; see ``manager.state.force_new``.
+
+        The place is written first. With its old number the new database would be one of a cluster
+        that this node was removed from; with the new number the old database is one of a cluster
+        that it is no member of yet, and the same command goes on.
 
         Args:
             before, after: its place; the member number is another one.
-            unlock_key: opens its database, if that is locked.
 
         Raises:
-            StorageFailed: the disk refused.
+            StorageFailed: the disk refused; what was there before still is.
         """
-        manager_state.force_new(
-            self.path,
-            owner=owner_of(who.cluster_id, who.node_id),
-            raft_id=before.raft_id,
-            new_raft_id=after.raft_id,
-            unlock_key=unlock_key,
-        )
         member_file.store(self.path, after)
+        try:
+            manager_state.force_new(
+                self.path,
+                owner=owner_of(who.cluster_id, who.node_id),
+                raft_id=before.raft_id,
+                sole=manager_state.Sole(who.node_id, after.raft_id, after.advertise_addr),
+                now_ns=self._clock.now(),
+                unlock_key=who.unlock_key,
+            )
+        except BaseException:
+            member_file.store(self.path, before)
+            raise
 
     def store(self, membership: Membership, material: Material) -> None:
         """Write what a node has that joined.

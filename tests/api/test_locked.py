@@ -45,6 +45,8 @@ async def test_a_locked_manager_serves_nothing_but_its_unlocking(tmp_path: Path)
                 path = route.pattern.replace("{id}", "x")
                 assert await api.refusal(route.method, path) == (503, LOCKED), path
         assert await api.refusal("POST", "/swarm/leave") == (503, LEAVE)
+        forced = {"ForceNewCluster": True}
+        assert await api.refusal("POST", "/swarm/init", forced) == (503, LOCKED)
         other = "SWMKEY-1-" + "k" * 43
         assert await api.refusal("POST", "/swarm/unlock", {"UnlockKey": other}) == WRONG
         damaged = await api.refusal("POST", "/swarm/unlock", {"UnlockKey": "nonsense"})

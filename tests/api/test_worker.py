@@ -51,6 +51,8 @@ async def test_a_worker_joins_knows_itself_and_leaves(tmp_path: Path) -> None:
             if route.needs_manager:
                 path = route.pattern.replace("{id}", "x")
                 assert await worker.refusal(route.method, path) == (503, A_WORKER), route
+        forced = {"ForceNewCluster": True}
+        assert await worker.refusal("POST", "/swarm/init", forced) == (503, A_WORKER)
         ping = await worker.request("HEAD", "/_ping")
         assert ping.headers["Swarm"] == "active/worker"
         swarm = (await worker.get("/info"))["Swarm"]

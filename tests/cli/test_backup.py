@@ -91,6 +91,16 @@ def test_a_restore_sends_the_file_and_the_passphrase(
         assert headers["content-type"] == "application/octet-stream"
 
 
+def test_a_backup_that_is_not_there_is_named(
+    stub: Stub, run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    """Nothing is asked of the daemon for a file that cannot be read."""
+    ran = run("restore", str(tmp_path / "none"))
+    text = f"the backup {tmp_path}/none cannot be read: No such file or directory\n"
+    assert (ran.code, ran.err) == (1, text)
+    assert stub.asked == []
+
+
 def test_without_a_terminal_a_passphrase_has_to_be_given(
     stub: Stub, run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

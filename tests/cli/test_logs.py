@@ -150,5 +150,5 @@ def test_moments_are_told_in_many_ways() -> None:
     assert moment_of("since", "2013-01-02T13:23:37.5+02:00", now) == "1357125817.500000000"
     assert moment_of("since", "1234.5", now) == "1234.5"
     for wrong in ("soon", "", "12x", "2013-99-01T00:00:00Z"):
-        with pytest.raises(Failure, match="invalid value for since"):
+        with pytest.raises(Failure, match=r"invalid value for since .* such as 42m"):
             moment_of("since", wrong, now)

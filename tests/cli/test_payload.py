@@ -283,7 +283,7 @@ def test_a_service_uses_them(stub: Stub, run: Callable[..., Ran], kind: str) -> 
     stub.answers["POST /services/create"] = (201, {"ID": "s"})
     ran = run(
         *("service", "create", "-d", "--no-resolve-image", f"--{kind}", "pw"),
-        *(f"--{kind}", "source=key,target=/etc/key,uid=7,gid=8,mode=0400", "host"),
+        *(f"--{kind}", "source=key,target=/etc/key,uid=7,gid=8,mode=0400", "host", "true"),
     )
     assert ran.code == 0, ran
     container = stub.posted()["TaskTemplate"]["ContainerSpec"]

@@ -330,6 +330,14 @@ def test_flags_become_the_spec_that_docker_sends(
         ("--secret s1 --secret s1 nginx", 1, "duplicate secret target for s1 not allowed"),
         ("--network nope nginx", 1, "Error response from daemon: network nope not found"),
         ("--env-file /nonexistent nginx", 1, "open /nonexistent: no such file or directory"),
+        (
+            "--replicas 2 host",
+            1,
+            (
+                "image 'host' is a plain process on a host and needs to know which: swarmctl "
+                "service create host COMMAND [ARG...]"
+            ),
+        ),
     ],
 )
 def test_wrong_flags_end_before_anything_is_created(

@@ -97,6 +97,23 @@ def test_a_refusal_is_the_daemons_own_words(stub: Stub, run: Callable[..., Ran])
     assert ran == (1, "", "Error response from daemon: This node is already part of a swarm.\n")
 
 
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ('Use "docker swarm leave" to leave.', 'Use "swarmctl leave" to leave.'),
+        ('Please use "docker swarm unlock".', 'Please use "swarmctl unlock".'),
+        ('Use the "docker info" command.', 'Use the "swarmctl info" command.'),
+        ("image docker swarm is odd", "image docker swarm is odd"),
+    ],
+)
+def test_commands_of_docker_are_told_as_ours(
+    stub: Stub, run: Callable[..., Ran], told: str, shown: str
+) -> None:
+    """The daemon's texts are Docker's, for Docker's clients; who uses this one reads its words."""
+    stub.answers["POST /swarm/init"] = (503, {"message": told})
+    assert run("init").err == f"Error response from daemon: {shown}\n"
+
+
 def test_settings_of_a_daemon_that_runs_already_are_told_to_be_late(
     stub: Stub, run: Callable[..., Ran]
 ) -> None:

@@ -106,3 +106,34 @@ def test_the_daemons_flag_counts_where_a_client_names_dockers_default(
     assert port.place(named, "").listen_addr == "127.0.0.1:5000"
     assert port.place("10.0.0.5:2377", "").listen_addr == "10.0.0.5:2377"
     assert NodePort("", "").place(named, "").listen_addr == "0.0.0.0:2377"
+
+
+@pytest.mark.parametrize("listen", ["", "0.0.0.0:2377"])
+def test_a_node_that_goes_on_stays_where_it_is(host: Host, listen: str) -> None:
+    """Neither the daemon's flags nor what the host has now count where a user names nothing."""
+    assert host.address == "10.0.0.5"
+    place = NodePort("", "").place("127.0.0.1:5000", "192.0.2.7")
+    assert NodePort("", "").again(place, listen, "") == place
+    assert NodePort("10.0.0.5:6000", "10.0.0.5").again(place, listen, "") == place
+
+
+@pytest.mark.parametrize(
+    ("listen", "advertise", "listens", "advertised"),
+    [
+        ("10.0.0.5:2400", "", "10.0.0.5:2400", "192.0.2.7:2400"),
+        ("", "10.0.0.5", "127.0.0.1:5000", "10.0.0.5:5000"),
+        ("0.0.0.0:2377", "eth0:99", "127.0.0.1:5000", "10.0.0.5:99"),
+        ("10.0.0.5", "10.0.0.5", "10.0.0.5:2377", "10.0.0.5:2377"),
+    ],
+)
+def test_a_node_that_goes_on_elsewhere(
+    host: Host, listen: str, advertise: str, listens: str, advertised: str
+) -> None:
+    """What is named changes, and nothing else; its data path and its number stay."""
+    assert host.address == "10.0.0.5"
+    first = NodePort("", "").place("127.0.0.1:5000", "192.0.2.7")
+    for advertised_as in (first.advertised_as, None):  # an older file does not say
+        place = replace(first, advertised_as=advertised_as, raft_id=7, data_path_addr="eth0")
+        moved = NodePort("", "").again(place, listen, advertise)
+        assert (moved.listen_addr, moved.advertise_addr) == (listens, advertised)
+        assert (moved.raft_id, moved.data_path_addr) == (7, "eth0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,13 @@ import trio
 from msgspec.structs import replace
 
 from swarmctl.core import managership
+from swarmctl.core import membership as member_file
 from swarmctl.core.ca import credentials as identity
 from swarmctl.core.ca import keyfiles
 from swarmctl.core.ca.credentials import call_once
 from swarmctl.core.ca.x509 import Role
 from swarmctl.core.errors import (
+    BadRequest,
     FailedPrecondition,
     InvalidUnlockKey,
     PermissionDenied,
@@ -24,12 +27,15 @@ from swarmctl.core.errors import (
 )
 from swarmctl.core.founding import new_unlock_key
 from swarmctl.core.manager import members
+from swarmctl.core.manager import state as manager_state
 from swarmctl.core.manager.calls import FORWARD, JOIN, RESIGN, JoinManagers
 from swarmctl.core.model.change import Applied, Change, Transaction, Update
 from swarmctl.core.model.cluster import EncryptionConfig
 from swarmctl.core.model.codec import pack
+from swarmctl.core.model.objects import ManagerStatus
 from swarmctl.core.model.request import InitRequest
 from swarmctl.core.node import LocalState
+from swarmctl.core.nodeport import DEFAULT_LISTEN
 from swarmctl.core.raft import space
 from swarmctl.core.refusals import CannotResign, LastManager
 from tests.ports import free_port
@@ -41,6 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from swarmctl.core.manager.reconcile import Reconciler
+    from swarmctl.core.membership import Membership
     from swarmctl.core.model.objects import NodeRow
     from swarmctl.core.node import LocalNode
 
@@ -424,6 +431,137 @@ async def test_lost_quorum_is_recovered_by_force(tmp_path: Path) -> None:
         await until(lambda: swarm.voters() == 2 and swarm.has(3, "kept"))
         await swarm.start(0)  # it is told that its number is gone, and joins anew
         await until(lambda: swarm.voters() == 3 and swarm.has(0, "kept"))
+
+
+@asynccontextmanager
+async def a_survivor(tmp_path: Path) -> AsyncIterator[tuple[Managers, LocalNode]]:
+    """One of two managers, which has lost the other."""
+    async with managers(tmp_path, 2, machines=2) as swarm:
+        await swarm.name_cluster("kept")
+        await until(lambda: swarm.has(0, "kept") and swarm.has(1, "kept"))
+        await swarm.stop(0)
+        await until(lambda: not swarm.led())
+        yield swarm, swarm.nodes[1]
+
+
+async def test_by_force_a_manager_stays_where_it_is(tmp_path: Path) -> None:
+    """Command lines name the default port when their user named none: it is not taken for a wish,
+    nor are addresses looked for that were named once."""
+    async with a_survivor(tmp_path) as (swarm, survivor):
+        where = swarm.machines[1].address
+        assert survivor.advertise_addr == where
+        await survivor.init(InitRequest(ForceNewCluster=True, ListenAddr=DEFAULT_LISTEN), SPEC)
+        assert (survivor.advertise_addr, survivor.managers) == (where, (where,))
+        assert swarm.has(1, "kept")
+
+
+@pytest.mark.parametrize("moves", [False, True])
+async def test_by_force_the_tables_say_who_leads_and_where(tmp_path: Path, *, moves: bool) -> None:
+    """The only manager is known by its new number: lists show it as the leader, at its address, and
+    nobody is to be removed. It stays the leader when another one joins."""
+    async with a_survivor(tmp_path) as (swarm, survivor):
+        where = f"127.0.0.1:{free_port()}" if moves else swarm.machines[1].address
+        listen = where if moves else ""
+        await survivor.init(InitRequest(ForceNewCluster=True, ListenAddr=listen), SPEC)
+        manager = survivor.manager
+        assert manager is not None
+        shown = manager.membership.status_of(swarm.row(1))
+        assert shown == ManagerStatus(Leader=True, Reachability="reachable", Addr=where)
+        assert manager.membership.waiting == ()
+        if not moves:  # else who comes back knows no address of it
+            await swarm.start(0)
+            await until(lambda: swarm.voters() == 2 and swarm.has(0, "kept"))
+            assert swarm.leader() is survivor
+
+
+@pytest.mark.parametrize("where", ["taken", "192.0.2.1:2377", "nowhere"])
+async def test_by_force_to_a_place_that_cannot_be(tmp_path: Path, where: str) -> None:
+    """It is refused in words and nothing is lost: the manager goes on as it was, and the next try
+    begins anew with everything."""
+    async with a_survivor(tmp_path) as (swarm, survivor):
+        before = survivor.node_id, survivor.advertise_addr
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            listen = f"127.0.0.1:{taken.getsockname()[1]}" if where == "taken" else where
+            with pytest.raises(BadRequest, match="listen"):
+                await survivor.init(InitRequest(ForceNewCluster=True, ListenAddr=listen), SPEC)
+        assert (survivor.node_id, survivor.advertise_addr) == before
+        assert survivor.state is LocalState.ACTIVE
+        await swarm.stop(1)
+        survivor = await swarm.start(1)
+        await survivor.init(InitRequest(ForceNewCluster=True), SPEC)
+        assert swarm.has(1, "kept")
+
+
+async def test_by_force_with_a_damaged_database(tmp_path: Path) -> None:
+    """A database that cannot be opened is no reason to remove it and the node's identity."""
+    async with a_survivor(tmp_path) as (swarm, survivor):
+        node_id, directory = survivor.node_id, swarm.machines[1].state_dir
+        await swarm.stop(1)
+        database = directory / "raft" / "raft.db"
+        whole = database.read_bytes()
+        database.write_bytes(whole[: len(whole) // 2])
+        survivor = await swarm.start(1)
+        await until(lambda: survivor.state is LocalState.ERROR)
+        with pytest.raises(SwarmError, match=r"raft\.db"):
+            await survivor.init(InitRequest(ForceNewCluster=True), SPEC)
+        assert (survivor.node_id, survivor.state) == (node_id, LocalState.ERROR)
+        await swarm.stop(1)
+        database.write_bytes(whole)
+        survivor = await swarm.start(1)
+        await survivor.init(InitRequest(ForceNewCluster=True), SPEC)
+        assert swarm.has(1, "kept")
+
+
+async def test_by_force_although_the_caller_goes(tmp_path: Path) -> None:
+    """A client that hangs up in the middle leaves a manager behind, the old one or the new."""
+    async with a_survivor(tmp_path) as (swarm, survivor):
+        for pause_s in (0.0, 0.01, 0.05, 0.2):
+            with trio.move_on_after(pause_s):
+                await survivor.init(InitRequest(ForceNewCluster=True), SPEC)
+            assert survivor.is_manager
+        await survivor.init(InitRequest(ForceNewCluster=True), SPEC)
+        assert swarm.has(1, "kept")
+
+
+class Crash(Exception):
+    """Stands for SIGKILL."""
+
+
+@pytest.mark.parametrize("written", ["nothing", "the place", "all"])
+async def test_a_crash_while_it_begins_anew_by_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    """A manager killed anywhere within has everything when it starts, and the command goes on."""
+    store, force_new = member_file.store, manager_state.force_new
+    stored: list[Membership] = []
+
+    def store_once(directory: Path, place: Membership) -> None:
+        if written == "nothing" or stored:
+            raise Crash
+        stored.append(place)
+        store(directory, place)
+
+    def force_new_and_die(*args: Any, **kwargs: Any) -> None:
+        if written == "all":
+            force_new(*args, **kwargs)
+        raise Crash
+
+    async with a_survivor(tmp_path) as (swarm, survivor):
+        node_id = survivor.node_id
+        with monkeypatch.context() as dying:
+            dying.setattr(member_file, "store", store_once)
+            dying.setattr(manager_state, "force_new", force_new_and_die)
+            with pytest.raises(Crash):
+                await survivor.init(InitRequest(ForceNewCluster=True), SPEC)
+            await swarm.stop(1)
+        survivor = await swarm.start(1)
+        member = survivor._member
+        assert member is not None
+        await until(lambda: member.managership.manager is not None)
+        await trio.sleep(0.3)  # it has looked whether it is a member still
+        assert await survivor.init(InitRequest(ForceNewCluster=True), SPEC) == node_id
+        assert swarm.has(1, "kept")
+        assert swarm.voters() == 1
 
 
 async def test_a_manager_without_its_database_joins_anew(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from swarmctl.core.ca import credentials as identity
 from swarmctl.core.ca.x509 import identity_of
 from swarmctl.core.clock import SystemClock
+from swarmctl.core.model.request import InitRequest
 
-from .local_swarm import private_of, state_of, until
+from .local_swarm import SPEC, private_of, state_of, until
 from .test_coming_back import expired
 from .test_managers import Managers, managers
 from .test_root_rotation import WORK, behind, root_on_disk, rotate
@@ -109,3 +110,24 @@ async def test_a_swarm_that_was_off_as_a_whole_comes_back_by_itself(tmp_path: Pa
         assert {number: node.node_id for number, node in swarm.nodes.items()} == ids
         await swarm.name_cluster("back")
         await until(lambda: all(swarm.has(number, "back") for number in ids))
+
+
+async def test_by_force_with_an_expired_certificate(tmp_path: Path) -> None:
+    """A manager that lost its only peer and was off for too long begins anew all the same: with
+    everything it had, under its own id, and others join it."""
+    async with managers(tmp_path, 2, machines=3) as swarm:
+        private = private_of(swarm.leader())
+        await swarm.name_cluster("kept")
+        await until(lambda: swarm.has(0, "kept") and swarm.has(1, "kept"))
+        node_id = swarm.nodes[1].node_id
+        for number in (0, 1):
+            await swarm.stop(number)
+        state_dir = swarm.machines[1].state_dir
+        identity.store(state_dir, expired(private, identity.load(state_dir)))
+        survivor = await swarm.start(1)
+        assert (survivor.node_id, survivor.error, swarm.led()) == (node_id, "", False)
+        assert await survivor.init(InitRequest(ForceNewCluster=True), SPEC) == node_id
+        await until(lambda: swarm.has(1, "kept") and swarm.led())
+        assert swarm.voters() == 1
+        await swarm.join(2)
+        await until(lambda: swarm.voters() == 2 and swarm.has(2, "kept"))

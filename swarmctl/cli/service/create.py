@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..api import Json
     from ..command import Invocation
 
+_PLAIN_PROCESS = ("host", "host:latest")
+
 
 @command(
     "create [OPTIONS] IMAGE [COMMAND] [ARG...]",
@@ -34,6 +36,11 @@ def create(call: Invocation) -> None:
         spec = new_spec(given, image, arguments)
     except ValueError as error:
         raise Failure(str(error)) from None
+    if image in _PLAIN_PROCESS and not arguments and not given.text("entrypoint"):
+        raise Failure(
+            f"image {image!r} is a plain process on a host and needs to know which: "
+            f"swarmctl service create {image} COMMAND [ARG...]"
+        )
     _resolve(call, spec)
     headers: tuple[tuple[str, str], ...] = ()
     if given.is_set("with-registry-auth"):

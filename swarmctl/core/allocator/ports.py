@@ -2,7 +2,8 @@
 
 Ingress ports are unique in the cluster, each protocol for itself. A fixed number is recorded, a
 port without one gets the lowest free number of 30000 to 32767 and keeps it over updates. Host-mode
-ports are copied through: the scheduler and the node see to those.
+ports are copied through: the scheduler and the node see to those. No dynamic port gets the number
+of one, which it would take from that service's clients.
 (Rules: swarm-behaviour.md section 8.3.)
 """
 
@@ -42,6 +43,7 @@ class PortBook:
     def __init__(self, view: View) -> None:
         self._view = view
         self._handed_out: dict[str, str] = {}
+        self._on_hosts: set[str] | None = None
 
     def allocate(self, service: ServiceRow) -> Allocation:
         """Return the endpoint that a service's present spec asks for.
@@ -86,9 +88,20 @@ class PortBook:
             key = f"{protocol}/{number}"
             if key in mine or key in self._handed_out:
                 continue
-            if not self._view.holders(Index.INGRESS_PORT, key):
+            if not self._view.holders(Index.INGRESS_PORT, key) and key not in self._host_ports():
                 return number
         return 0
+
+    def _host_ports(self) -> set[str]:
+        """Return what services publish on their nodes; looked up when first asked for."""
+        if self._on_hosts is None:
+            self._on_hosts = {
+                f"{port.Protocol or 'tcp'}/{port.PublishedPort}"
+                for row in self._view.services()
+                for port in (row.api.Spec.EndpointSpec or _NO_SPEC).Ports
+                if port.PublishMode == "host"
+            }
+        return self._on_hosts
 
     def _need(self, service: ServiceRow, port: PortConfig) -> tuple[Requirement, ...] | str:
         """Return what makes a port ours when the entry is applied, or why it cannot be ours.

@@ -54,7 +54,10 @@ async def init(server: ApiServer, call: Call) -> Reply:
     spec = merge_init_spec(request.Spec, autolock=request.AutoLockManagers)
     check_swarm_spec(spec)
     settings.check_founding(spec.CAConfig)
-    return json_reply(await server.node.init(request, spec))
+    node = server.node
+    if request.ForceNewCluster and not node.is_manager and node.state is not LocalState.INACTIVE:
+        server.manager()  # raises why this node is none, and what would help
+    return json_reply(await node.init(request, spec))
 
 
 async def join(server: ApiServer, call: Call) -> Reply:

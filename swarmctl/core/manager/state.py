@@ -14,8 +14,10 @@ import secrets
 import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
+
 from ..errors import InvalidUnlockKey, ManagerLocked, StorageFailed
-from ..model.change import Conflict, Entry
+from ..model.change import Conflict, Entry, Transaction, Update
 from ..model.codec import decode_entry
 from ..raft.config import RaftConfig
 from ..raft.database import REMEDY, Damaged, create, peek_lock
@@ -31,7 +33,6 @@ from ..store.store import Store
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..model.change import Transaction
     from .backup import Head
 
 DIRECTORY = "raft"
@@ -224,8 +225,27 @@ def _check_tables(path: Path, snapshot: Snapshot | None, store: Store) -> None:
         )
 
 
+class Sole(NamedTuple):
+    """A manager that is to be the only one.
+
+    Attributes:
+        raft_id: a fresh number.
+        addr: where it is from now on.
+    """
+
+    node_id: str
+    raft_id: int
+    addr: str
+
+
 def force_new(
-    state_dir: Path, *, owner: str, raft_id: int, new_raft_id: int, unlock_key: bytes | None = None
+    state_dir: Path,
+    *,
+    owner: str,
+    raft_id: int,
+    sole: Sole,
+    now_ns: int,
+    unlock_key: bytes | None = None,
 ) -> None:
     """Make this manager the only one of its cluster, with everything that its log holds.
 
@@ -237,7 +257,7 @@ def force_new(
 
     Args:
         raft_id: the number it had.
-        new_raft_id: a fresh one.
+        sole: what its row says afterwards.
         unlock_key: opens its database, if that is locked.
 
     Raises:
@@ -261,15 +281,27 @@ def force_new(
                 store.skip(entry.index)
         hard_state = log.initial_state()[0]
         fresh = Snapshot(
-            index=last,
+            index=_note_sole(store, last + 1, sole, now_ns),
             term=max(hard_state.term, log.term(last)) + 1,
-            conf_state=ConfState(voters=(new_raft_id,)),
+            conf_state=ConfState(voters=(sole.raft_id,)),
             removed=tuple(sorted(gone)),
         )
         disk.rebuild(fresh, dump(store))
     finally:
         disk.close()
     _sync_directory(directory)
+
+
+def _note_sole(store: Store, index: int, sole: Sole, now_ns: int) -> int:
+    """Have the tables know the only manager by its number and place; return their index."""
+    row = store.view.node(sole.node_id)
+    if row is None:
+        store.skip(index)
+        return index
+    private = replace(row.private, raft_id=sole.raft_id, manager_addr=sole.addr)
+    known = Transaction(changes=(Update(row=replace(row, private=private)),), now=now_ns)
+    store.apply(index, Entry(transactions=(known,)))
+    return index
 
 
 def _members(state: ConfState) -> tuple[int, ...]:

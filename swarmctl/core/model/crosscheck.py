@@ -146,7 +146,8 @@ def check_ports(spec: ServiceSpec, services: Iterable[ServiceRow], *, own_id: st
     ingress port; host ports of several services are the scheduler's to keep apart.
 
     Args:
-        own_id: the service that is being updated; it cannot clash with itself.
+        own_id: the service that is being updated. It cannot clash with itself, and a port that it
+            has already is no question: an update of something else is not refused for it.
 
     Raises:
         InvalidArgument: which port, and whose it is.
@@ -154,10 +155,13 @@ def check_ports(spec: ServiceSpec, services: Iterable[ServiceRow], *, own_id: st
     wanted = [port for port in _spec_ports(spec) if port.PublishedPort]
     if not wanted:
         return
-    for row in services:
+    rows = list(services)
+    own = {_number(port) for row in rows if own_id == row.api.ID for port in _ports_of(row)}
+    wanted = [port for port in wanted if _number(port) not in own]
+    for row in rows:
         if own_id == row.api.ID:
             continue
-        taken = [*row.api.Endpoint.Ports, *_spec_ports(row.api.Spec)]
+        taken = _ports_of(row)
         for port in wanted:
             for other in taken:
                 if _clash(port, other):
@@ -182,6 +186,15 @@ def check_ingress_network(spec: ServiceSpec, networks: Iterable[NetworkRow]) -> 
 
 def _spec_ports(spec: ServiceSpec) -> tuple[PortConfig, ...]:
     return spec.EndpointSpec.Ports if spec.EndpointSpec is not None else ()
+
+
+def _ports_of(row: ServiceRow) -> tuple[PortConfig, ...]:
+    """Return what a service has and what it asks for."""
+    return (*row.api.Endpoint.Ports, *_spec_ports(row.api.Spec))
+
+
+def _number(port: PortConfig) -> tuple[str, int, bool]:
+    return port.Protocol or "tcp", port.PublishedPort, _is_host(port)
 
 
 def _is_host(port: PortConfig) -> bool:

@@ -71,6 +71,19 @@ def test_a_dynamic_port_avoids_the_services_own_fixed_one() -> None:
     assert published(world) == [30_001, 30_000]
 
 
+def test_a_dynamic_port_avoids_what_is_published_on_hosts() -> None:
+    """A number that another service, or the same one, publishes on its nodes is not handed out."""
+    world = World()
+    on_hosts = port(80, 30_000, PublishMode="host")
+    world.service("node", spec("node", ports=(on_hosts, port(53, 30_000, Protocol="udp"))))
+    world.service("web", spec("web", ports=(port(80), port(81, 30_001, PublishMode="host"))))
+    world.settle()
+    assert published(world) == [30_002, 30_001]
+    world.service("dns", spec("dns", ports=(port(53, Protocol="udp"),)))
+    world.settle()
+    assert published(world, "dns") == [30_001], "protocols are apart"
+
+
 def test_dynamic_ports_are_sticky() -> None:
     """An update keeps a port's number by name, protocol and target, whatever else it changes."""
     world = World()

@@ -214,6 +214,18 @@ def test_ports_that_do_not_clash() -> None:
     check_ports(_publishing(INGRESS).api.Spec, [_publishing(INGRESS)], own_id="id1")
 
 
+@pytest.mark.parametrize("mode", ["host", "ingress"])
+def test_a_port_that_a_service_has_already_is_no_question(mode: str) -> None:
+    """Two services that came to one number can both be updated; another number is asked about."""
+    own = _publishing({**HOST, "PublishMode": mode})
+    others = "host" if mode == "ingress" else "ingress"
+    other = _publishing({**INGRESS, "PublishMode": others}, service_id="id2")
+    check_ports(own.api.Spec, [own, other], own_id="id1")
+    moved = _publishing({**HOST, "PublishMode": mode, "PublishedPort": 8081})
+    refusal = _answer(check_ports, own.api.Spec, [moved, other], own_id="id1")
+    assert "port '8080' is already in use by service 'web' (id2)" in refusal[1]
+
+
 # --- names ---------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ daemon imports that.
 from __future__ import annotations
 
 from ..core.agent.executor import (
+    EngineHost,
     EngineUnavailable,
     Executor,
     ExecutorDescription,
@@ -65,6 +66,7 @@ __all__ = [
     "AllocatorSettings",
     "Candidate",
     "Check",
+    "EngineHost",
     "EngineUnavailable",
     "Executor",
     "ExecutorDescription",

@@ -233,6 +233,23 @@ def test_limits_init_and_stopping(swarm: Swarm) -> None:
     assert said.endswith("caught=usr1\ncleaned=yes\n")
 
 
+def test_a_command_inside_a_running_task(swarm: Swarm) -> None:
+    """What is not the swarm's is the engine's own to answer, by the daemon's socket: the stock
+    client runs a command in a task, hands it input, and gets its output and exit code."""
+    service = swarm.create_spec("web", 1)
+    swarm.wait_running(service, 1)
+    (task,) = swarm.running(service)
+    container = swarm.container_of(task["ID"])[1]["Id"]
+    docker = f"docker --host=unix://{swarm.daemons[0].socket}"
+    ran = swarm.hosts[0].run(
+        ["sh", "-c", f"echo hello | {docker} exec -i {container} sh -c 'cat; echo no >&2; exit 3'"],
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (3, "hello\n", "no\n")
+    listed = swarm.hosts[0].run(["sh", "-c", f"{docker} ps --quiet --no-trunc"]).stdout
+    assert listed.split() == [container]
+
+
 HEALTH = ("--health-interval=500ms", "--health-retries=2", "--health-timeout=2s")
 
 

@@ -240,6 +240,18 @@ class NodeIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @runtime_checkable
+class EngineHost(Protocol):
+    """What an executor may have besides: an engine that speaks Docker's API.
+
+    Attributes:
+        engine_socket: path of its unix socket on this host. What a client asks of this node's API
+            and is not the swarm's (``docker exec``, say) is asked there.
+    """
+
+    engine_socket: str
+
+
+@runtime_checkable
 class NetworkHost(Protocol):
     """What an executor may have besides: an engine that users start containers on, too."""
 

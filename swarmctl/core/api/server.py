@@ -19,13 +19,15 @@ Laws:
 from __future__ import annotations
 
 import logging
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
+from ..agent.executor import EngineHost
 from ..errors import (
+    BadRequest,
     LostLeadership,
     ManagerLocked,
     NoLeader,
@@ -57,6 +59,7 @@ from . import (
 )
 from .call import Call
 from .forward import METHOD, SAFE_METHODS, Origin, forward, serve_forwarded
+from .proxy import pass_on
 from .route import API_VERSION, By, find_route, split_version
 from .write import first_answer
 
@@ -133,7 +136,7 @@ class ApiServer:
         await serve_http(
             listeners,
             self._answer,
-            streams_body=_reads_its_body,
+            streams_body=self._leaves_body,
             common_headers=(
                 ("Api-Version", API_VERSION),
                 ("Docker-Experimental", "false"),
@@ -163,9 +166,19 @@ class ApiServer:
 
     # --- requests of clients here ---
 
+    def _leaves_body(self, request: Request) -> bool:
+        """True for uploads that are larger than a request should be, and for an engine's."""
+        if isinstance(self.node.executor, EngineHost):
+            with suppress(BadRequest):
+                if find_route(request.method, request.path) is None:
+                    return True
+        return request.method == "POST" and split_version(request.path)[1] == "/swarm/restore"
+
     async def _answer(self, request: Request, connection: Connection) -> Reply:
         match = find_route(request.method, request.path)
         if match is None:
+            if isinstance(self.node.executor, EngineHost):
+                return await pass_on(self.node.executor.engine_socket, request, connection)
             return error_response(404, "page not found")
         request_id = "" if request.method in SAFE_METHODS else self.new_id()
         origin = Origin(self.node.node_id, request_id, connection.peer)
@@ -283,11 +296,6 @@ async def _wait_led_elsewhere(manager: Manager, link: Link) -> None:
         if await manager.leader_link() is not link:
             return
         await changed.wait()
-
-
-def _reads_its_body(request: Request) -> bool:
-    """True for uploads that are larger than a request should be."""
-    return request.method == "POST" and split_version(request.path)[1] == "/swarm/restore"
 
 
 HANDLERS: dict[str, Callable[[ApiServer, Call], Awaitable[Reply]]] = {

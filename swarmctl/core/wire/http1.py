@@ -295,6 +295,19 @@ class ClientCodec:
         data = _sent(self._h11, h11.Data(data=body)) if body else b""
         return head + data + _sent(self._h11, h11.EndOfMessage())
 
+    def begin(self, method: str, target: str, headers: Headers) -> bytes:
+        """Encode the head of a request whose body follows as its headers say; then ``chunk``."""
+        event = h11.Request(method=method, target=target, headers=_encoded(headers))
+        return _sent(self._h11, event)
+
+    def chunk(self, data: bytes) -> bytes:
+        """Encode one piece of the body that ``begin`` announced."""
+        return _sent(self._h11, h11.Data(data=data))
+
+    def finish(self) -> bytes:
+        """Encode the end of that body."""
+        return _sent(self._h11, h11.EndOfMessage())
+
     def receive(self, data: bytes | bytearray) -> None:
         """Take bytes from the server; empty bytes mean that it sends no more."""
         self._h11.receive_data(bytes(data))

@@ -40,7 +40,7 @@ CLEANUP_S = 5.0
 class EngineExecutor:
     """Implements :class:`swarmctl.plugins.Executor` on an engine that speaks ``dialect``.
 
-    And :class:`swarmctl.plugins.NetworkHost`.
+    And :class:`swarmctl.plugins.NetworkHost`, and :class:`swarmctl.plugins.EngineHost`.
     """
 
     def __init__(self, settings: ExecutorSettings, dialect: Dialect) -> None:
@@ -58,9 +58,8 @@ class EngineExecutor:
                 f'engine "{endpoint}" must be a unix socket of this host, such as '
                 f"{dialect.endpoint}"
             )
-        self._engine = Engine(
-            endpoint.removeprefix("unix://"), dialect, changes=settings.limits.changes
-        )
+        self.engine_socket = endpoint.removeprefix("unix://")
+        self._engine = Engine(self.engine_socket, dialect, changes=settings.limits.changes)
         self._changes = Changes(self._engine)
         self._observer = Observer(self._engine)
         self._images = Images(self._engine, pulls=settings.limits.pulls)

@@ -27,7 +27,7 @@ from .ca.x509 import Role
 from .errors import CertificateRefused, SwarmError
 from .managership import Managership
 from .nodeport import open_port
-from .refusals import CannotResign, LastManager
+from .refusals import CannotResign, HasLeader, LastManager
 from .together import run_until_first
 from .wire.address import parse_data_path
 from .wire.stream import again
@@ -229,6 +229,16 @@ class Member:
             return SwarmError(self.failure)
         refusal = self.managership.failure
         return None if refusal is None else again(refusal)
+
+    async def require_lost_majority(self) -> None:
+        """Return when no majority can acknowledge what this manager does not hear of.
+
+        Raises:
+            HasLeader: one can.
+        """
+        manager = self.manager
+        if manager and not (manager.alone or await manager.wait_without_leader()):
+            raise HasLeader
 
     async def wait_leading(self) -> None:
         """Sleep until this node, a manager that knows of no other, leads.

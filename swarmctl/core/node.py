@@ -242,6 +242,7 @@ class LocalNode:
         Tasks, certificates and tables stay. The other managers' numbers are gone for good. Where it
         cannot be done all is as it was: what is on this disk may be all that is left of the swarm.
         """
+        await member.require_lost_majority()
         place = self._port.again(member.membership, request.ListenAddr, request.AdvertiseAddr)
         after = msgspec.structs.replace(
             place, raft_id=manager_state.new_raft_id(), managers=(place.advertise_addr,), peers=()
@@ -249,8 +250,7 @@ class LocalNode:
         with trio.CancelScope(shield=True):  # a client that hangs up now would leave no stay at all
             fresh, failure = await self._renumber(member, after)
         begun = await fresh.wait_begun()
-        failure = failure or begun
-        if failure is not None:
+        if (failure := failure or begun) is not None:
             raise failure
         await fresh.wait_leading()
         return fresh.credentials.node_id

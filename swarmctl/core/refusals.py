@@ -65,6 +65,17 @@ class CannotResign(FailedPrecondition):
         )
 
 
+class HasLeader(FailedPrecondition):
+    """init by force on a manager of a swarm that has a leader, hence a majority."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The swarm has a leader, so nothing of it is lost. A new cluster now would lose what "
+            "this manager has not heard of yet. `--force-new-cluster` is for a swarm that has lost "
+            "most of its managers: stop the others first if this one is to go on alone."
+        )
+
+
 class JoinGoesOn(Unavailable):
     """A join that takes long; Docker's words."""
 

@@ -37,7 +37,7 @@ from swarmctl.core.model.request import InitRequest
 from swarmctl.core.node import LocalState
 from swarmctl.core.nodeport import DEFAULT_LISTEN
 from swarmctl.core.raft import space
-from swarmctl.core.refusals import CannotResign, LastManager
+from swarmctl.core.refusals import CannotResign, HasLeader, LastManager
 from tests.ports import free_port
 
 from .local_swarm import SPEC, Machine, private_of, until
@@ -431,6 +431,19 @@ async def test_lost_quorum_is_recovered_by_force(tmp_path: Path) -> None:
         await until(lambda: swarm.voters() == 2 and swarm.has(3, "kept"))
         await swarm.start(0)  # it is told that its number is gone, and joins anew
         await until(lambda: swarm.voters() == 3 and swarm.has(0, "kept"))
+
+
+@pytest.mark.parametrize("by_leader", [False, True])
+async def test_by_force_but_the_swarm_has_a_leader(tmp_path: Path, *, by_leader: bool) -> None:
+    """It is refused: the others have acknowledged what this manager may not know. All go on."""
+    async with managers(tmp_path, 3) as swarm:
+        number = swarm.number_of_leader()
+        node = swarm.nodes[number if by_leader else (number + 1) % 3]
+        with pytest.raises(HasLeader, match="for a swarm that has lost most of its managers"):
+            await node.init(InitRequest(ForceNewCluster=True), SPEC)
+        await swarm.name_cluster("kept")
+        await until(lambda: all(swarm.has(number, "kept") for number in range(3)))
+        assert swarm.voters() == 3
 
 
 @asynccontextmanager

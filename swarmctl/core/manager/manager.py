@@ -30,6 +30,7 @@ from ..errors import MemberRemoved, NoLeader, NotManager, SwarmError
 from ..model.change import Kind
 from ..model.session import SESSION_METHOD
 from ..raft.errors import LogLost
+from ..raft.message import NOBODY
 from ..raft.runner import Runner
 from ..raft.transport import SNAPSHOT, Transport
 from ..store.dump import dump
@@ -68,6 +69,8 @@ if TYPE_CHECKING:
     from .state import OpenState
 
 HAND_OVER_S = 1.0
+LOSS_TOLD_S = 5.0
+"""Within so long a manager has noticed that most of the others are gone: a few elections."""
 READ_AGAIN_S = 0.5
 
 log = logging.getLogger(__name__)
@@ -251,6 +254,17 @@ class Manager:
                 await self._runner.leadership_changed.wait()
         if not self._runner.leading:
             raise NoLeader
+
+    async def wait_without_leader(self) -> bool:
+        """Sleep until nobody leads as far as this manager knows; False if somebody goes on to.
+
+        After ``LOSS_TOLD_S`` a lost majority would have been noticed.
+        """
+        with trio.move_on_after(LOSS_TOLD_S):
+            while self._runner.leader != NOBODY:
+                await self._runner.leadership_changed.wait()
+            return True
+        return False
 
     async def leader_link(self) -> Link:
         """Return the link to the manager that leads; see ``Leader.link``."""

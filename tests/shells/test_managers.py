@@ -296,6 +296,11 @@ async def test_a_manager_that_is_demoted_before_it_heard_anything_is_a_worker_ag
         leader._runner._send = lambda _: None
         await swarm.wish(1, "manager")
         await until(lambda: len(leader.raft_status().membership.learners) == 1)
+        shown = leader.membership.status_of(swarm.row(1))
+        assert shown is not None
+        assert shown.Reachability == "unknown"
+        with pytest.raises(FailedPrecondition, match="last manager of the swarm; those that were"):
+            leader.membership.require_removable(swarm.row(0))
         await swarm.wish(1, "worker")
         await until(lambda: not worker.is_manager and not leader.raft_status().membership.learners)
         leader._runner._send = send

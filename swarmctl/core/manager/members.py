@@ -125,15 +125,21 @@ class Membership:
         )
 
     def status_of(self, row: NodeRow) -> ManagerStatus | None:
-        """Return how a node stands among the managers; None for one that is no member."""
+        """Return how a node stands among the managers; None for one that is no member.
+
+        Of one that has no vote yet it is not known whether it will ever count.
+        """
         status, membership = self._runner.status(), self._runner.membership
         number = row.private.raft_id
         if not number or number not in {*membership.voters, *membership.learners}:
             return None
-        reachable = number == status.id or self._transport.reachable(number)
+        reachability = "unknown"
+        if number in membership.voters:
+            reachable = number == status.id or self._transport.reachable(number)
+            reachability = "reachable" if reachable else "unreachable"
         return ManagerStatus(
             Leader=status.leader == number,
-            Reachability="reachable" if reachable else "unreachable",
+            Reachability=reachability,
             Addr=row.private.manager_addr,
         )
 
@@ -142,7 +148,8 @@ class Membership:
         members = self.members()
         number = row.private.raft_id
         if members.voters == {number}:
-            raise FailedPrecondition("attempting to demote the last manager of the swarm")
+            hint = "; those that were added catch up first" if members.learners else ""
+            raise FailedPrecondition(f"attempting to demote the last manager of the swarm{hint}")
         if number in members.voters and not may_remove(members, number):
             raise FailedPrecondition(
                 "can't remove member from the raft: this would result in a loss of quorum: "

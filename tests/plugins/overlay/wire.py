@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -232,6 +233,15 @@ class Driver:
     def state(self) -> dict[str, Any]:
         """Return the driver's state now."""
         return self.call(do="state")
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Let it stand still for the length of a block: it sees and mends nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it without a word."""

@@ -138,8 +138,12 @@ class Asker:
             answer = await self._loop.sock_recv(asked, 4096)
         if not struct.unpack("!H", answer[6:8])[0]:
             raise ValueError(f"no address of {name}: code {answer[3] & 15}")
-        # The first record: a name (a pointer), type, class, time to live, length, the address.
-        at = len(question) + 12
+        # The first record: a name (whole, or a pointer to it), type, class, time to live, length,
+        # the address.
+        at = len(question)
+        while 0 < answer[at] < 0xC0:
+            at += 1 + answer[at]
+        at += (2 if answer[at] else 1) + 10
         return socket.inet_ntoa(answer[at : at + 4])
 
 

@@ -1,9 +1,12 @@
-"""Options of the whole test run, and the clocks that marked tests run on."""
+"""Options of the whole test run, the clocks of marked tests, and what every user may run."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tests.archive import VERSIONS
 from tests.clocks import RUNS
 
 
@@ -37,3 +40,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--model-seeds", type=int, default=300, help="how many lives of services meet the model"
     )
     parser.addoption("--model-first-seed", type=int, default=0, help="the first of them")
+
+
+@pytest.fixture(scope="session")
+def everybodys_python() -> Path:
+    """An interpreter that the archive serves and every user of this machine may run."""
+    places = [Path(f"/usr/bin/python{version}") for version in VERSIONS]
+    found = [place for place in places if place.exists()]
+    if not found:
+        pytest.skip(f"there is none of {', '.join(map(str, places))}")
+    return found[-1]

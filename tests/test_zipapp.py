@@ -224,11 +224,8 @@ def test_a_user_with_a_read_only_home_gets_a_private_directory(host: Host) -> No
 
 @needs_root
 @pytest.mark.lab
-def test_a_second_user_gets_a_tree_of_their_own(tmp_path: Path, archive: Path) -> None:
+def test_a_second_user_gets_a_tree_of_their_own(archive: Path, everybodys_python: Path) -> None:
     """One file for all: whoever starts it unpacks into their own cache and never into another's."""
-    python = f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
-    if not Path(python).exists():
-        pytest.skip(f"there is no {python}, which every user may run")
     folder = Path(tempfile.mkdtemp(prefix="swarmctl-users-"))
     folder.chmod(0o755)
     try:
@@ -240,7 +237,7 @@ def test_a_second_user_gets_a_tree_of_their_own(tmp_path: Path, archive: Path) -
             home.mkdir()
             os.chown(home, uid, uid)
             done = subprocess.run(
-                [python, str(shared), "--version"],
+                [everybodys_python, str(shared), "--version"],
                 capture_output=True,
                 text=True,
                 user=uid,
@@ -254,7 +251,7 @@ def test_a_second_user_gets_a_tree_of_their_own(tmp_path: Path, archive: Path) -
         theirs = {"HOME": "/", "XDG_CACHE_HOME": str(folder / "home0"), "PATH": "/usr/bin:/bin"}
         theirs["TMPDIR"] = str(folder / "home65534")
         done = subprocess.run(
-            [python, str(shared), "--version"],
+            [everybodys_python, str(shared), "--version"],
             capture_output=True,
             text=True,
             user=65534,

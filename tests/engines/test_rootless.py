@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +22,7 @@ from .test_lifecycle import LOOP, MS, lines
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.engine
 
@@ -105,15 +104,12 @@ NOT_HERE = "executor cannot give the limits or networks asked for on 1 node"
 
 
 @pytest.fixture
-def daemon(rootless: RootlessPodman) -> Iterator[Daemon]:
+def daemon(rootless: RootlessPodman, everybodys_python: Path) -> Iterator[Daemon]:
     """The one-file archive, run by the user, as the only manager of a swarm."""
-    python = Path(f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}")
-    if not python.exists():
-        pytest.skip(f"there is no {python}, which every user may run")
     folder = rootless.directory_of_user("node")
     archive = shutil.copy(cached_archive(), folder / "swarmctl.pyz")
     archive.chmod(0o644)
-    command = [*rootless.command_of_user(), str(python), str(archive)]
+    command = [*rootless.command_of_user(), str(everybodys_python), str(archive)]
     made = Daemon(folder, command, {"PATH": "/usr/bin:/bin", **rootless.environment()})
     made.start(executor="podman", engine=f"unix://{rootless.socket}")
     made.init()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,7 +41,7 @@ from swarmctl.core.raft import space
 from swarmctl.core.refusals import CannotResign, HasLeader, LastManager
 from tests.ports import free_port
 
-from .local_swarm import SPEC, Machine, private_of, until
+from .local_swarm import SPEC, Machine, private_of, state_of, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -100,12 +101,17 @@ class Managers:
         del self.nodes[number]
 
     async def found(self, managers: int) -> None:
-        """Make a swarm of so many managers, on the first machines."""
+        """Make a swarm of so many managers, on the first machines; all vote and take tasks."""
         first = await self.start(0)
         await self.machines[0].init(first)
         for number in range(1, managers):
             await self.join(number)
         await until(lambda: self.voters() == managers)
+        for node in list(self.nodes.values()):
+            await until(partial(self._is_ready, node))
+
+    def _is_ready(self, node: LocalNode) -> bool:
+        return state_of(self.leader(), node.node_id) == "ready"
 
     async def join(self, number: int, *, manager: bool = True) -> LocalNode:
         """Start a machine and join it."""

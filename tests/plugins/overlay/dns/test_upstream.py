@@ -176,7 +176,7 @@ async def test_only_the_answer_to_what_was_asked_is_taken(port: int) -> None:
 
 
 async def test_every_question_has_a_number_and_a_port_of_its_own(port: int) -> None:
-    """Neither follows from the last: both are drawn anew."""
+    """Neither follows from the last: both are drawn anew, so that two may be the same by chance."""
     seen: list[tuple[int, int]] = []
     async with trio.open_nursery() as nursery:
         with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
@@ -193,9 +193,11 @@ async def test_every_question_has_a_number_and_a_port_of_its_own(port: int) -> N
             for _ in range(20):
                 assert await ask(Upstreams(port=port), "a1") is not None
             nursery.cancel_scope.cancel()
-    assert len({number for number, _ in seen}) == 20
+    numbers = [number for number, _ in seen]
+    assert len(numbers) == 20
+    assert len(set(numbers)) > 16
     assert len({source for _, source in seen}) > 10
-    assert QUERY.id not in {number for number, _ in seen[:3]}
+    assert numbers.count(QUERY.id) <= 1
 
 
 async def test_what_is_no_address_is_no_server() -> None:

@@ -22,6 +22,7 @@ import stat
 import sys
 import traceback
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,6 +35,15 @@ if TYPE_CHECKING:
 
 GROUP = "swarmctl"
 _NATIVE = re.compile(r"\.(so|pyd|dylib)$")
+# What reading a file of any bytes as an archive raises; RuntimeError for one that is encrypted.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    UnicodeDecodeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class PluginError(SwarmError):
@@ -132,7 +142,7 @@ def in_wheel(path: Path) -> list[Source]:
             names = archive.namelist()
             table = next((n for n in names if n.endswith(".dist-info/entry_points.txt")), None)
             text = archive.read(table).decode() if table is not None else ""
-    except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise PluginError(f"{path} is no wheel: {error}") from error
     native = next((name for name in names if _NATIVE.search(name)), None)
     if native is not None:
@@ -140,10 +150,14 @@ def in_wheel(path: Path) -> list[Source]:
             f"{path} holds native code ({native}), which cannot be used from a wheel: install it, "
             "or bake it into swarmctl.pyz with build_zipapp.py --with"
         )
-    _put_on_path(path)
     points = configparser.ConfigParser(delimiters=("=",), interpolation=None)
     points.optionxform = str  # type: ignore[assignment,method-assign] # names keep their case
-    points.read_string(text)
+    try:
+        points.read_string(text, table or "")
+    except configparser.Error as error:
+        words = " ".join(str(error).split())
+        raise PluginError(f"the entry points of {path} cannot be read: {words}") from error
+    _put_on_path(path)
     rows = points[GROUP].items() if points.has_section(GROUP) else ()
     return [
         Source(name=name, kind="wheel", module=module.strip(), path=str(path))
@@ -221,7 +235,11 @@ def _import_file(file: Path) -> object:
 
 def require_ours_alone(path: Path) -> None:
     """Raise PluginError unless a file or directory can only have been written by root or us."""
-    for status in (path.lstat(), path.stat()):
+    try:
+        statuses = (path.lstat(), path.stat())
+    except OSError as error:
+        raise PluginError(f"{path} cannot be read: {error.strerror}") from error
+    for status in statuses:
         is_link = stat.S_ISLNK(status.st_mode)
         if status.st_uid not in (0, os.geteuid()):
             raise PluginError(

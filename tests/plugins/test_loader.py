@@ -219,6 +219,12 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
     assert "belongs to user 12345" in failure(directory=link.parent)
 
 
+def test_a_link_to_nothing_is_a_failure(tmp_path: Path) -> None:
+    """What lies in the plugin directory and leads nowhere is named, and the daemon starts."""
+    (tmp_path / "gone.py").symlink_to(tmp_path / "nowhere")
+    assert f"{tmp_path / 'gone.py'} cannot be read" in failure(directory=tmp_path)
+
+
 def wheel(folder: Path, name: str, *, files: dict[str, str], points: str = "") -> Path:
     """Make a wheel in a folder."""
     path = folder / f"{name}-1.0-py3-none-any.whl"
@@ -260,6 +266,21 @@ def test_a_wheel_with_native_code_says_what_to_do(tmp_path: Path) -> None:
     """What cannot be imported from a zip is refused with the two ways that work."""
     wheel(tmp_path, "fast", files={"fast/_x.cpython-311-x86_64-linux-gnu.so": ""})
     assert "build_zipapp.py --with" in failure(directory=tmp_path)
+
+
+@pytest.mark.usefixtures("path_as_it_was")
+def test_a_wheel_whose_table_is_no_table_is_a_failure(tmp_path: Path) -> None:
+    """Entry points that nobody can read are named, and so is a damaged archive."""
+    path = wheel(tmp_path, "odd", files={}, points="solar = solar_of_wheel\n")
+    assert f"the entry points of {path} cannot be read: File contains no section" in failure(
+        directory=tmp_path
+    )
+    path.unlink()
+    path = wheel(tmp_path, "torn", files={}, points="[swarmctl]\nsolar = solar_of_wheel\n")
+    body = bytearray(path.read_bytes())
+    body[body.index(b"[swarmctl]")] ^= 1
+    path.write_bytes(body)
+    assert f"{path} is no wheel: Bad CRC-32" in failure(directory=tmp_path)
 
 
 def test_a_hook_that_is_not_marked_is_refused() -> None:

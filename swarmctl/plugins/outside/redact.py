@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ...core.store.view import View
 
 SHOWN = frozenset({Kind.NODE, Kind.SERVICE, Kind.TASK})
+SPECS_MAX = 10_000
+"""Specs that are remembered with what is shown of them; then it begins anew."""
 
 
 class Redactor:
@@ -71,7 +73,7 @@ class Redactor:
         spec = ServiceSpec(
             Name=asked.Name,
             Labels=asked.Labels,
-            TaskTemplate=self._spec(asked.TaskTemplate),
+            TaskTemplate=_task_spec(asked.TaskTemplate),
             Mode=asked.Mode,
             UpdateConfig=asked.UpdateConfig,
             RollbackConfig=asked.RollbackConfig,
@@ -84,6 +86,8 @@ class Redactor:
     def _spec(self, spec: TaskSpec) -> TaskSpec:
         known = self._specs.get(id(spec))
         if known is None:  # the spec is kept with it, so its id is not given to another
+            if len(self._specs) >= SPECS_MAX:
+                self._specs.clear()
             known = self._specs[id(spec)] = (spec, _task_spec(spec))
         return known[1]
 

@@ -5,6 +5,7 @@ The child is played by :func:`answer`, which has the same program answer the ope
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,12 @@ from swarmctl.core.manager.pipeline import Outside, reconcilers
 from swarmctl.core.model.change import Update
 from swarmctl.core.model.codec import pack
 from swarmctl.core.model.labels import REBALANCE
+from swarmctl.core.model.objects import TaskRow
 from swarmctl.core.model.spec import ContainerSpec, TaskSpec
-from swarmctl.core.model.task import TaskState
+from swarmctl.core.model.task import Task, TaskState
 from swarmctl.core.scheduler.decide import Candidate
 from swarmctl.core.scheduler.resources import NodeLoad, Place
+from swarmctl.plugins.outside import redact
 from swarmctl.plugins.outside.child import Child
 from swarmctl.plugins.outside.desk import BATCHES_KEPT, Desk, ImpossibleAnswer, Plugin
 from swarmctl.plugins.outside.messages import Failed, Placed, Rows, Start
@@ -284,6 +287,18 @@ def test_nothing_secret_crosses(world: OutsideWorld) -> None:
     for one in [*view.tasks(), *view.services(), *view.nodes()]:
         assert b"s3cret" not in pack(redactor.row(one))
     assert any(b"s3cret" in pack(one) for one in view.tasks())
+
+
+def test_specs_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that is updated for years leaves no more behind than the bound."""
+    monkeypatch.setattr(redact, "SPECS_MAX", 3)
+    rows = [TaskRow(api=Task(ID=str(n), Spec=TaskSpec(ForceUpdate=n))) for n in range(8)]
+    redactor = Redactor()
+    before = [sys.getrefcount(row.api.Spec) for row in rows]
+    for row in rows:
+        redactor.task(row)
+    after = [sys.getrefcount(row.api.Spec) for row in rows]
+    assert sum(one > other for one, other in zip(after, before, strict=True)) <= 3
 
 
 @settings(max_examples=25, deadline=None)

@@ -197,12 +197,12 @@ async def test_a_task_that_ignores_its_signal_is_killed_at_the_deadline(node: No
 async def test_a_stop_that_was_cancelled_goes_on_with_the_grace_that_is_left(node: Node) -> None:
     """Cancelling a stop and asking again neither starts the grace anew nor signals twice."""
     trap = "trap 'echo signal' TERM"
-    task = await node.running(LOOP, setting=trap, StopGracePeriod=1_000 * MS)
+    task = await node.running(LOOP, setting=trap, StopGracePeriod=3_000 * MS)
     started = trio.current_time()
-    with trio.move_on_after(0.5):
+    with trio.move_on_after(1.5):
         await task.shutdown()
     await task.shutdown()
-    assert 1.0 <= trio.current_time() - started < 1.45
+    assert 3.0 <= trio.current_time() - started < 4.4
     assert [line.text for line in await lines(task)].count(b"signal") == 1
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 from msgspec.structs import replace
 
@@ -17,7 +18,9 @@ from swarmctl.core.model.change import Entry, Update
 from swarmctl.core.model.task import TaskState
 from swarmctl.core.store.watch import Watch
 from swarmctl.plugins.loader import load_plugins
+from swarmctl.plugins.outside import runner
 from swarmctl.plugins.outside.choice import Wanted, choose
+from swarmctl.plugins.outside.runner import DEADLINE_S
 from tests.core.pipeline.world import World, spec
 from tests.stalls import Stalls, undisturbed
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 REPO = Path(__file__).resolve().parents[3]
 WITHIN_S = 20.0
+PATIENT_S = 15.0
+"""A plugin's deadline where the test is not about it: the machine may be busy with others."""
 COMMAND = (sys.executable, "-m", "swarmctl", "plugin-child")
 HEAD = """
 import os, sys, time
@@ -135,17 +140,32 @@ def write_plugin(folder: Path, code: str, name: str = "mine") -> None:
     file.chmod(0o644)
 
 
+def deadline_for(text: str) -> float:
+    """Return the deadline of a test that expects a failure: the true one where that is of it."""
+    return DEADLINE_S if f"within {DEADLINE_S:g} s" in text else PATIENT_S
+
+
 @asynccontextmanager
-async def leading(folder: Path, cluster: Cluster, **wanted: object) -> AsyncIterator[Rig]:
-    """Lead a cluster with the plugins of a folder."""
+async def leading(
+    folder: Path, cluster: Cluster, *, deadline_s: float = PATIENT_S, **wanted: object
+) -> AsyncIterator[Rig]:
+    """Lead a cluster with the plugins of a folder, which answer within a deadline."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "DEADLINE_S", deadline_s)
+        async with _leading(folder, cluster, wanted) as rig:
+            yield rig
+
+
+@asynccontextmanager
+async def _leading(folder: Path, cluster: Cluster, wanted: dict[str, object]) -> AsyncIterator[Rig]:
     plugins = load_plugins(candidates=[], directory=folder)
     assert plugins.failures == []
     choice = choose(plugins, Wanted(command=COMMAND, **wanted))  # type: ignore[arg-type]
     rig = Rig(cluster, choice)
     outside = Outside(judges=choice.judges, move_judges=choice.move_judges)
     async with trio.open_nursery() as nursery:
-        for runner in choice.runners.values():
-            nursery.start_soon(runner.run)
+        for each in choice.runners.values():
+            nursery.start_soon(each.run)
         for one in reconcilers(choice.scheduler, choice.allocator, choice.strategies, outside):
             loop = Loop(
                 one,

@@ -17,7 +17,7 @@ from tests.core.allocator.joined import (
     vips,
 )
 
-from .rig import HEAD, Cluster, leading, write_plugin
+from .rig import HEAD, Cluster, deadline_for, leading, write_plugin
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,7 +121,8 @@ async def test_the_default_takes_over(
     """An allocator that fails delays a service's start by its deadline, and nothing else."""
     usual = {"subnet": "return next(wish.pools[0].subnets(new_prefix=24))", "address": LAST_ADDRESS}
     write_plugin(tmp_path, ALLOCATOR.format(**{**usual, **how}))
-    async with leading(tmp_path, cluster, allocator="mine") as rig:
+    deadline_s = deadline_for(text)
+    async with leading(tmp_path, cluster, allocator="mine", deadline_s=deadline_s) as rig:
         add_network(cluster)
         cluster.service("web", on_networks("web", "net", replicas=3))
         await rig.placed("web", 3)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from tests.core.pipeline.world import spec
 
-from .rig import HEAD, SCHEDULER, Cluster, leading, write_plugin
+from .rig import HEAD, SCHEDULER, Cluster, deadline_for, leading, write_plugin
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,7 +138,7 @@ async def test_one_that_fails_refuses_nothing(
 ) -> None:
     """Tasks are placed without a filter that fails, and after three times it is off."""
     write_plugin(tmp_path, FILTER.format(static=True, check=check))
-    async with leading(tmp_path, cluster) as rig:
+    async with leading(tmp_path, cluster, deadline_s=deadline_for(text)) as rig:
         for number in range(3):
             cluster.pending(f"s{number}")
             await rig.placed(f"s{number}")

@@ -17,7 +17,7 @@ from swarmctl.core.model.task import TaskState
 from swarmctl.plugins.outside.runner import Runner
 from tests.core.pipeline.world import spec
 
-from .rig import REPO, SCHEDULER, Cluster, leading, write_plugin
+from .rig import REPO, SCHEDULER, Cluster, deadline_for, leading, write_plugin
 
 LAST_NODE = (
     "last = max(n.node.api.ID for n in nodes if n.room)\n"
@@ -138,7 +138,8 @@ async def test_the_default_takes_over(tmp_path: Path, cluster: Cluster, how: str
     body, text = FAILURES[how]
     write_plugin(tmp_path, SCHEDULER.format(body=body))
     cluster.set_node("c", availability="drain")
-    async with leading(tmp_path, cluster, scheduler="mine", memory_mib=400) as rig:
+    limits = {"memory_mib": 400, "deadline_s": deadline_for(text)}
+    async with leading(tmp_path, cluster, scheduler="mine", **limits) as rig:
         cluster.pending("web", 2)
         assert await rig.placed("web", 2) == ["a", "b"]
         assert rig.plugin.failures >= 1

@@ -37,12 +37,12 @@ def _answers(client: Netns, address: str, count: int, port: int = 80) -> Counter
     return Counter(client.ask(address, port).split()[0] for _ in range(count))
 
 
-def _refusal_s(client: Netns, address: str, port: int = 80) -> float:
-    """How long it took until a connection was refused."""
+def _is_refused_at_once(client: Netns, address: str, port: int = 80) -> bool:
+    """Is a connection refused before its first packet would be sent again, after a second?"""
     began = time.monotonic()
     with pytest.raises(ConnectionRefusedError):
         client.ask(address, port)
-    return time.monotonic() - began
+    return time.monotonic() - began < 0.9
 
 
 def test_containers_reach_each_other_across_hosts(scene: Scene) -> None:
@@ -75,9 +75,9 @@ def test_without_ready_members_it_refuses_at_once(scene: Scene) -> None:
     scene.unready = {"a1", "b1", "b2"}
     scene.publish()
     scene.agree()
-    assert _refusal_s(scene.client, VIP) < 0.5
-    assert _refusal_s(scene.client, VIP6) < 0.5
-    assert _refusal_s(scene.client, scene.hosts[0].address, 8080) < 0.5
+    assert _is_refused_at_once(scene.client, VIP)
+    assert _is_refused_at_once(scene.client, VIP6)
+    assert _is_refused_at_once(scene.client, scene.hosts[0].address, 8080)
     with pytest.raises((ConnectionRefusedError, PermissionError)):  # told by the send itself
         scene.client.ask_udp(VIP)
 
@@ -235,7 +235,7 @@ def test_a_published_port_answers_over_ipv6_and_udp(scene: Scene) -> None:
         assert {scene.wire.ask_udp(host.address, 5353).split()[0] for _ in range(9)} == {
             *("a1", "b1", "b2")
         }
-        assert _refusal_s(host, "::1", 8080) < 0.5
+        assert _is_refused_at_once(host, "::1", 8080)
 
 
 def _of_the_mesh(host: Netns) -> list[list[str]]:
@@ -288,7 +288,7 @@ def test_keeping_the_source_shows_the_client(scene: Scene) -> None:
     assert found == {"b1 10.77.0.200", "b2 10.77.0.200"}
     scene.gone = {"a1"}
     scene.agree()
-    assert _refusal_s(scene.wire, a.address, 8080) < 0.5
+    assert _is_refused_at_once(scene.wire, a.address, 8080)
 
 
 def test_a_port_bound_to_an_address_answers_there_alone(scene: Scene) -> None:
@@ -297,7 +297,7 @@ def test_a_port_bound_to_an_address_answers_there_alone(scene: Scene) -> None:
     scene.publish(ip="10.77.0.101")
     scene.agree()
     assert _answers(scene.hosts[0], "10.77.0.101", 3, 8080).keys() == {"a1", "b1", "b2"}
-    _refusal_s(scene.hosts[0], scene.hosts[0].address, 8080)
+    assert _is_refused_at_once(scene.hosts[0], scene.hosts[0].address, 8080)
 
 
 def test_a_port_that_another_process_has_is_left_to_it(scene: Scene) -> None:
@@ -505,7 +505,7 @@ def test_a_task_that_ended_holds_nobody_up(scene: Scene) -> None:
     scene.client.kill()
     began = time.monotonic()
     scene.agree([0])
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
 
 
 def test_large_packets_get_through_a_narrow_path(scene: Scene) -> None:

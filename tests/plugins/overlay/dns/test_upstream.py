@@ -34,6 +34,12 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream, "TOTAL_S", 0.45)
 
 
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "NEXT_AFTER_S", 30.0)
+    monkeypatch.setattr(upstream, "TOTAL_S", 60.0)
+
+
 async def ask(
     asker: Upstreams, *names: str, stream: bool = False, query: dns.message.Message = QUERY
 ) -> dns.message.Message | None:
@@ -63,12 +69,13 @@ async def test_a_cut_answer_comes_back_cut(port: int) -> None:
     assert response.answer
 
 
+@pytest.mark.usefixtures("_patient")
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_server_that_is_down_is_passed_over_at_once(port: int, stream: bool) -> None:
     """Where nobody listens, the kernel says so; nothing is waited for."""
     asker = Upstreams(port=port)
     async with serving(port, a2=address()):
-        with trio.fail_after(0.9):
+        with trio.fail_after(20):
             assert await ask(asker, "a1", "a2", stream=stream) is not None
 
 
@@ -125,7 +132,7 @@ async def test_a_lost_question_is_asked_again(port: int) -> None:
 async def test_patience_has_an_end(port: int, names: list[str]) -> None:
     """When nobody answers, that is said before the asker gives up."""
     async with serving(port, a1=silence, a2=silence):
-        with trio.fail_after(0.9):
+        with trio.fail_after(20):
             assert await ask(Upstreams(port=port), *names) is None
 
 

@@ -111,13 +111,12 @@ def _passphrase(call: Invocation, *, twice: bool) -> str:
         Failure: there is none, it cannot be read, or it was mistyped.
     """
     source = call.given.text("passphrase-file")
-    if source == "-":
-        return sys.stdin.readline().rstrip("\n")
     if source:
-        try:
-            return Path(source).read_text(encoding="utf-8").rstrip("\n")
+        try:  # to the end: key files of a kind have their first line in common
+            text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
         except (OSError, UnicodeError) as error:
             raise Failure(f"the passphrase cannot be read: {error}") from error
+        return text.rstrip("\n")
     if VARIABLE in os.environ:
         return os.environ[VARIABLE]
     if not sys.stdin.isatty():

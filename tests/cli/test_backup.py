@@ -43,6 +43,21 @@ def test_a_backup_is_written_whole_and_for_its_owner(
     assert stub.posted() == {"Passphrase": SECRET}
 
 
+def test_a_key_file_is_read_to_its_end(
+    stub: Stub, run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From standard input as from a file: their first line is the same in all PEM files."""
+    key = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqG\n-----END PRIVATE KEY-----\n"
+    stub.answers["POST /swarm/backup"] = b"sealed bytes"
+    file = tmp_path / "key.pem"
+    file.write_text(key)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(key))
+    for source in (str(file), "-"):
+        target = tmp_path / f"by-{len(stub.asked)}"
+        assert run("backup", "--passphrase-file", source, str(target)).code == 0
+    assert [asked.body for asked in stub.asked] == [{"Passphrase": key.rstrip("\n")}] * 2
+
+
 def test_a_file_is_replaced_by_force_only(
     stub: Stub, run: Callable[..., Ran], tmp_path: Path, passphrase: str
 ) -> None:

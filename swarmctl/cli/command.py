@@ -81,6 +81,10 @@ class Invocation:
         """The daemon's socket: by flag, else by environment, else the usual place."""
         return self._socket or socket_of(os.environ)
 
+    def turn_to(self, socket: str) -> None:
+        """Be about the daemon at this socket; before the first request."""
+        self._socket = socket
+
     @property
     def api(self) -> Api:
         """The daemon; nothing is sent before the first request."""

@@ -6,6 +6,7 @@ alone. ``init --foreground`` and ``join --foreground`` come here too.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -15,7 +16,7 @@ import click
 
 from swarmctl.config import load_config
 
-from .client import ClientError
+from .client import ClientError, NoDaemon
 from .command import Failure, command
 from .flags import BOOL, TEXT, Flag
 from .launch import DAEMON_FLAGS, wait_for_daemon
@@ -60,16 +61,22 @@ def run_in_foreground(call: Invocation, first: Callable[[], None]) -> None:
         first: sends the request that the command is about and says what came of it.
 
     Raises:
-        SystemExit: always; 1 when ``first`` failed, else the daemon's exit code.
+        Failure: another daemon has the socket already.
+        SystemExit: otherwise; 1 when ``first`` failed, else the daemon's exit code.
     """
     from swarmctl.daemon import run_daemon
 
     config = load_config(daemon_settings(call), os.environ)
+    call.turn_to(config.socket)
+    with contextlib.suppress(NoDaemon):  # else ``first`` would be asked of somebody else's
+        call.api.ping()
+        raise Failure(f"a daemon already serves {call.socket}; without --foreground it is used")
     failed = threading.Event()
 
     def beside() -> None:
         try:
-            wait_for_daemon(call.api)
+            while not wait_for_daemon(call.api):
+                click.echo(f"the daemon does not answer at {call.socket} yet", err=True)
             first()
         except ClientError:
             return  # the daemon is ending already, and says itself why

@@ -200,15 +200,23 @@ def _start_unit(call: Invocation) -> Started:
     if may_write(UNIT):
         UNIT.write_text(unit_text(words, dict(os.environ), call.given.text("executor")))
         systemctl("daemon-reload")
+    started = Started(_disable)
+    try:
+        _enable(call.api)
+    except BaseException:  # else systemd would try again every second, and after every boot
+        stop_if_started(started)
+        raise
+    click.echo(f"Started {UNIT.name}; `journalctl -u {UNIT.name}` has its log", err=True)
+    return started
+
+
+def _enable(api: Api) -> None:
     systemctl("enable", "--now", UNIT.name)
-    if not wait_for_daemon(call.api):
-        systemctl("stop", UNIT.name)
+    if not wait_for_daemon(api):
         raise Failure(
-            f"{UNIT.name} did not answer within {START_TIMEOUT_S:g} s and was stopped; "
+            f"{UNIT.name} did not answer within {START_TIMEOUT_S:g} s; "
             f"`journalctl -u {UNIT.name}` has its log"
         )
-    click.echo(f"Started {UNIT.name}; `journalctl -u {UNIT.name}` has its log", err=True)
-    return Started(_disable)
 
 
 def _disable() -> None:

@@ -150,6 +150,41 @@ def test_the_foreground_stays_until_a_signal(host: Host) -> None:
     assert told[1].startswith("This node is in a swarm already (")
 
 
+def test_the_foreground_is_asked_where_it_listens(host: Host, tmp_path: Path) -> None:
+    """A socket that only the config file names is where init finds its daemon, too."""
+    file = tmp_path / "swarmctl.toml"
+    file.write_text(f'socket = "{host.socket}"\n')
+    environment = {k: v for k, v in host.environment.items() if k != "SWARMCTL_SOCKET"}
+    words = ["init", "--foreground", "--executor", "process", f"--config={file}", *host.addresses]
+    with subprocess.Popen(
+        [sys.executable, "-m", "swarmctl", *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        guard = threading.Timer(20, process.kill)
+        guard.start()
+        told = process.stdout.readline()
+        guard.cancel()
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert told.startswith("Swarm initialized: current node (")
+
+
+def test_the_foreground_asks_nothing_of_a_daemon_that_is_there(
+    stub: Stub, run: Callable[..., Ran]
+) -> None:
+    """It would be the other one that founds a swarm, and this one that fails."""
+    ran = run("init", "--foreground")
+    assert (ran.code, ran.err) == (
+        1,
+        f"a daemon already serves {stub.path}; without --foreground it is used\n",
+    )
+    assert stub.lines() == ["GET /_ping"]
+
+
 def test_without_a_daemon_every_command_says_what_to_do(host: Host) -> None:
     """The socket is named, and how to get a daemon behind it."""
     done = host.run("service", "ls")
@@ -170,9 +205,9 @@ class Systemd:
         self._stub = stub
         program = home / "bin" / "systemctl"
         program.parent.mkdir()
-        program.write_text(f'#!/bin/sh\necho "$@" >> {self.log}\n[ ! -e {home}/broken ]\n')
+        program.write_text(f'#!/bin/sh\necho "$@" >> {self.log}\n! grep -qs "^$1" {home}/broken\n')
         program.chmod(0o755)
-        self.broken = home / "broken"
+        self.broken = home / "broken"  # holds the command that fails
         monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
         monkeypatch.setattr(launch, "SYSTEMD_RUNS", home)
         monkeypatch.setattr(launch, "UNIT", self.unit)
@@ -239,10 +274,24 @@ def test_a_unit_of_the_users_own_is_started_as_it_is(
 
 def test_a_systemctl_that_fails_is_named(systemd: Systemd, run: Callable[..., Ran]) -> None:
     """The command ends with what systemctl was asked to do."""
-    systemd.broken.touch()
+    systemd.broken.write_text("daemon-reload")
     ran = run("join", "10.0.0.1:2377")
     assert ran.code == 1
     assert ran.err.startswith("systemctl daemon-reload failed")
+
+
+def test_a_unit_that_does_not_start_is_stopped_again(
+    systemd: Systemd, run: Callable[..., Ran]
+) -> None:
+    """Else systemd would go on trying, and at every boot."""
+    systemd.broken.write_text("enable")
+    ran = run("join", "10.0.0.1:2377")
+    assert ran.code == 1
+    assert "systemctl enable --now swarmctl.service failed" in ran.err
+    assert systemd.told()[1:] == [
+        "enable --now swarmctl.service",
+        "disable --now swarmctl.service",
+    ]
 
 
 def test_install_service_writes_the_unit_and_starts_it(

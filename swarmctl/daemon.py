@@ -241,6 +241,7 @@ class _PrivateLog(logging.handlers.RotatingFileHandler):
 
     def _open(self) -> io.TextIOWrapper:
         handle = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.fchmod(handle, 0o600)  # whoever made it
         return io.TextIOWrapper(io.FileIO(handle, "a"), encoding="utf-8", write_through=True)
 
 

@@ -87,6 +87,7 @@ def test_init_starts_a_daemon_that_outlives_it(host: Host) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Swarm initialized: current node (")
     assert f"its log is {host.state}/swarmctl.log" in done.stderr
+    assert (host.state / "swarmctl.log").stat().st_mode & 0o777 == 0o600
     assert os.getsid(host.pids[0]) == host.pids[0]  # no terminal can hang up on it
     assert host.run("node", "ls", "--format", "{{.Status}}").stdout == "Ready\n"
     again = host.run("init")

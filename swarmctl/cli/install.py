@@ -71,8 +71,16 @@ def _require_safe(program: Path) -> None:
     if not program.is_file():
         return  # an installed package; pip's affair
     found = program.stat()
-    if found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    unsafe = found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if unsafe or any(map(_is_others, {*program.parents, *program.resolve().parents})):
         raise Failure(
             f"{program} can be changed by others than root, and would be run as root: move it, for "
             f"example `install -m 755 {program} /usr/local/bin/swarmctl`"
         )
+
+
+def _is_others(directory: Path) -> bool:
+    """Could others than root put another file in the place of one of root's here?"""
+    found = directory.stat()
+    is_open = found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX
+    return bool(found.st_uid != 0 or is_open)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from swarmctl.cli import launch
+from swarmctl.cli.command import Failure
+from swarmctl.cli.install import _require_safe
 from tests.cli.objects import INFO
 from tests.cli.stub import Stub
 from tests.ports import free_port
@@ -326,6 +328,27 @@ def test_no_unit_gives_the_daemon_a_mount_namespace(run: Callable[..., Ran]) -> 
     text = run("install-service", "--print", "--executor", "podman").out
     for option in ("ProtectSystem", "ProtectHome", "PrivateTmp", "PrivateDevices", "ReadOnlyPaths"):
         assert f"\n{option}=" not in text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose files these are to be")
+def test_root_runs_nothing_that_others_can_change(tmp_path: Path) -> None:
+    """Neither the file nor a directory above it may be anybody else's."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "swarmctl.pyz"
+    program.touch(0o755)
+    _require_safe(program)
+    (tmp_path / "link").symlink_to(folder)
+    for place, mode in ((program, 0o775), (folder, 0o777)):
+        before = place.stat().st_mode
+        place.chmod(mode)
+        for path in (program, tmp_path / "link" / program.name):
+            with pytest.raises(Failure, match="can be changed by others than root"):
+                _require_safe(path)
+        place.chmod(before)
+    os.chown(folder, 1000, -1)
+    with pytest.raises(Failure, match="can be changed by others than root"):
+        _require_safe(program)
 
 
 def test_install_service_says_why_it_cannot(

@@ -111,13 +111,35 @@ def test_what_is_no_release_is_refused_before_anything_changes(
         (tmp_path / "flipped.pyz", "flipped.pyz is damaged: "),
         (crash, "ZeroDivisionError"),
         (tmp_path / "swarmctl.pyz", "is what is installed already"),
-        (old, "swarmctl 0.0.9 knows format level 0, and this one 1"),
+        (old, "swarmctl 0.0.9 knows format level 0, and the installed one 1"),
     ):
         done = daemon.command("upgrade", str(path))
         assert done.returncode == 1
         assert text in done.stderr
+    (tmp_path / "other").mkdir()
+    host = Host(tmp_path / "other", old)
+    host.environment["SWARMCTL_CACHE"] = str(tmp_path / "cache")
+    done = host.start_command(f"--socket={tmp_path}/sock", "upgrade", str(old))
+    assert "knows format level 0, and the installed one 1" in done.stderr
     assert (tmp_path / "swarmctl.pyz").read_bytes() == archive.read_bytes()
     assert not (tmp_path / "swarmctl.pyz.previous").exists()
+
+
+def test_what_a_relative_path_means_is_the_daemons_affair(archive: Path, tmp_path: Path) -> None:
+    """The file that the daemon runs is replaced, wherever the command runs."""
+    installed = tmp_path / "swarmctl.pyz"
+    shutil.copy(archive, installed)
+    host = Host(tmp_path, installed)
+    daemon = Daemon(tmp_path, [sys.executable, os.path.relpath(installed)], host.environment)
+    try:
+        daemon.start()
+        daemon.until(lambda: found(daemon), "it does not answer")
+        new = another(archive, tmp_path / "new.pyz", "9.8.7", {})
+        done = host.start_command(f"--socket={tmp_path}/sock", "upgrade", str(new))
+        assert done.returncode == 0, done.stderr
+        assert installed.read_bytes() == new.read_bytes()
+    finally:
+        daemon.end()
 
 
 def test_a_daemon_of_somebody_elses_making_is_left_to_them(

@@ -56,11 +56,13 @@ class Running(NamedTuple):
     pid: int
     arguments: list[str]
     environment: dict[str, str]
+    directory: Path
+    by_systemd: bool
 
     @property
     def archive(self) -> Path | None:
-        """The one-file archive that it runs."""
-        files = (Path(one) for one in self.arguments[1:2])
+        """The one-file archive that it runs; one that was named relatively is where it runs."""
+        files = (self.directory / one for one in self.arguments[1:2])
         return next((one for one in files if zipfile.is_zipfile(one)), None)
 
 
@@ -80,11 +82,14 @@ def upgrade(call: Invocation) -> None:
         raise Failure(f"{new} is what is installed already")
     python = daemon.arguments[0] if daemon is not None else sys.executable
     release = inspect(new, python)
-    if release.format_level < FORMAT_LEVEL and not call.given.is_set("force"):
-        raise Failure(
-            f"swarmctl {release.version} knows format level {release.format_level}, and this one "
-            f"{FORMAT_LEVEL}: it may not read what is stored. --force takes it all the same"
-        )
+    if not call.given.is_set("force"):
+        level = _level_of(target, python)
+        if release.format_level < level:
+            raise Failure(
+                f"swarmctl {release.version} knows format level {release.format_level}, and the "
+                f"installed one {level}: it may not read what is stored. --force takes it all the "
+                "same"
+            )
     previous = replace_file(target, new)
     click.echo(f"{target} is swarmctl {release.version} now; the one before is {previous}")
     if daemon is None or call.given.is_set("no-restart"):
@@ -175,6 +180,16 @@ def _target(daemon: Running | None) -> Path:
     return found.resolve()
 
 
+def _level_of(target: Path, python: str) -> int:
+    """Return the format level of what is installed, which need not be what this command is of."""
+    if target == Path(self_command()[1]).resolve():
+        return FORMAT_LEVEL
+    try:
+        return inspect(target, python).format_level
+    except Failure:
+        return FORMAT_LEVEL  # it is broken, and shall be mended by this
+
+
 def _daemon(path: str) -> Running | None:
     """Return the daemon behind a socket, None when nobody listens there.
 
@@ -191,10 +206,12 @@ def _daemon(path: str) -> Running | None:
     try:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
         variables = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="surrogateescape")
+        directory = Path(f"/proc/{pid}/cwd").readlink()
     except OSError as error:
         raise Failure(f"the daemon (pid {pid}) is somebody else's: {error}") from error
     pairs = (one.partition("=") for one in variables.split("\0") if "=" in one)
-    return Running(pid, arguments, {name: value for name, _, value in pairs})
+    environment = {name: value for name, _, value in pairs}
+    return Running(pid, arguments, environment, directory, _is_unit(pid))
 
 
 # --- restarting ----------------------------------------------------------------------------------
@@ -206,17 +223,13 @@ def _restart(daemon: Running) -> Callable[[], bool] | None:
     Returns:
         What tells whether the new one is still there.
     """
-    if _is_unit(daemon.pid):
+    if daemon.by_systemd:
         is_up = _restart_unit()
         return lambda: is_up
     if "--detached" not in daemon.arguments:
         return None
-    os.kill(daemon.pid, signal.SIGTERM)
-    end = time.monotonic() + STOP_TIMEOUT_S
-    while _is_there(daemon.pid):
-        if time.monotonic() > end:
-            raise Failure(f"the daemon (pid {daemon.pid}) does not end; it runs the old release")
-        time.sleep(POLL_S)
+    if not _ends(daemon.pid):
+        raise Failure(f"the daemon (pid {daemon.pid}) does not end; it runs the old release")
     return _start(daemon)
 
 
@@ -250,6 +263,17 @@ def _is_unit(pid: int) -> bool:
     return said.strip() == str(pid)
 
 
+def _ends(pid: int) -> bool:
+    """Tell a daemon to end; return whether it does."""
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + STOP_TIMEOUT_S
+    while _is_there(pid):
+        if time.monotonic() > end:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
 def _is_there(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -272,19 +296,14 @@ def _go_back(
         Failure: always; it says what came of it.
     """
     previous.replace(target)
-    now = _daemon(call.socket)
-    if now is not None and "--detached" in now.arguments:
-        os.kill(now.pid, signal.SIGTERM)
-    if _is_unit_there():
+    if daemon.by_systemd:
         _restart_unit()
     else:
-        _start(daemon)
+        now = _daemon(call.socket)
+        if now is None or _ends(now.pid):
+            _start(daemon)
     back = "runs again" if launch.wait_for_daemon(call.api) else "does not start either"
     raise Failure(
         f"the daemon did not start under swarmctl {release.version} (its log says why); the "
         f"release before is back in place and {back}"
     )
-
-
-def _is_unit_there() -> bool:
-    return launch.SYSTEMD_RUNS.is_dir() and launch.UNIT.exists()

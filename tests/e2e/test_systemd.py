@@ -157,3 +157,24 @@ def test_an_upgrade_restarts_the_unit_and_no_task(box: Box, archive: Path, tmp_p
     assert "the release before is back in place and runs again" in done.stderr
     assert box.version == "9.8.7"
     assert eventually(box.task, 20, what="the task to be seen again") == task
+
+
+def test_a_daemon_beside_the_unit_is_not_the_units(box: Box, archive: Path, tmp_path: Path) -> None:
+    """One that swarmctl started gets its own release back; the unit's daemon is left alone."""
+    unit, folder = box.daemon, box.program.parent / "beside"
+    folder.mkdir()
+    program = folder / "beside.pyz"
+    shutil.copy(archive, program)
+
+    def beside(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return box.run(sys.executable, program, f"--socket={folder}/sock", *words, check=check)
+
+    places = (f"--state-dir={folder}/state", "--listen-addr=127.0.0.1:2477")
+    beside("init", "--executor=null", "--advertise-addr=127.0.0.1:2477", *places)
+    fault = {"daemon": "raise RuntimeError('broken')\n"}
+    bad = another(archive, tmp_path / "bad.pyz", "9.9.9", fault)
+    done = beside("upgrade", bad, check=False)
+    assert "the release before is back in place and runs again" in done.stderr
+    assert box.daemon == unit
+    beside("leave", "--force")
+    box.run("kill", *box.run("pgrep", "--full", f"{program} daemon").stdout.split())

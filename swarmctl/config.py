@@ -31,13 +31,15 @@ ENVIRONMENT = {
     "SWARMCTL_ENGINE": "engine",
     "SWARMCTL_LOG_LEVEL": "log_level",
 }
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What ``swarmctl daemon`` runs with.
 
     Attributes:
-        state_dir: where everything that must survive is kept; private to the daemon's user.
+        state_dir: where everything that must survive is kept; what is secret in it is private to
+            the daemon's user.
         socket: path of the API's unix socket.
         socket_group: group that may use the socket besides root, "" for none.
         executor: ``docker``, ``podman``, ``process`` or a plugin's name; "" for the first that
@@ -102,10 +104,14 @@ def load_config(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Dae
         config = msgspec.convert(values, DaemonConfig)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"the settings ({path} and flags) are wrong: {error}") from error
+    if config.log_level.lower() not in LOG_LEVELS:
+        levels = ", ".join(LOG_LEVELS)
+        raise InvalidArgument(f"log_level is {config.log_level!r}: it must be one of {levels}")
     return msgspec.structs.replace(
         config,
         state_dir=str(Path(config.state_dir).absolute()),
         socket=str(Path(config.socket).absolute()),
+        plugin_dir=str(Path(config.plugin_dir).absolute()),
     )
 
 
@@ -120,7 +126,7 @@ def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise InvalidArgument(f"the config file {path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # a TOMLDecodeError, or no UTF-8
         raise InvalidArgument(f"the config file {path} is no TOML: {error}") from error
 
 

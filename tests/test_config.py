@@ -68,10 +68,11 @@ def test_a_client_of_another_host_says_nothing_about_the_socket() -> None:
 
 
 def test_paths_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A daemon that changes its directory still finds its state."""
+    """A daemon that changes its directory still finds its state, and its plugins."""
     monkeypatch.chdir(tmp_path)
-    found = load_config({"state_dir": "state", "socket": "s.sock"}, {})
+    found = load_config({"state_dir": "state", "socket": "s.sock", "plugin_dir": "more"}, {})
     assert (found.state_dir, found.socket) == (str(tmp_path / "state"), str(tmp_path / "s.sock"))
+    assert found.plugin_dir == str(tmp_path / "more")
 
 
 def test_tables_and_lists_are_read(tmp_path: Path) -> None:
@@ -96,6 +97,7 @@ def test_an_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
         ('accept_moved_state = "yes"\n', r"`\$\.accept_moved_state`"),
         ("plugins = [1]\n", r"`\$\.plugins\[0\]`"),
         ("settings = 1\n", r"`\$\.settings`"),
+        ('log_level = "chatty"\n', "'chatty': it must be one of debug, info, warning, error"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named(tmp_path: Path, text: str, words: str) -> None:
@@ -112,3 +114,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load_config(written(tmp_path, "executor = \n"), {})
     with pytest.raises(InvalidArgument, match="cannot be read"):
         load_config({"config": str(tmp_path)}, {})
+    (tmp_path / "latin.toml").write_bytes('hostname = "zürich"\n'.encode("latin-1"))
+    with pytest.raises(InvalidArgument, match="is no TOML"):
+        load_config({"config": str(tmp_path / "latin.toml")}, {})

@@ -192,10 +192,11 @@ def moment_of(flag: str, text: str, now_ns: int) -> str:
 def _from_date(text: str) -> int:
     from datetime import datetime, timezone
 
-    moment = datetime.fromisoformat(text.removesuffix("Z") if "T" in text else text)
+    whole, _, fraction = text.removesuffix("Z").partition(".")  # Python's has but six digits of it
+    moment = datetime.fromisoformat(whole)
     if text.endswith("Z"):
         moment = moment.replace(tzinfo=timezone.utc)
-    return int(moment.astimezone().timestamp() * 1_000_000) * 1000
+    return int(moment.timestamp()) * 1_000_000_000 + int(f"{fraction:0<9.9}")
 
 
 # --- origins -------------------------------------------------------------------------------------

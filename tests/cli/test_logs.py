@@ -148,6 +148,9 @@ def test_moments_are_told_in_many_ways() -> None:
     assert moment_of("since", "42m", now) == "1699997480.000000000"
     assert moment_of("since", "1h30m", now) == "1699994600.000000000"
     assert moment_of("since", "2013-01-02T13:23:37.5+02:00", now) == "1357125817.500000000"
+    assert moment_of("since", "2013-01-02T13:23:37.123456789Z", now) == "1357133017.123456789"
+    assert moment_of("since", "2013-01-02T13:23:37.5Z", now) == "1357133017.500000000"
+    assert moment_of("since", "2013-01-02T13:23Z", now) == "1357132980.000000000"
     assert moment_of("since", "1234.5", now) == "1234.5"
     for wrong in ("soon", "", "12x", "2013-99-01T00:00:00Z"):
         with pytest.raises(Failure, match=r"invalid value for since .* such as 42m"):

@@ -268,7 +268,7 @@ StartLimitIntervalSec=0
 
 [Service]
 Type=notify
-{settings}ExecStart={" ".join(map(_unit_word, command))}
+{settings}ExecStart={" ".join(_unit_word(word.replace("$", "$$")) for word in command)}
 Restart=always
 RestartSec=1
 # Tasks outlive their daemon, and a restarted daemon adopts them.
@@ -283,8 +283,8 @@ WantedBy=multi-user.target
 
 
 def _unit_word(word: str) -> str:
-    """Return a word as systemd reads it back: no specifiers, no variables, quoted if needed."""
-    word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    """Return a word as systemd reads it back: no specifiers, quoted if needed."""
+    word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     plain = all(letter.isalnum() or letter in "-_=./:,+@" for letter in word)
     return word if plain else f'"{word}"'
 
@@ -312,8 +312,8 @@ def token_of(call: Invocation) -> str:
         raise Failure("--token and --token-file exclude each other")
     if "token-file" in given:
         try:
-            return Path(given.text("token-file")).read_text().strip()
-        except OSError as error:
+            return Path(given.text("token-file")).read_text("utf-8").strip()
+        except (OSError, UnicodeError) as error:
             raise Failure(f"the token cannot be read: {error}") from error
     if given.text("token") == "-":
         return sys.stdin.readline().strip()

@@ -150,6 +150,8 @@ def test_a_token_can_come_from_elsewhere(
     assert sent == ["from-file", "from-stdin", "from-environment"]
     ran = run("join", "--token", "a", "--token-file", "b", "x")
     assert ran.err == "--token and --token-file exclude each other\n"
+    file.write_bytes(b"\xff\xfe")
+    assert "the token cannot be read: " in run("join", "--token-file", str(file), "x").err
     monkeypatch.delenv("SWARMCTL_TOKEN")
     ran = run("join", "x")
     assert ran.code == 1
@@ -191,14 +193,14 @@ def test_join_tokens_are_shown_and_rotated(stub: Stub, run: Callable[..., Ran]) 
 def test_the_unit_keeps_settings_and_no_secret() -> None:
     """systemd reads back what was given, brings the daemon back, and lets tasks outlive it."""
     environment = {
-        "SWARMCTL_CACHE": "/a b",
+        "SWARMCTL_CACHE": "/a $b",
         "SWARMCTL_TOKEN": "SWMTKN-1-secret",
         "PATH": "/bin",
     }
     words = ["/usr/bin/python3", "/opt/x%y.pyz", "daemon", "--engine=unix:///a $b"]
     lines = unit_text(words, environment).splitlines()
     assert 'ExecStart=/usr/bin/python3 "/opt/x%%y.pyz" daemon "--engine=unix:///a $$b"' in lines
-    assert 'Environment="SWARMCTL_CACHE=/a b"' in lines
+    assert 'Environment="SWARMCTL_CACHE=/a $b"' in lines  # no variable there, unlike in commands
     assert "KillMode=process" in lines
     assert "Restart=always" in lines
     assert "secret" not in "\n".join(lines)

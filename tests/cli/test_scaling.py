@@ -193,6 +193,8 @@ def test_a_trace_is_replayed_without_a_daemon(run: Callable[..., Ran], tmp_path:
     words = ("--trace", str(tmp_path / "day.csv"), *RULES, "--format", "json")
     steps = json.loads(run("service", "scaling", "test", *words).out)
     assert (len(steps), steps[0]["Tasks"], steps[-1]["Tasks"]) == (480, 1, 3)
+    refused = run("service", "scaling", "test", *words[:-1], "yaml")
+    assert (refused.code, refused.err) == (1, "unknown format 'yaml': json, or none\n")
 
 
 def test_a_trace_through_a_services_own_rules(

@@ -66,6 +66,9 @@ FLAGS = (
 def scaling(call: Invocation) -> None:
     """Print how scaling stands, or what rules would do."""
     given, name = call.given, call.arguments[0]
+    form = given.text("format")
+    if form not in ("", "json"):
+        raise Failure(f"unknown format {form!r}: json, or none")
     try:
         labels = extensions(given)
     except ValueError as error:
@@ -88,11 +91,8 @@ def scaling(call: Invocation) -> None:
         found: Json = call.api.post(path, {"Labels": labels})
     else:
         found = call.api.get(path_to("services", name, "scaling"))
-    form = given.text("format")
-    if form == "json":
+    if form:
         click.echo(json.dumps(found))
-    elif form:
-        raise Failure(f"unknown format {form!r}: json, or none")
     else:
         click.echo("\n".join(lines(found, time.time_ns())))
 

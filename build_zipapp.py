@@ -3,7 +3,8 @@
 
 The archive holds
 
-- ``__main__.py`` and three ``swarmctl_*.py``: the bootstrap, from ``bootstrap/``;
+- ``__main__.py`` and two ``swarmctl_*.py``: the bootstrap, from ``bootstrap/``, and what the build
+  tells it in ``swarmctl_built.py``;
 - every pure package and its ``*.dist-info`` once, at the top, so that entry points resolve;
 - a bill of materials (CycloneDX) in swarmctl's own ``dist-info/sboms/``;
 - native code under ``native/<machine>/``: one directory serves all Python versions, because CPython

@@ -1,7 +1,7 @@
 """The daemon: puts the parts together, runs them, and ends them on a signal.
 
     root nursery
-    ├ signals              SIGTERM, SIGINT: cancel everything; SIGHUP: nothing to reload yet
+    ├ signals              SIGTERM, SIGINT: cancel everything
     ├ node                 this host's place in a swarm
     └ api                  the unix socket, always
 
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 LOG_BYTES = 10 * 1024 * 1024
 LOG_FILES = 3
-SHUTDOWN_S = 4.0
 OVERLAY = "overlay"
 NO_DRIVER = "none"
 USUAL_DRIVERS = {"null": "null"}

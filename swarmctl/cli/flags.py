@@ -338,6 +338,18 @@ def parse_command(text: str) -> list[str]:
         raise ValueError("EOF found when expecting closing quote") from None
 
 
+def parse_setting(text: str) -> tuple[str, str]:
+    """Return name and value of an option.
+
+    Raises:
+        ValueError: in Docker's words.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError("bad format for option (expected name=value)")
+    return key, value
+
+
 TEXT = Kind("string", str)
 BOOL = Kind("", parse_bool)
 UINT = Kind("uint", parse_uint)
@@ -349,3 +361,4 @@ BYTES = Kind("bytes", parse_size)
 DECIMAL = Kind("decimal", parse_cpus)
 COMMAND = Kind("command", parse_command)
 LIST = Kind("list", str, many=True)
+MAP = Kind("map", parse_setting, many=True)

@@ -10,7 +10,7 @@ import click
 
 from .api import DaemonError, Json, filters_of, path_to
 from .command import ONE, SOME, Failure, command
-from .flags import BOOL, TEXT, Flag, Kind
+from .flags import BOOL, MAP, TEXT, Flag, Kind
 from .present import INSPECT_FLAGS, write_objects
 from .table import FILTER_FLAG, FORMAT_FLAG, NO_TRUNC_FLAG, QUIET_FLAG, gathered, write_list
 from .task_table import natural
@@ -44,14 +44,6 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _setting(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError("bad format for option (expected name=value)")
-    return key, value
-
-
-MAP = Kind("map", _setting, many=True)
 LABELS = Kind("list", _pair, many=True)
 STRINGS = Kind("strings", lambda text: text.split(","), many=True)
 

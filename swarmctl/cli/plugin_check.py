@@ -16,7 +16,7 @@ import click
 from swarmctl.core.errors import SwarmError
 
 from .command import ONE, Failure, command
-from .flags import TEXT, Flag, Kind
+from .flags import MAP, TEXT, Flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,18 +32,11 @@ T = TypeVar("T")
 CHECK_S = 60
 
 
-def _setting(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError("bad format for option (expected name=value)")
-    return key, value
-
-
 @command(
     "check [OPTIONS] FILE|WHEEL|NAME",
     "Check a plugin: that it loads, and that what it makes keeps the laws",
     Flag("name", TEXT, "What its scheduler or allocator is called, if not as the plugin"),
-    Flag("option", Kind("map", _setting, many=True), "A setting that its objects are made with"),
+    Flag("option", MAP, "A setting that its objects are made with"),
     arity=ONE,
     text=(
         "Takes a Python file, a wheel, or the name of an installed distribution's entry point,\n"

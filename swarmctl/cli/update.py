@@ -9,6 +9,7 @@ import click
 from .command import command
 from .flags import BOOL, Flag
 from .swarm_spec import SPEC_FLAGS, merge_flags, post_spec
+from .unlock import tell_key
 
 if TYPE_CHECKING:
     from .command import Invocation
@@ -36,13 +37,4 @@ def update(call: Invocation) -> None:
     post_spec(call, swarm)
     click.echo("Swarm updated.")
     if encryption.get("AutoLockManagers") and not was_locked:
-        _tell_unlock_key(call.api.get("/swarm/unlockkey")["UnlockKey"])
-
-
-def _tell_unlock_key(key: str) -> None:
-    click.echo(
-        "To unlock a swarm manager after it restarts, run the `swarmctl unlock`\n"
-        f"command and provide the following key:\n\n    {key}\n\n"
-        "Remember to store this key in a password manager, since without it you\n"
-        "will not be able to restart the manager."
-    )
+        tell_key(call.api.get("/swarm/unlockkey")["UnlockKey"])

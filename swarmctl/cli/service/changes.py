@@ -155,11 +155,11 @@ def _set_container(container: Json, given: Given) -> None:
 
 
 def _environment(present: Iterable[str], given: Given) -> list[str]:
-    """Return the variables, sorted by name; removing comes last."""
+    """Return the variables, each in its place and the new ones last; removing comes last."""
     by_name = {text.partition("=")[0]: text for text in (*present, *given.each("env-add"))}
     for name in given.each("env-rm"):
         by_name.pop(name, None)
-    return [by_name[name] for name in by_name]
+    return [*by_name.values()]
 
 
 def _added_removed(present: Iterable[str] | None, given: Given, flag: str) -> list[str]:
@@ -177,8 +177,7 @@ def _mounts(present: Iterable[Json], given: Given) -> list[Json]:
     by_target = {mount.get("Target", ""): mount for mount in (*present, *added)}
     for target in given.each("mount-rm"):
         by_target.pop(target, None)
-    order = sorted(by_target.values(), key=lambda m: (m.get("Source", ""), m.get("Target", "")))
-    return list(order)
+    return sorted(by_target.values(), key=lambda m: (m.get("Source", ""), m.get("Target", "")))
 
 
 def _hosts(present: Iterable[str], given: Given) -> list[str]:

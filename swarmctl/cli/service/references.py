@@ -12,9 +12,9 @@ import click
 import msgspec
 
 from swarmctl.core.errors import SwarmError
-from swarmctl.core.model.reference import DEFAULT_DOMAIN, Reference, parse_reference
+from swarmctl.core.model.reference import DEFAULT_DOMAIN, parse_reference
 
-from ..api import Api, DaemonError, filters_of
+from ..api import Api, DaemonError, filters_of, path_to
 from ..client import ClientError
 from ..command import Failure
 
@@ -41,15 +41,9 @@ def network_ids(api: Api, networks: Iterable[Json]) -> list[Json]:
         name = network["Target"]
         if not name:
             raise Failure("invalid network name or ID: value is empty")
-        network_id = api.get(f"/networks/{_escaped(name)}", {"scope": "swarm"})["Id"]
+        network_id = api.get(path_to("networks", name), {"scope": "swarm"})["Id"]
         found.append({**network, "Target": network_id})
     return sorted(found, key=lambda network: str(network["Target"]))
-
-
-def _escaped(name: str) -> str:
-    from urllib.parse import quote
-
-    return quote(name, safe="")
 
 
 def file_references(api: Api, kind: str, references: Iterable[Json]) -> list[Json]:
@@ -148,14 +142,10 @@ def registry_auth(image: str) -> str:
         return _encoded({})
     config = _docker_config()
     key = HUB_KEY if reference.domain == DEFAULT_DOMAIN else reference.domain
-    helper = (config.get("credHelpers") or {}).get(_host(reference)) or config.get("credsStore")
+    helper = (config.get("credHelpers") or {}).get(key) or config.get("credsStore")
     if helper:
         return _encoded(_from_helper(helper, key))
     return _encoded(_from_file((config.get("auths") or {}).get(key) or {}, key))
-
-
-def _host(reference: Reference) -> str:
-    return HUB_KEY if reference.domain == DEFAULT_DOMAIN else reference.domain
 
 
 def _docker_config() -> Json:

@@ -273,9 +273,12 @@ def _notify_systemd(text: str) -> None:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
-        notifier.connect(address)
-        notifier.send(text.encode())
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
+            notifier.connect(address)
+            notifier.send(text.encode())
+    except OSError as error:  # inherited from a shell, of a unit that is gone
+        log.warning("nobody listens at NOTIFY_SOCKET %s: %s", address, error)
 
 
 def _report(error: BaseException) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from swarmctl.config import DaemonConfig
-from swarmctl.daemon import _choose_network_driver, run_daemon
+from swarmctl.daemon import _choose_network_driver, _notify_systemd, run_daemon
 from swarmctl.plugins import ExecutorSettings
 from swarmctl.plugins.loader import BUILT_INS, NoSuchNetworkDriver, Plugins, load_plugins
 from swarmctl.plugins.null_driver import NullDriver
@@ -61,3 +61,12 @@ def test_places_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixtur
         said = capsys.readouterr().err
         assert said.startswith(f"swarmctl daemon: cannot make {file}/")
         assert said.endswith("--state-dir and --socket name other places\n")
+
+
+def test_who_waits_for_no_word_gets_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A socket of systemd's that is inherited and gone ends no daemon."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    _notify_systemd("READY=1")
+    assert f"nobody listens at NOTIFY_SOCKET {tmp_path / 'gone'}" in caplog.text

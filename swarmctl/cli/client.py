@@ -212,7 +212,10 @@ class _Connection:
         request = self.codec.request(method, target, headers, body or b"")
         # A server that refuses may answer and close before it has read everything.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._socket.sendall(request)
+            try:
+                self._socket.sendall(request)
+            except TimeoutError as error:
+                raise self._silence() from error
         first = self._receive()
         if not first:
             raise _ClosedUnanswered
@@ -243,13 +246,15 @@ class _Connection:
         try:
             return self._socket.recv(RECEIVE_BYTES)
         except TimeoutError as error:
-            raise ClientError(
-                f"the daemon at {self._socket_path} did not answer for "
-                f"{self._answer_timeout_s:g} s; "
-                "see its log"
-            ) from error
+            raise self._silence() from error
         except ConnectionResetError:
             return b""
+
+    def _silence(self) -> ClientError:
+        return ClientError(
+            f"the daemon at {self._socket_path} did not answer for {self._answer_timeout_s:g} s; "
+            "see its log"
+        )
 
 
 @contextlib.contextmanager

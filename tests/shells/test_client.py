@@ -170,3 +170,15 @@ def test_what_is_no_answer_is_an_error(tmp_path: Path, answer: bytes, error: str
             client.request("POST", "/services/create", body=b"{}")
         thread.join()
     assert len(requests) == 1
+
+
+@pytest.mark.parametrize("size", [2, 8 * 1024 * 1024])
+def test_a_daemon_that_hangs_is_an_error(tmp_path: Path, size: int) -> None:
+    """One that never answers, or never reads what is large, is given up in words."""
+    path = tmp_path / "s.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()  # which connects clients, and that is all
+        error = pytest.raises(ClientError, match=r"did not answer for 0\.2 s; see its log")
+        with Client(str(path), answer_timeout_s=0.2) as client, error:
+            client.request("POST", "/secrets/create", body=bytes(size))

@@ -29,7 +29,7 @@ from . import __version__
 from .__main__ import self_command
 from .core.api.server import ApiServer
 from .core.clock import SystemClock, new_id
-from .core.errors import SwarmError
+from .core.errors import InvalidArgument, SwarmError
 from .core.manager.pipeline import Outside, reconcilers
 from .core.model.loaded import LoadedPlugin
 from .core.node import LocalNode, NodeSettings
@@ -42,6 +42,8 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from .config import DaemonConfig
     from .core.agent.executor import Executor
     from .core.agent.network import NetworkDriver
@@ -55,6 +57,9 @@ OVERLAY = "overlay"
 NO_DRIVER = "none"
 USUAL_DRIVERS = {"null": "null"}
 """By executor; the others' is the overlay."""
+WITHOUT_SETTINGS = frozenset(
+    {"docker", "podman", "process", "overlay", "spread", "binpack", "subnets", "json", "prometheus"}
+)
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +97,7 @@ async def _main(config: DaemonConfig) -> None:
     finally:  # it may find more of them
         for failure in plugins.failures:
             log.warning("not loaded: %s", failure.text)
+    _check_settings(config.settings, {*plugins.loaded, *choice.strategies})
     driver = _choose_network_driver(config, plugins, executor.name)
     clock = SystemClock()
     node = LocalNode(
@@ -151,6 +157,24 @@ async def _choose_executor(config: DaemonConfig, plugins: Plugins) -> Executor:
     if config.executor:
         return plugins.executor(config.executor, settings)
     return await plugins.detect_executor(settings)
+
+
+def _check_settings(settings: Mapping[str, Mapping[str, str]], known: Collection[str]) -> None:
+    """Refuse settings that nobody would read, and say so of those that perhaps nobody does.
+
+    Args:
+        known: what may have settings here; a plugin may make things of other names, too.
+
+    Raises:
+        InvalidArgument: they are for something of ours that has none.
+    """
+    for name, options in settings.items():
+        if name in WITHOUT_SETTINGS and options:
+            raise InvalidArgument(
+                f"[settings.{name}] says {', '.join(sorted(options))}, and {name} has no settings"
+            )
+        if name not in known:
+            log.warning("[settings.%s]: no plugin and no strategy has that name here", name)
 
 
 def _wanted(config: DaemonConfig) -> Wanted:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from swarmctl.config import DaemonConfig
-from swarmctl.daemon import _choose_network_driver, _notify_systemd, run_daemon
+from swarmctl.core.errors import InvalidArgument
+from swarmctl.daemon import (
+    _check_settings,
+    _choose_network_driver,
+    _notify_systemd,
+    run_daemon,
+)
 from swarmctl.plugins import ExecutorSettings
 from swarmctl.plugins.loader import BUILT_INS, NoSuchNetworkDriver, Plugins, load_plugins
 from swarmctl.plugins.null_driver import NullDriver
@@ -70,3 +76,14 @@ def test_who_waits_for_no_word_gets_none(
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     _notify_systemd("READY=1")
     assert f"nobody listens at NOTIFY_SOCKET {tmp_path / 'gone'}" in caplog.text
+
+
+def test_settings_that_nobody_reads(caplog: pytest.LogCaptureFixture) -> None:
+    """What has no settings gets none; a name that nothing has may be spelled wrong."""
+    said = r"\[settings\.spread\] says width, and spread has no settings"
+    with pytest.raises(InvalidArgument, match=said):
+        _check_settings({"carbn": {"step": "9"}, "spread": {"width": "3"}}, {"carbon", "spread"})
+    assert "[settings.carbn]: no plugin and no strategy has that name here" in caplog.text
+    caplog.clear()
+    _check_settings({"carbon": {"step": "9"}, "spread": {}}, {"carbon", "spread"})
+    assert caplog.text == ""

@@ -300,6 +300,11 @@ def _holds_place(task: TaskRow) -> bool:
     return TaskState.ASSIGNED <= task.api.Status.State <= TaskState.RUNNING
 
 
+def _may_be_placed(task: TaskRow) -> bool:
+    wanted = task.api.DesiredState <= TaskState.COMPLETE
+    return wanted and task.api.Status.State < TaskState.ASSIGNED
+
+
 def _exclusive(row: Row) -> Iterable[Key]:
     """Return what only one row may hold at a time."""
     if isinstance(row, TaskRow):
@@ -312,7 +317,7 @@ def _exclusive(row: Row) -> Iterable[Key]:
         if _holds_place(row):
             for port in demand_of(row).ports:
                 yield ("host port", task.NodeID, port)
-        if task.Status.State <= TaskState.RUNNING:
+        if _holds_place(row) or _may_be_placed(row):
             for attachment in task.NetworksAttachments:
                 for address in attachment.Addresses:
                     yield ("address", attachment.Network.ID, address)

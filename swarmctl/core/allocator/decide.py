@@ -39,7 +39,7 @@ from ..model.change import (
     Update,
 )
 from ..model.labels import DEPENDS_ON
-from ..model.network import INGRESS_KEY, problem_of
+from ..model.network import INGRESS_KEY, holds_addresses, problem_of
 from ..model.objects import ServiceRow
 from ..model.startorder import unmet
 from ..model.task import TaskState
@@ -178,7 +178,7 @@ def _keys_of_gone(view: View) -> Iterator[str]:
 
 def _keys_of_attached(view: View, task: Task) -> Iterator[str]:
     """Return what a task with places on networks asks for by its present state."""
-    if task.Status.State > TaskState.RUNNING and _is_anybody_waiting(view):
+    if not holds_addresses(task) and _is_anybody_waiting(view):
         yield EVERYTHING
     if not task.NodeID:
         return

@@ -28,7 +28,13 @@ from .objects import (
     NetworkStatus,
 )
 from .spec import EndpointSpec
-from .task import AttachedNetwork, AttachedNetworkSpec, IPAMOptions, SubnetOptions
+from .task import (
+    AttachedNetwork,
+    AttachedNetworkSpec,
+    IPAMOptions,
+    SubnetOptions,
+    TaskState,
+)
 from .validate_cluster import PREDEFINED_LABEL
 
 if TYPE_CHECKING:
@@ -125,6 +131,17 @@ def is_on_host(task: Task, node: NodeRow | None) -> bool:
     return any(
         spec.Name == "host" and spec.Labels.get(PREDEFINED_LABEL) == "true" for spec in specs
     )
+
+
+def holds_addresses(task: Task) -> bool:
+    """Return whether a task's addresses are still its own: until it ended.
+
+    One that is not wanted any more before it had a node never runs, and nobody reports its end.
+    """
+    state = task.Status.State
+    if state < TaskState.ASSIGNED:
+        return task.DesiredState <= TaskState.COMPLETE
+    return state <= TaskState.RUNNING
 
 
 def problem_of(row: NetworkRow) -> str:

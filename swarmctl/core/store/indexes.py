@@ -15,6 +15,7 @@ from ..model.network import (
     INGRESS_USERS,
     asked_networks,
     has_what_it_asks,
+    holds_addresses,
     publishes_ingress,
     room_addresses,
     subnet_keys,
@@ -140,12 +141,12 @@ def _task_keys(row: TaskRow) -> Iterator[Key]:
             yield (Index.SLOT, f"{task.ServiceID}/{place}")
     if task.NodeID:
         yield ("task.node", task.NodeID)
-    if task.NetworksAttachments and task.Status.State <= TaskState.RUNNING:
+    if task.NetworksAttachments and holds_addresses(task):
         yield from _attachment_keys(task)
 
 
 def _attachment_keys(task: Task) -> Iterator[Key]:
-    """Return the keys of a live task's places on networks."""
+    """Return the keys of a task's places on networks, which it still holds."""
     for attachment in task.NetworksAttachments:
         network_id = attachment.Network.ID
         yield ("network.task", network_id)

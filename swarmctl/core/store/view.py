@@ -158,7 +158,7 @@ class View:
         return self._tasks_by(("task.state", state.name))
 
     def tasks_attached(self, network_id: str) -> list[TaskRow]:
-        """Return every live task with a place on a network."""
+        """Return every task that holds a place on a network."""
         return self._tasks_by(("network.task", network_id))
 
     def nodes_in_state(self, state: str) -> Iterable[str]:

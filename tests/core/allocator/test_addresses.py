@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from swarmctl.core.model.change import Create, Update
-from swarmctl.core.model.network import first_networks, problem_of
+from swarmctl.core.model.network import first_networks, holds_addresses, problem_of
 from swarmctl.core.model.objects import TaskRow
 from swarmctl.core.model.spec import NetworkAttachmentConfig, PortConfig, TaskSpec
 from swarmctl.core.model.task import Task, TaskState
@@ -122,6 +122,24 @@ def test_no_address_is_left() -> None:
     world.service("late", on_networks("late", "small", mode="dnsrr"))
     world.run()
     assert len(world.running("late")) == 1
+
+
+def test_who_never_had_a_node_leaves_the_addresses() -> None:
+    """A task that found no place and was replaced stays in the history, and holds nothing."""
+    world = World()
+    add_network(world, "small", "10.5.0.0/29")
+    world.settle()
+    for number in range(8):
+        image = f"nginx:{number}"
+        wanted = on_networks("web", "small", replicas=2, mode="dnsrr", image=image)
+        world.update("web", wanted) if number else world.service("web", wanted)
+        world.settle()
+    assert len(world.tasks("web")) > 6
+    assert {row.api.Status.State for row in world.runnable("web")} == {TaskState.PENDING}
+    world.node("n0")
+    world.run()
+    assert len(world.running("web")) == 2
+    assert world.wishes() == []
 
 
 def test_one_full_network_does_not_hold_up_others() -> None:
@@ -464,7 +482,7 @@ def holders(world: World, *, nodes: bool = True) -> list[str]:
     """Return every address that somebody has, as ``network/address``; those of nodes or not."""
     found = []
     for task in world.view.tasks():
-        if task.api.Status.State <= TaskState.RUNNING:
+        if holds_addresses(task.api):
             found += [
                 f"{one.Network.ID}/{text}"
                 for one in task.api.NetworksAttachments

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from swarmctl.core.model.network import holds_addresses
 from swarmctl.core.model.spec import PortConfig, ServiceSpec, UpdateConfig
-from swarmctl.core.model.task import TaskState
 from tests.core.allocator.joined import add_network, addresses, network_of, on_networks, vips
 from tests.core.pipeline.world import World
 
@@ -154,6 +154,21 @@ def test_an_update_waits_for_the_address() -> None:
     assert service.api.UpdateStatus.State == "completed"
 
 
+def test_a_task_that_never_had_a_node_leaves_its_address() -> None:
+    """Who mends a service that found no place does not wait for what stands in its history."""
+    world = cluster(nodes=0)
+    world.service("web", pinned(ip="10.5.0.9"))
+    world.run()
+    assert addresses(world) == [("10.5.0.9/24",)]
+    world.update("web", pinned(ip="10.5.0.9", image="nginx:2"))
+    world.run()
+    assert addresses(world) == [("10.5.0.9/24",)]
+    world.node("n0")
+    world.run()
+    assert len(world.running("web")) == 1
+    assert world.wishes() == []
+
+
 def test_a_task_with_a_pinned_address_is_not_moved() -> None:
     """A move starts the second task first, which would wait for the address of the first."""
     world = cluster()
@@ -185,7 +200,7 @@ def held(world: World) -> list[str]:
     found = [
         f"{one.Network.ID} {text}"
         for row in world.view.tasks()
-        if row.api.Status.State <= TaskState.RUNNING
+        if holds_addresses(row.api)
         for one in row.api.NetworksAttachments
         for text in one.Addresses
     ]

@@ -79,7 +79,7 @@ def is_held_back(view: View, row: TaskRow) -> bool:
 
     One that is to end goes out all the same: only its node can say that it has.
     """
-    if row.api.Status.State is not TaskState.ASSIGNED or row.api.DesiredState > TaskState.RUNNING:
+    if row.api.Status.State is not TaskState.ASSIGNED or row.api.DesiredState > TaskState.COMPLETE:
         return False
     return any(not network.gateways for network in _networks(view, row.api))
 

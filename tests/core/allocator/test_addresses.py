@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from swarmctl.core.dispatcher.assignments import assignments_for
 from swarmctl.core.model.change import Create, Update
 from swarmctl.core.model.network import first_networks, holds_addresses, problem_of
 from swarmctl.core.model.objects import TaskRow
@@ -23,7 +24,7 @@ from tests.core.allocator.joined import (
     vips,
 )
 from tests.core.dispatcher.networked import carrying, joined_up
-from tests.core.pipeline.world import World, spec
+from tests.core.pipeline.world import World, job, spec
 
 PUBLISHED = (PortConfig(TargetPort=80, PublishedPort=8080),)
 
@@ -309,6 +310,22 @@ def test_a_gateway_goes_though_its_tasks_were_deleted_unseen() -> None:
     assert network_of(world).private.gateways
     world.run()
     assert network_of(world).private.gateways == {}
+
+
+def test_a_jobs_task_waits_for_its_nodes_gateway() -> None:
+    """As any task does, though it shall complete and not run on."""
+    world = cluster()
+    made = replace(job(1), TaskTemplate=on_networks("batch", "net").TaskTemplate)
+    world.service("batch", made)
+    while world.turn(("orchestrator", "allocator")):
+        pass
+    world.turn(("scheduler",))
+    (task,) = world.tasks("batch")
+    assert task.api.Status.State is TaskState.ASSIGNED
+    assert assignments_for(world.view, "n0").tasks == {}
+    world.run()
+    assert network_of(world).private.gateways.keys() == {"n0"}
+    assert len(assignments_for(world.view, "n0").tasks) == 1
 
 
 def test_a_half_allocated_node_is_completed_by_the_next_leader() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InvalidArgument
 from .labels import ON_JOIN, REBALANCE, STRATEGY
+from .pinned import pins_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -34,8 +35,8 @@ def check_strategy(
     """
     asked = spec.Labels.get(STRATEGY)
     mode = spec.Mode
-    if spec.Labels.get(REBALANCE) == ON_JOIN and mode.Replicated is None:
-        raise InvalidArgument(f"label {REBALANCE!r} is for replicated services")
+    if spec.Labels.get(REBALANCE) == ON_JOIN:
+        _check_moves(spec)
     if asked is not None and (mode.Global is not None or mode.GlobalJob is not None):
         raise InvalidArgument(
             f"label {STRATEGY!r} has no meaning for a service that runs on every node"
@@ -55,6 +56,17 @@ def check_strategy(
         f"label {STRATEGY!r}: there is no strategy {asked!r}; there are: "
         f"{', '.join(sorted(known)) or 'none'}"
     )
+
+
+def _check_moves(spec: ServiceSpec) -> None:
+    if spec.Mode.Replicated is None:
+        raise InvalidArgument(f"label {REBALANCE!r} is for replicated services")
+    pin = pins_tasks(spec)
+    if pin:
+        raise InvalidArgument(
+            f"labels {REBALANCE!r} and {pin!r} contradict each other: a task moves by starting "
+            "another one first, and the two cannot both have one address; drop one of the labels"
+        )
 
 
 def lost_strategy(spec: ServiceSpec, known: Collection[str]) -> str:

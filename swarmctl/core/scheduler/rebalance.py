@@ -30,6 +30,7 @@ from ..model.base import MINUTE, SECOND
 from ..model.change import NOTHING, At, Decision, Kind, Ref, SpecAt, Transaction, Update
 from ..model.dirty import is_dirty
 from ..model.labels import ON_JOIN, REBALANCE
+from ..model.pinned import pins_tasks
 from ..model.scaling import replicas_of
 from ..model.spreading import branch_of, descriptors_of
 from ..model.task import MOVE_OFFER_NS, TaskState
@@ -114,7 +115,8 @@ class Rebalancing:
 def _asks(service: ServiceRow) -> bool:
     spec = service.api.Spec
     is_replicated = spec.Mode.Replicated is not None and service.api.Stopped is None
-    return is_replicated and spec.Labels.get(REBALANCE) == ON_JOIN
+    asks = is_replicated and spec.Labels.get(REBALANCE) == ON_JOIN
+    return asks and not pins_tasks(spec)  # two tasks cannot both have a slot's address
 
 
 def _settled(view: View, service: ServiceRow) -> list[TaskRow]:

@@ -181,6 +181,7 @@ def test_a_task_with_a_pinned_address_is_not_moved() -> None:
     world.sleep(60 * 10**9)
     assert {row.api.NodeID for row in world.running("free")} == {"n0", "n1"}
     assert [row.api.NodeID for row in world.tasks("web")] == ["n0", "n0"]
+    assert [row.private.move_to for row in world.tasks("web")] == ["", ""]
 
 
 # --- whatever happens ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from swarmctl.core.errors import InvalidArgument
-from swarmctl.core.model.labels import REBALANCE, STRATEGY
+from swarmctl.core.model.labels import REBALANCE, STRATEGY, TASK_IPS
 from swarmctl.core.model.spec import GlobalService, ReplicatedJob, ServiceMode, ServiceSpec
 from swarmctl.core.model.strategy import check_strategy, lost_strategy
 from tests.core.pipeline.world import spec
@@ -15,7 +15,7 @@ KNOWN = ("spread", "binpack")
 
 
 def wanting(mode: ServiceMode | None = None, **labels: str) -> ServiceSpec:
-    names = {"strategy": STRATEGY, "rebalance": REBALANCE}
+    names = {"strategy": STRATEGY, "rebalance": REBALANCE, "ip": f"{TASK_IPS}net"}
     wanted = replace(spec(), Labels={names[name]: value for name, value in labels.items()})
     return wanted if mode is None else replace(wanted, Mode=mode)
 
@@ -30,6 +30,7 @@ def wanting(mode: ServiceMode | None = None, **labels: str) -> ServiceSpec:
             wanting(ServiceMode(ReplicatedJob=ReplicatedJob()), rebalance="on-join"),
             "is for replicated services",
         ),
+        (wanting(rebalance="on-join", ip="10.0.1.10"), "swarmctl.ip.net' contradict each other"),
     ],
 )
 def test_what_nobody_could_do_is_refused(wanted: ServiceSpec, text: str) -> None:
@@ -45,6 +46,7 @@ def test_what_nobody_could_do_is_refused(wanted: ServiceSpec, text: str) -> None
         wanting(strategy="binpack"),
         wanting(strategy="spread", rebalance="on-join"),
         wanting(strategy="binpack", rebalance="never"),
+        wanting(rebalance="never", ip="10.0.1.10"),
         wanting(ServiceMode(ReplicatedJob=ReplicatedJob()), strategy="binpack"),
         wanting(ServiceMode(Global=GlobalService()), rebalance="never"),
     ],

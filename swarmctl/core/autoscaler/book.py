@@ -162,7 +162,7 @@ def gauges_of(tasks: Iterable[TaskRow], points: Sequence[TaskPoint], now: int) -
         task
         for task in tasks
         if task.api.Status.State in (TaskState.FAILED, TaskState.COMPLETE)
-        and now - task.api.Status.Timestamp <= RECENT_NS
+        and now - task.private.applied_at <= RECENT_NS
     ]
     return {
         "replicas": float(running),

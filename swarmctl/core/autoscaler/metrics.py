@@ -25,6 +25,9 @@ SETTLING_NS = 15 * SECOND
 """How long a task that runs is young: what it uses while it starts is not what it will use. Longer
 than values are smoothed for, so that of one that is settled all of them count."""
 
+EPSILON = 1e-9
+"""A number that lies so little above a whole one is that one."""
+
 CPU, MEM = "cpu", "mem"
 TASK_METRICS: Mapping[str, str] = MappingProxyType(
     {

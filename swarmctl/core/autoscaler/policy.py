@@ -7,6 +7,7 @@ warning.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from ..model.duration import format_duration, parse_duration
 from ..model.labels import SCALE_PREFIX
 from ..model.scaling import ACT, METRIC, OFF, has_aliases, scale_labels, split_secret
 from .expression import Comparison, Expression, ExpressionError, comparisons, parse
-from .metrics import CPU, GAUGES, MEM, SECOND, TASK_METRICS, UNITS, Bases
+from .metrics import CPU, EPSILON, GAUGES, MEM, SECOND, TASK_METRICS, UNITS, Bases
 from .schedule import ScheduleError, TimeWindow, parse_schedule
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _UNIT = re.compile(rf"\d({'|'.join(UNITS)})(?:\s+per\s+replica)?$")
 _PER_REPLICA = re.compile(r"\s+per\s+replica$")
 _COOLDOWN = re.compile(r"\s*(?:(up|down)=)?(\S*)\s*", re.ASCII)
+_END_OF_HOST = re.compile(r"[/?#]")
 MANY_CORES, FEW_BYTES = 10, 1024
 """Numbers without a unit that are so much, or so little, for one task were meant in percent."""
 COOLDOWN_MAX_NS = 24 * 3600 * SECOND
@@ -53,7 +55,7 @@ class Step(NamedTuple):
         """Return where a step from ``count`` ends; at least one task away."""
         if self.to is not None:
             return max(count, self.to) if sign > 0 else min(count, self.to)
-        size = max(1, self.tasks, -int(-count * self.share // 1))
+        size = max(1, self.tasks, math.ceil(count * self.share - EPSILON))
         return count + sign * size
 
 
@@ -425,6 +427,12 @@ class _Reader:
         if name in TASK_METRICS or name in GAUGES:
             raise self._wrong(label, f"{name} is a metric that is there already", 0)
         url, secret = split_secret(text)
+        host = _END_OF_HOST.split(url.partition("//")[2] or url, maxsplit=1)[0]
+        if "@" in host:
+            raise InvalidArgument(  # the value is not shown: it has a password in it
+                f"label {SCALE_PREFIX + label!r}: credentials do not belong into a label, which "
+                "everybody can read; keep them in a secret and add ,secret=NAME"
+            )
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -436,10 +444,5 @@ class _Reader:
         if transport not in ("http", "https") or not parts.hostname or port == 0:
             raise self._wrong(
                 label, "an address is expected, such as prometheus+http://HOST:9090?query=...", 0
-            )
-        if parts.username is not None or parts.password is not None:
-            raise InvalidArgument(  # the value is not shown: it has a password in it
-                f"label {SCALE_PREFIX + label!r}: credentials do not belong into a label, which "
-                "everybody can read; keep them in a secret and add ,secret=NAME"
             )
         return Source(kind, url.partition("+")[2] if plus else url, secret)

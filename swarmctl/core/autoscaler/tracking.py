@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from .expression import aggregate
-from .metrics import CPU, SECOND, TASK_METRICS
+from .metrics import CPU, EPSILON, SECOND, TASK_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 SMOOTH_NS = 10 * SECOND
 """A task's value is its mean over this long, two samples; benchmarks/scaling.py compares."""
-EPSILON = 1e-9
 
 
 class Tracked(NamedTuple):

@@ -48,6 +48,17 @@ def test_what_is_read_off_the_tables() -> None:
     assert third.api.ID in {task.api.ID for task in world.tasks("web")}
 
 
+def test_an_end_is_as_old_as_the_leaders_clock_says() -> None:
+    """Whatever the node's own clock is at."""
+    world = world_of(2)
+    for task, wrong in zip(world.tasks("web"), (-3600 * SECOND, 3600 * SECOND), strict=True):
+        failed = TaskStatus(Timestamp=Time(world.now + wrong), State=TaskState.FAILED)
+        world.write(Advance(task_id=task.api.ID, status=failed))
+    assert gauges(world)["restarts"] == 2.0
+    world.now += 61 * SECOND
+    assert gauges(world)["restarts"] == 0.0
+
+
 def test_a_sample_counts_for_three_periods() -> None:
     """What a node last said of a task goes missing with it; of others nothing is kept."""
     world = world_of(2)

@@ -58,6 +58,22 @@ def test_a_policy_is_what_the_labels_say() -> None:
     assert policy.metrics() == {"cpu", "jobs", "latency_ms"}
 
 
+@pytest.mark.parametrize(
+    ("step", "count", "sign", "end"),
+    [
+        (Step(share=0.1), 70, 1, 77),
+        (Step(share=0.1), 71, 1, 79),
+        (Step(share=0.07), 100, -1, 93),
+        (Step(share=0.1), 3, -1, 2),
+        (Step(tasks=3), 3, 1, 6),
+        (Step(to=2), 3, 1, 3),
+    ],
+)
+def test_how_far_a_step_goes(step: Step, count: int, sign: int, end: int) -> None:
+    """A share is rounded up, and what is a whole number is not; at least one task."""
+    assert step.reach(count, sign) == end
+
+
 def test_no_rules_without_labels() -> None:
     """A service without labels has no rules; nor has one whose mode is off."""
     assert policy_of(spec_of()) is None
@@ -188,9 +204,20 @@ def test_a_number_that_hardly_is_meant_is_pointed_out(label: str, value: str, no
     assert scaling_warnings(spec_of(**labels)) == ((note,) if note else ())
 
 
-def test_credentials_in_a_label_are_refused_and_not_repeated() -> None:
-    """Labels are read by everybody, and so are error texts."""
-    text = refusal(spec_of(max="5", target="j=7", metric__j="http://me:hunter2@q/"))
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:hunter2@q/",
+        "http://me:hunter2@q:99999/",
+        "ftp://me:hunter2@q/",
+        "prometheus+http://me:hunter2@/x",
+        "http://me:hunter2@[q/",
+        "me:hunter2@q",
+    ],
+)
+def test_credentials_in_a_label_are_refused_and_not_repeated(url: str) -> None:
+    """Labels are read by everybody, and so are error texts; whatever else is wrong with them."""
+    text = refusal(spec_of(max="5", target="j=7", metric__j=url))
     assert "keep them in a secret" in text
     assert "hunter2" not in text
 

@@ -155,7 +155,7 @@ def successor(
     """Return the changes that shut down what a slot has and put a task of the present spec there.
 
     The new task may start at once when nothing of its predecessors can be running and there is no
-    delay; otherwise it is prepared and waits at READY until :func:`promotion` says so.
+    delay; otherwise it is prepared and waits at READY until :func:`promotion_time`.
     """
     runnable = slot.runnable
     leaving = {task.api.ID for task in runnable}

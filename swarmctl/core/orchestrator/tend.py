@@ -269,7 +269,7 @@ class Tending:
             return False
         self.look_again(wake_at)
         if step is relief.Step.DROP:
-            self._advance((pair.new,), TaskState.SHUTDOWN)
+            self._write(slot, (_shutdown(pair.new),), (), failed=pair.new)
         elif not self.fates.ended(pair.new):
             self._keep(slot, pair.new)
         return True

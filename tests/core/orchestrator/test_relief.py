@@ -257,6 +257,31 @@ def test_an_update_during_a_drain_reaches_the_relief() -> None:
     assert (task.api.NodeID, task.api.Spec.ContainerSpec.Image) == ("n1", "nginx:2")
 
 
+def test_reliefs_that_fail_count_for_the_update() -> None:
+    """Each once, as any replacement that fails; so a broken image is found out in a drain, too."""
+    update = UpdateConfig(Parallelism=1, Order="start-first", MaxFailureRatio=0.5)
+    world = World()
+    world.node("n0")
+    world.service("web", spec(replicas=2, update=update))
+    world.run()
+    world.now += MINUTE
+    world.node("n1")
+    world.bad.add("nginx:2")
+    world.set_node("n0", availability="drain")
+    world.update("web", spec(replicas=2, update=update, image="nginx:2"))
+    world.run()
+    service = world.view.service("web")
+    assert service is not None
+    assert service.private.rollout is not None
+    assert service.private.rollout.failures == 1
+    world.sleep(MINUTE)
+    service = world.view.service("web")
+    assert service is not None
+    assert service.api.UpdateStatus is not None
+    assert service.api.UpdateStatus.State == "paused"
+    assert where(world) == ["n0", "n0"]
+
+
 def test_a_drained_node_that_dies_waits_for_nobody() -> None:
     """When the task to be relieved is lost, its relief is simply the slot's task."""
     world = World()

@@ -45,7 +45,7 @@ from ..model.pinned import all_addresses, network_labels, service_addresses, tas
 from ..model.service import EndpointVirtualIP
 from ..model.task import NetworkAttachment, TaskState
 from .networks import is_allocated
-from .places import Rooms, room_size, without_place
+from .places import NODES_MAX, Rooms, room_size, without_place
 from .policy import AddressSpace, AddressUser
 
 if TYPE_CHECKING:
@@ -201,8 +201,10 @@ class AddressBook:
                     network.add_gateway(task.api.NodeID)
 
     def _add_places(self, row: NetworkRow) -> None:
-        """Give nodes what they have in a network also without tasks."""
-        for node_id in without_place(self._view, row):
+        """Give nodes what they have in a network also without tasks, some of them at a time."""
+        without = without_place(self._view, row)
+        without.sort(key=row.private.gateways.__contains__)  # rooms come later
+        for node_id in without[:NODES_MAX]:
             network = self._network(row.api.ID)
             if isinstance(network, _Network):
                 network.add_gateway(node_id)

@@ -29,6 +29,7 @@ from msgspec.structs import replace
 from ..model.base import Time
 from ..model.change import (
     NOTHING,
+    ROWS_BYTES_MAX,
     Decision,
     Exists,
     Free,
@@ -38,6 +39,7 @@ from ..model.change import (
     Transaction,
     Update,
 )
+from ..model.codec import pack
 from ..model.labels import DEPENDS_ON
 from ..model.network import INGRESS_KEY, holds_addresses, problem_of
 from ..model.objects import ServiceRow
@@ -64,7 +66,8 @@ NAME = "allocator"
 EVERYTHING = "everything"
 GATEWAYS = "gateways"
 TASKS_MAX = 400
-"""Tasks moved by one decision; it asks for the next turn at once when there are more."""
+"""Tasks moved by one decision, if all of a service's go into one transaction; it asks for the next
+turn at once when there are more."""
 
 PENDING_MESSAGE = "pending task scheduling"
 
@@ -245,8 +248,8 @@ class Allocating:
             if work.changes:
                 transactions.append(work.transaction())
                 room -= work.tasks
-                if _gives_back(service, work.changes):
-                    wake_at = now  # older services may wait for it
+                if work.is_full or _gives_back(service, work.changes):
+                    wake_at = now  # there is more to move, or older services may wait for it
             if room <= 0:
                 wake_at = now
                 break
@@ -255,6 +258,8 @@ class Allocating:
             alone = _allocate(None, waiting.pop("", ()), books, room)
             if alone.changes:
                 transactions.append(alone.transaction())
+            if alone.is_full:
+                wake_at = now
         transactions += books.addresses.written()
         return Decision(transactions=tuple(transactions), wake_at=wake_at)
 
@@ -304,11 +309,17 @@ class _Books(NamedTuple):
 
 
 class _Work(NamedTuple):
-    """One service's changes, what they require, and how many of them are tasks."""
+    """One service's changes and what they require.
+
+    Attributes:
+        tasks: how many of the changes are tasks.
+        is_full: there may be more tasks to move at once.
+    """
 
     changes: tuple[Update, ...] = ()
     requires: tuple[Requirement, ...] = ()
     tasks: int = 0
+    is_full: bool = False
 
     def transaction(self) -> Transaction:
         return Transaction(changes=self.changes, requires=self.requires)
@@ -320,7 +331,7 @@ def _decide_alone(view: View, service: ServiceRow, books: _Books) -> Decision:
     work = _allocate(service, _waiting(new).get(service.api.ID, ()), books, TASKS_MAX)
     if not work.changes:
         return NOTHING
-    wake_at = books.now if work.tasks >= TASKS_MAX else None
+    wake_at = books.now if work.is_full else None
     return Decision(transactions=(work.transaction(),), wake_at=wake_at)
 
 
@@ -385,7 +396,7 @@ def _allocate(
         return work._replace(requires=(exists, *work.requires))
     update = Update(row=replace(service, api=replace(service.api, Endpoint=endpoint)))
     requires = dict.fromkeys((*ports.requires, *needs, *work.requires))
-    return _Work((update, *work.changes), tuple(requires), work.tasks)
+    return _Work((update, *work.changes), tuple(requires), work.tasks, work.is_full)
 
 
 def _attach(
@@ -396,27 +407,49 @@ def _attach(
     room: int,
 ) -> _Work:
     """Move tasks on that get a place on each of their networks, and tell the others why not."""
-    changes: list[Update] = []
+    moved = _Moved(room)
     requires: dict[Requirement, None] = {}
     for task in tasks:
-        if len(changes) >= room:
+        if moved.is_full:
             break
         found = books.addresses.attach(task, service, endpoint)
         if isinstance(found, Refused):
-            changes += _told(task, found.why) if found.why else ()
+            moved.add(_told(task, found.why) if found.why else ())
             continue
         requires.update(dict.fromkeys(found.requires))
-        changes.append(_pending(task, found.attachments, books.now))
-    return _Work(tuple(changes), tuple(requires), len(changes))
+        moved.add((_pending(task, found.attachments, books.now),))
+    return moved.work(requires)
 
 
 def _explained(tasks: Iterable[TaskRow], why: str, room: int) -> _Work:
-    changes: list[Update] = []
+    moved = _Moved(room)
     for task in tasks if why else ():  # nobody is told to wait for a plugin's answer
-        if len(changes) >= room:
+        if moved.is_full:
             break
-        changes += _told(task, why)
-    return _Work(tuple(changes), (), len(changes))
+        moved.add(_told(task, why))
+    return moved.work()
+
+
+class _Moved:
+    """Changes of a service's tasks, which are much alike: as many as go into one transaction."""
+
+    def __init__(self, room: int) -> None:
+        self._changes: list[Update] = []
+        self._room = room
+        self._bytes, self._last = ROWS_BYTES_MAX, 0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._changes) >= self._room or self._bytes < self._last
+
+    def add(self, changes: Iterable[Update]) -> None:
+        for change in changes:
+            self._changes.append(change)
+            self._last = len(pack(change.row))
+            self._bytes -= self._last
+
+    def work(self, requires: Iterable[Requirement] = ()) -> _Work:
+        return _Work(tuple(self._changes), tuple(requires), len(self._changes), self.is_full)
 
 
 def _pending(task: TaskRow, attachments: tuple[NetworkAttachment, ...], now: int) -> Update:

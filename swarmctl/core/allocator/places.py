@@ -32,6 +32,8 @@ ROOM, SMALL_ROOM = 16, 8
 assert max(ROOM, SMALL_ROOM) <= ROOM_MAX
 TRIES_MAX = 4096
 """So many blocks are looked at for a free one."""
+NODES_MAX = 200
+"""So many nodes get their places in one decision: each address of a room is a requirement."""
 
 
 def keeps_place(node: NodeRow, row: NetworkRow) -> bool:

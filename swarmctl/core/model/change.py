@@ -259,6 +259,12 @@ Result = Union[Applied, Conflict]  # noqa: UP007 - read at run time
 
 # --- decisions -----------------------------------------------------------------------------------
 
+ROWS_BYTES_MAX = 1_000_000
+"""How many bytes of rows a decision puts into one transaction of many.
+
+An entry has room for half as much again, which is for what goes with them.
+"""
+
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What a reconciler wants written, and when it wants to be asked again at the latest.

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from ..model.change import Advance, At, Decision, Kind, Ref, Transaction, Update
+from ..model.change import At, Decision, Kind, Ref, Transaction, Update
 from ..model.task import TaskState
 from . import global_, jobs, replicated
-from .tend import WISH_BATCH
+from .slots import wishes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -86,14 +86,5 @@ def _remove_all(view: View, service_id: str, *requires: Requirement) -> Decision
 
     One that was deleted requires nothing: its id never comes back, so nothing races.
     """
-    changes = [
-        Advance(task_id=task.api.ID, desired=TaskState.REMOVE)
-        for task in view.tasks_of(service_id)
-        if task.api.DesiredState < TaskState.REMOVE
-    ]
-    return Decision(
-        transactions=tuple(
-            Transaction(changes=tuple(changes[start : start + WISH_BATCH]), requires=requires)
-            for start in range(0, len(changes), WISH_BATCH)
-        )
-    )
+    going = wishes(view.tasks_of(service_id), TaskState.REMOVE, requires)
+    return Decision(transactions=tuple(going))

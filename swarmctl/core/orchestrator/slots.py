@@ -21,16 +21,20 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..model.base import Time, Version
-from ..model.change import Create, Free, Index, Kind, Ref, SpecAt
+from ..model.change import Advance, Create, Free, Index, Kind, Ref, SpecAt, Transaction
 from ..model.objects import TaskRow
 from ..model.task import Task, TaskPrivate, TaskState, TaskStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from ..model.change import Requirement
     from ..model.objects import ServiceRow
     from ..model.task import TaskFailure
     from ..store.view import View
 
+WISHES_MAX = 200
+"""Wishes in one transaction: a slot may have any number of tasks in its history."""
 
 _RUNNING = TaskState.RUNNING.number
 
@@ -251,3 +255,17 @@ def slot_requirements(
 def spec_unchanged(service: ServiceRow) -> SpecAt:
     """Return the requirement that the service still asks for what was decided upon."""
     return SpecAt(ref=Ref(Kind.SERVICE, service.api.ID), index=service.private.spec_index)
+
+
+def wishes(
+    tasks: Iterable[TaskRow], desired: TaskState, requires: tuple[Requirement, ...] = ()
+) -> Iterator[Transaction]:
+    """Yield what wishes more of tasks, none of it too large for an entry of the log."""
+    changes = [
+        Advance(task_id=task.api.ID, desired=desired)
+        for task in tasks
+        if task.api.DesiredState < desired
+    ]
+    for start in range(0, len(changes), WISHES_MAX):
+        batch = tuple(changes[start : start + WISHES_MAX])
+        yield Transaction(changes=batch, requires=requires)

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from ..model.change import Advance, At, Decision, Kind, Ref, Transaction, Update
+from ..model.change import (
+    ROWS_BYTES_MAX,
+    Advance,
+    At,
+    Decision,
+    Kind,
+    Ref,
+    Transaction,
+    Update,
+)
+from ..model.codec import pack
 from ..model.objects import ServiceRow
 from ..model.task import TaskState
 from . import overlap, relief, rollout
@@ -31,7 +41,15 @@ from .restart import (
     start_time,
     successor,
 )
-from .slots import Fates, goal_of, new_task, run_of, slot_requirements, spec_unchanged
+from .slots import (
+    Fates,
+    goal_of,
+    new_task,
+    run_of,
+    slot_requirements,
+    spec_unchanged,
+    wishes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,8 +62,6 @@ if TYPE_CHECKING:
 
 CREATE_MAX = 400
 """Tasks created by one decision; it asks for the next turn at once when there are more to make."""
-
-WISH_BATCH = 200
 
 
 class _Counted(NamedTuple):
@@ -75,7 +91,7 @@ class Tending:
         self._counted: list[_Counted] = []
         self._plan = rollout.NOTHING_TO_ROLL
         self._to_relieve: list[tuple[Slot, str]] = []  # with the node, where it is a move
-        self._filled = 0
+        self._made = 0
         self._wake_at: int | None = None
 
     def decision(self) -> Decision:
@@ -114,10 +130,8 @@ class Tending:
         Where a former task is still being stopped the new one waits for it: two tasks of one slot
         must not run at a time, they may share what is named after the slot.
         """
-        if self._filled == CREATE_MAX:
-            self.look_again(self.now)
+        if not self._has_room():
             return False
-        self._filled += 1
         if slot.tasks:
             self._replace(slot, delay_ns=0)
             return True
@@ -133,21 +147,32 @@ class Tending:
         self._transactions.append(Transaction(changes=(create,), requires=requires))
         return True
 
+    def _has_room(self) -> bool:
+        """Count one more task that is made; False when this decision has made enough of them."""
+        if self._made == CREATE_MAX:
+            self.look_again(self.now)
+            return False
+        self._made += 1
+        return True
+
     def remove(self, slots: Iterable[Slot]) -> None:
         """Have every task of these slots removed, history included."""
         for slot in slots:
-            self._advance(slot.tasks, TaskState.REMOVE, (spec_unchanged(self.service),))
+            self.wish(slot.tasks, TaskState.REMOVE, (spec_unchanged(self.service),))
 
-    def wish(self, tasks: Iterable[TaskRow], desired: TaskState) -> None:
-        """Wish of tasks what no spec will take back."""
-        below = [task for task in tasks if task.api.DesiredState < desired]
-        for start in range(0, len(below), WISH_BATCH):
-            self._advance(below[start : start + WISH_BATCH], desired)
+    def wish(
+        self,
+        tasks: Iterable[TaskRow],
+        desired: TaskState,
+        requires: tuple[Requirement, ...] = (),
+    ) -> None:
+        """Wish more of tasks; what was wished before is never taken back."""
+        self._transactions += wishes(tasks, desired, requires)
 
     def stop(self, slot: Slot, requires: tuple[Requirement, ...] = ()) -> None:
         """Have nobody run in a slot, for as long as what was decided upon holds."""
         requires = (spec_unchanged(self.service), *requires)
-        self._advance(slot.runnable, TaskState.SHUTDOWN, requires)
+        self.wish(slot.runnable, TaskState.SHUTDOWN, requires)
 
     def tend(self, slots: Iterable[Slot], *, successors: bool = True) -> None:
         """See to the tasks of slots that stay, and replace what the update is to replace now.
@@ -174,16 +199,20 @@ class Tending:
             elif successors:
                 self._after_end(slot, runnable[0])
             else:
-                self._advance(runnable, TaskState.SHUTDOWN)
+                self.wish(runnable, TaskState.SHUTDOWN)
         self._relieve_some(slots)
 
     def _roll(self, slot: Slot) -> None:
         """Replace an outdated slot's task: beside it where the order is so and it is ready."""
         ready = rollout.is_ready(slot, self.fates)
-        if self._plan.start_first and ready:
-            self._start_beside(slot)
-        elif not slot.node_id and relief.leaves_start_first(self.service, slot.current, self.fates):
+        beside = self._plan.start_first and ready
+        leaves = relief.leaves_start_first(self.service, slot.current, self.fates)
+        if not beside and not slot.node_id and leaves:
             self._to_relieve.append((slot, ""))
+        elif not self._has_room():
+            return
+        elif beside:
+            self._start_beside(slot)
         else:
             task = slot.current
             self._replace(
@@ -199,8 +228,7 @@ class Tending:
         found = overlap.judge(self.service, slot, self.fates, self.view)
         coming = found.coming
         if run_of(self.service) is not None or found.leaving:  # jobs do not roll
-            leaving = (task for task in slot.runnable if task not in (found.stays, coming))
-            self._shut_down(leaving, found.stays)
+            self._shut_down(found.leaving, found.stays)
         elif coming is None:
             return
         elif not self.fates.ended(coming):
@@ -219,7 +247,7 @@ class Tending:
 
         The next pass is asked for: one that had ended may be reaped before anybody sees it leave.
         """
-        self._advance(leaving, TaskState.SHUTDOWN, (_unchanged(stays),))
+        self.wish(leaving, TaskState.SHUTDOWN, (_unchanged(stays),))
         self.look_again(self.now)
 
     def _start_beside(self, slot: Slot) -> None:
@@ -240,7 +268,7 @@ class Tending:
 
     def _start_again(self, slot: Slot, failed: TaskRow) -> None:
         """Try once more to start a task beside the one that runs on, after the restart delay."""
-        if self._corrects(failed) or self._delays(failed):
+        if self._corrects(failed) or self._delays(failed) or not self._has_room():
             return
         delay_ns = restart_delay(failed, self.fates.of(failed))
         create = new_task(
@@ -285,7 +313,8 @@ class Tending:
         ]
         waiting.sort(key=lambda one: (one[0].tries, one[1].number))
         for attempt, slot, node_id in waiting[: relief.places(self.service, slots)]:
-            self._relieve(slot, slot.current, attempt, node_id=node_id)
+            if self._has_room():
+                self._relieve(slot, slot.current, attempt, node_id=node_id)
 
     def _relieve(
         self, slot: Slot, task: TaskRow, attempt: relief.Attempt, *, node_id: str = ""
@@ -309,27 +338,12 @@ class Tending:
 
     # --- one task ---
 
-    def _advance(
-        self,
-        tasks: Iterable[TaskRow],
-        desired: TaskState,
-        requires: tuple[Requirement, ...] = (),
-    ) -> None:
-        """Wish more of tasks; what was wished before is never taken back."""
-        changes = tuple(
-            Advance(task_id=task.api.ID, desired=desired)
-            for task in tasks
-            if task.api.DesiredState < desired
-        )
-        if changes:
-            self._transactions.append(Transaction(changes=changes, requires=requires))
-
     def _keep(self, slot: Slot, task: TaskRow) -> None:
         """Promote a waiting task when its time has come."""
         if not self._corrects(task) and task.api.DesiredState < TaskState.RUNNING:
             due = promotion_time(slot, task, self.fates)
             if due <= self.now:
-                self._advance((task,), goal_of(self.service))
+                self.wish((task,), goal_of(self.service))
             else:
                 self.look_again(due)
 
@@ -340,7 +354,7 @@ class Tending:
                 self._write(slot, (_shutdown(task),), (), failed=task)
         elif not slot.node_id and relief.leaves_start_first(self.service, task, self.fates):
             self._to_relieve.append((slot, ""))
-        elif not self._corrects(task) and not self._delays(task):
+        elif not self._corrects(task) and not self._delays(task) and self._has_room():
             fate = self.fates.of(task)
             self._replace(
                 slot,
@@ -443,7 +457,7 @@ class Tending:
 
         The counters live in one row, so several transactions would get in each other's way.
         """
-        batch = self._counted[: CREATE_MAX // 2]
+        batch = self._counted[: self._counted_at_once()]
         if len(batch) < len(self._counted):
             self.look_again(self.now)
         if not batch:
@@ -467,6 +481,15 @@ class Tending:
                 changes=(Update(row=row), *changes), requires=tuple(dict.fromkeys(requires))
             )
         )
+
+    def _counted_at_once(self) -> int:
+        """Return how many slots' changes go into one transaction."""
+        size = 0
+        for count, one in enumerate(self._counted[: CREATE_MAX // 2]):
+            size += sum(len(pack(change)) for change in one.changes)
+            if count and size > ROWS_BYTES_MAX:
+                return count
+        return CREATE_MAX // 2
 
 
 def _shutdown(task: TaskRow) -> Advance:

@@ -6,8 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from swarmctl.core.model.base import SECOND, Platform
+from swarmctl.core.model.change import Create
 from swarmctl.core.model.spec import Placement, TaskSpec, UpdateConfig
 from swarmctl.core.model.task import TaskState
+from swarmctl.core.orchestrator.tend import CREATE_MAX
 from tests.core.pipeline.world import World, spec
 
 
@@ -54,6 +56,40 @@ def test_parallelism_is_the_most_that_is_missing(parallelism: int, floor: int) -
     world = rolling(update=UpdateConfig(Parallelism=parallelism))
     assert min(floors(world)) == floor
     assert images(world) == ["nginx:2"] * 4
+
+
+@pytest.mark.parametrize("how", ["update", "failure", "drain"])
+def test_one_decision_makes_so_many_tasks(how: str) -> None:
+    """However many are to be replaced at once; the others follow in the next turns."""
+    update = UpdateConfig(Parallelism=0, Order="start-first" if how == "drain" else "")
+    world = World()
+    for number in range(2):
+        world.node(f"n{number}", cpus=1_000)
+    count = CREATE_MAX * 3
+    world.service("web", spec(replicas=count, update=update))
+    world.run()
+    world.now += 60 * SECOND
+    if how == "update":
+        world.update("web", spec(replicas=count, image="nginx:2", update=update))
+        world.turn(("orchestrator",))  # it is written down first
+    elif how == "failure":
+        for row in world.running("web"):
+            world.end(row)
+    else:
+        world.node("n2", cpus=1_000)
+        for node_id in ("n0", "n1"):
+            world.set_node(node_id, availability="drain")
+    changes = [
+        change
+        for transaction in world.decide("orchestrator", "web")
+        for change in transaction.changes
+        if isinstance(change, Create)
+    ]
+    assert len(changes) == CREATE_MAX
+    world.run(200)
+    assert len(world.running("web")) == count
+    assert len(world.runnable("web")) == count
+    assert world.wishes() == []
 
 
 def test_the_next_slot_waits_for_the_delay() -> None:

@@ -26,6 +26,8 @@ _DO_NOT_SPLIT = {
     socket.AF_INET6: (socket.IPPROTO_IPV6, 23, 3),
 }
 _IP_BYTES = {socket.AF_INET: 20, socket.AF_INET6: 40}
+_ICMP_BYTES = 8
+_HEADERS_BYTES_MAX = 60 + _ICMP_BYTES
 _MARK = b"swarmctl"
 _numbers = itertools.count(1)
 
@@ -33,11 +35,12 @@ _numbers = itertools.count(1)
 def choose(
     source: str, networks: Iterable[NetworkTable], node_id: str
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield network, task and address of each member elsewhere that a task should reach."""
+    """Yield network, task and address of each ready member elsewhere that a task should reach."""
     for part in networks:
         for service in part.services:
             for member in service.members:
-                if member.task_id != source and member.node_id != node_id and not member.on_host:
+                is_elsewhere = member.task_id != source and member.node_id != node_id
+                if member.ready and is_elsewhere and not member.on_host:
                     for address in member.addresses:
                         yield part.network.name, member.task_id, address
 
@@ -65,15 +68,19 @@ async def ping(namespace: Namespace, address: str, *, size: int = 0) -> str:
         size: of the packet, which then must not be split on the way.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    protocol, echo, reply = _ICMP[family]
+    protocol, echo, _ = _ICMP[family]
     number = next(_numbers) & 0xFFFF
-    with namespace.entered():
-        pinger = socket.socket(family, socket.SOCK_RAW, protocol)
+    try:
+        with namespace.entered():
+            pinger = socket.socket(family, socket.SOCK_RAW, protocol)
+    except OSError as error:
+        await trio.lowlevel.checkpoint()
+        return error.strerror or str(error)
     with pinger:
         pinger.setblocking(False)
         if size:
             pinger.setsockopt(*_DO_NOT_SPLIT[family])
-        payload = _MARK.ljust(size - _IP_BYTES[family] - 8, b"\0")
+        payload = _MARK.ljust(size - _IP_BYTES[family] - _ICMP_BYTES, b"\0")
         try:
             pinger.sendto(_request(echo, number, payload), (address, 0))
         except OSError as error:
@@ -82,12 +89,22 @@ async def ping(namespace: Namespace, address: str, *, size: int = 0) -> str:
         with trio.move_on_after(ANSWER_S):
             while True:
                 await trio.lowlevel.wait_readable(pinger)
-                data, sender = pinger.recvfrom(64)
-                start = (data[0] & 15) * 4 if family == socket.AF_INET else 0
-                kind, _, _, its_number = struct.unpack_from("!BBHH", data, start)
-                if (kind, its_number, sender[0]) == (reply, number, address):
+                try:
+                    data, sender = pinger.recvfrom(_HEADERS_BYTES_MAX)
+                except OSError:
+                    continue  # something was damaged on the way
+                if sender[0] == address and is_reply(data, family, number):
                     return ""
     return f"no answer within {ANSWER_S:g} s"
+
+
+def is_reply(data: bytes, family: socket.AddressFamily, number: int) -> bool:
+    """Return whether a packet answers a ping; a raw socket is given whatever anybody sends."""
+    start = (data[0] & 15) * 4 if data and family == socket.AF_INET else 0
+    if len(data) < start + _ICMP_BYTES:
+        return False
+    kind, _, _, its_number = struct.unpack_from("!BBHH", data, start)
+    return (kind, its_number) == (_ICMP[family][2], number)
 
 
 def _request(echo: int, number: int, payload: bytes) -> bytes:

@@ -130,6 +130,8 @@ async def _get(address: str, credentials: str, threads: trio.CapacityLimiter) ->
         if any(letter in credentials for letter in "\r\n\0"):
             raise MetricUnavailable("the secret has more than one line")
         headers["Authorization"] = authorization(credentials)
+        if any(letter > "\xff" for letter in headers["Authorization"]):
+            raise MetricUnavailable("the secret has letters that no header can have")
     fetch = _Fetch(urlsplit(address), headers)
     try:
         body = await trio.to_thread.run_sync(fetch.run, limiter=threads, abandon_on_cancel=True)

@@ -188,11 +188,20 @@ async def test_a_source_that_never_ends_keeps_no_other_waiting(server: Numbers) 
         assert await source.read(f"{base(server)}/#/pending", "") == (10.0,)
 
 
-async def test_a_secret_of_several_lines_is_refused(server: Numbers) -> None:
-    """A header cannot hold it, and it is not repeated in the error."""
+@pytest.mark.parametrize(
+    ("secret", "words"),
+    [
+        ("a\nX-Other: b", "the secret has more than one line"),
+        ("12\N{EURO SIGN}", "the secret has letters that no header can have"),
+    ],
+)
+async def test_a_secret_that_no_header_can_hold_is_refused(
+    server: Numbers, secret: str, words: str
+) -> None:
+    """Nothing of it is repeated in the error."""
     with pytest.raises(MetricUnavailable) as caught:
-        await JsonSource().read(f"{base(server)}/", "a\nX-Other: b")
-    assert str(caught.value) == "the secret has more than one line"
+        await JsonSource().read(f"{base(server)}/", secret)
+    assert str(caught.value) == words
 
 
 async def test_the_built_in_sources_conform(server: Numbers) -> None:

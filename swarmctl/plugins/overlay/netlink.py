@@ -25,11 +25,11 @@ REPLACE, EXCL, CREATE, APPEND = 0x100, 0x200, 0x400, 0x800
 DUMP = ROOT | MATCH
 NESTED = 0x8000
 
-_NOOP, _ERROR, _DONE = 1, 2, 3
+_ERROR, _DONE = 2, 3
 _DUMP_INTERRUPTED = 0x10
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
-_SOL_NETLINK, _CAP_ACK, _GET_STRICT_CHK = 270, 10, 12
+_SOL_NETLINK, _CAP_ACK = 270, 10
 _BATCH = 64
 """Requests in flight: their answers must fit into the socket's buffer."""
 _BUFFER = 1 << 20
@@ -177,10 +177,10 @@ class NetlinkSocket:
                 if code:
                     raise OSError(code, os.strerror(code))
                 return whole
-            if kind == _DONE:
-                return whole
             if flags & _DUMP_INTERRUPTED:
                 whole = False
+            if kind == _DONE:
+                return whole
             found.append(body)
             if not is_dump:
                 return True

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from swarmctl.plugins.overlay.conntrack import Follower, Lead, Leads
 from swarmctl.plugins.overlay.netlink import (
     DUMP,
+    ROUTE,
+    NetlinkSocket,
     Request,
     address_bytes,
     attribute,
@@ -39,6 +41,39 @@ def test_any_bytes_are_read_to_their_end(data: bytes) -> None:
 def test_strings_end_with_a_zero_byte() -> None:
     """Names come back as they were."""
     assert string_of(attributes(text(3, "eth0"))[3]) == "eth0"
+
+
+class Lists:
+    """A kernel's side of a socket: answers each request with the next list, and a last message.
+
+    Args:
+        answers: what is listed, and the flags of the last message.
+    """
+
+    def __init__(self, *answers: tuple[list[bytes], int]) -> None:
+        self._answers = iter(answers)
+        self._pending = b""
+
+    def sendto(self, data: bytes, _address: tuple[int, int]) -> None:
+        """See ``socket.socket``."""
+        number = struct.unpack_from("=IHHII", data)[3]
+        bodies, last_flags = next(self._answers)
+        messages = [(16, 2, body) for body in bodies]
+        for kind, flags, body in [*messages, (3, last_flags, bytes(4))]:
+            self._pending += struct.pack("=IHHII", 16 + len(body), kind, flags, number, 0) + body
+
+    def recv(self, _size: int) -> bytes:
+        """See ``socket.socket``."""
+        pending, self._pending = self._pending, b""
+        return pending
+
+
+def test_a_list_that_changed_while_it_was_read_is_read_again() -> None:
+    """Though nothing follows what was left out, and only the end says so."""
+    kernel = NetlinkSocket(ROUTE)
+    kernel.close()
+    kernel._socket = Lists(([b"one."], 0x10), ([b"one.", b"two."], 0))  # type: ignore[assignment]
+    assert kernel.ask(Request(18, DUMP, b"")) == [b"one.", b"two."]
 
 
 class Kernel:

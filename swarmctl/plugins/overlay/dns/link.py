@@ -62,6 +62,7 @@ class ResponderLink:
         self._sandboxes: tuple[Sandbox, ...] = ()
         self._number = 0  # of the newest state that was wanted
         self._written = 0
+        self._earlier = 0  # the one that the daemon before wrote
         self._told = 0  # the one that the responder listens for
         self._failure = ""
         self._problems: tuple[str, ...] = ()
@@ -149,6 +150,8 @@ class ResponderLink:
             OSError: it cannot be reached.
             ResponderUnavailable: it cannot be started.
         """
+        if self._written != self._earlier:
+            self._written = 0  # its file may be gone, and with it who answered from it
         await self._write()
         for _ in range(SPAWNS):
             try:
@@ -237,7 +240,7 @@ class ResponderLink:
         """Go on counting where the last daemon stopped; what it wrote is served until we know."""
         with contextlib.suppress(OSError, msgspec.DecodeError):
             state = decode((self._root / STATE).read_bytes())
-            self._written = state.number
+            self._written = self._earlier = state.number
             self._number += state.number  # more than that if something was wanted already
             self._needed = self._needed or bool(state.networks)
 

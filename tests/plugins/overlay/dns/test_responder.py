@@ -416,6 +416,19 @@ async def test_a_directory_that_was_wiped_and_is_there_again(node: Node) -> None
         assert await node.answer() == ["127.9.1.9"]
 
 
+async def test_a_directory_that_was_wiped_under_a_daemon_is_made_anew(node: Node) -> None:
+    """Without waiting for a change in the swarm: what was wanted last is written once more."""
+    async with node.answering() as link:
+        before = node.status().pid
+        shutil.rmtree(node.root)
+        await wait_gone(before)
+        with trio.fail_after(PATIENCE_S):
+            while node_pid(node) == 0:
+                await link.wait_news()
+        await current(link)
+        assert await node.answer() == ["127.9.1.2"]
+
+
 async def test_a_damaged_state_changes_nothing(node: Node) -> None:
     """What was known is answered until something whole arrives."""
     async with node.answering() as link:

@@ -173,6 +173,8 @@ class SandboxSide:
                 self._open[sandbox.id] = _Held(sandbox, Namespace(sandbox.pid), self._nft)
             except NamespaceGone as error:
                 log.info("task %s: %s", sandbox.id, error)
+            except OSError as error:
+                log.warning("task %s has no virtual addresses: %s", sandbox.id, error)
 
     async def reconcile(
         self,
@@ -272,13 +274,17 @@ class SandboxSide:
             follow()
 
     async def _release(self, sandbox_id: str) -> None:
-        """Let go of a namespace; one that lives on loses what we put into it."""
+        """Let go of a namespace; one that lives on loses what we put into it.
+
+        Unless it is wanted again meanwhile: then it gets all of it anew.
+        """
         held = self._open[sandbox_id]
         if held.is_alive():
             with contextlib.suppress(RulesRefused, OSError):
                 held.ensure_routes(frozenset(), {})
                 await held.slot.ensure({})
-        self._drop(sandbox_id)
+        if self._open.get(sandbox_id) is held and sandbox_id not in self._wanted:
+            self._drop(sandbox_id)
 
     def _drop(self, sandbox_id: str) -> None:
         self._open.pop(sandbox_id).namespace.close()

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 # linux/rtnetlink.h, if_link.h, if_addr.h, neighbour.h
 _NEW_LINK, _DEL_LINK, _GET_LINK, _SET_LINK = 16, 17, 18, 19
-_NEW_ADDR, _GET_ADDR = 20, 22
+_NEW_ADDR, _DEL_ADDR, _GET_ADDR = 20, 21, 22
 _NEW_NEIGH, _DEL_NEIGH, _GET_NEIGH = 28, 29, 30
 _AF_UNSPEC, _AF_INET, _AF_BRIDGE, _AF_INET6 = 0, 2, 7, 10
 _LINK = struct.Struct("=BxHiII")
@@ -264,4 +264,5 @@ def _request(step: Step, index: int) -> Request:
     # No duplicate address detection: the leader gives each address once.
     body = _ADDR.pack(family, int(length), 0x02 if family == _AF_INET6 else 0, 0, index)
     body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
-    return Request(_NEW_ADDR, CREATE | REPLACE, body)
+    kind = _NEW_ADDR if step.put else _DEL_ADDR
+    return Request(kind, CREATE | REPLACE if step.put else 0, body)

@@ -26,6 +26,7 @@ FLOOD_MAC = "00:00:00:00:00:00"
 MTU_OPTION = "com.docker.network.driver.mtu"
 DEFAULT_MTU = 1450
 BRIDGE, VXLAN = "bridge", "vxlan"
+LINK_LOCAL = "fe80:"
 
 
 class Link(NamedTuple):
@@ -288,8 +289,17 @@ def _is_as(there: Link, shall: Link) -> bool:
 
 
 def _addresses(wanted: Topology, found: Topology, remade: set[str]) -> Iterator[Step]:
+    """One that is another's by now goes first, which may take later ones of its subnet along."""
+    made_here = {name for name, link in wanted.links.items() if link.kind == BRIDGE and link.alias}
+    stale = [
+        one
+        for one in sorted(found.addresses - wanted.addresses)
+        if one.device in made_here - remade and not one.cidr.startswith(LINK_LOCAL)
+    ]
+    yield from (Step(put=False, value=one) for one in stale)
+    emptied = remade | {one.device for one in stale}
     for address in sorted(wanted.addresses):
-        if address not in found.addresses or address.device in remade:
+        if address not in found.addresses or address.device in emptied:
             yield Step(put=True, value=address)
 
 

@@ -458,7 +458,8 @@ def test_traffic_goes_on_while_the_daemon_is_away(scene: Scene) -> None:
 
 
 def test_a_hosts_bridge_for_ingress_is_made_where_no_engine_did(scene: Scene) -> None:
-    """A host without containers on ingress still passes clients on to other hosts."""
+    """A host without containers on ingress still passes clients on to other hosts, from the address
+    that it has there and from no other that it had before."""
     host = scene.hosts[0]
     for container in (scene.members[0], scene.client):
         container.ip("link", "del", "eth1")
@@ -466,6 +467,17 @@ def test_a_hosts_bridge_for_ingress_is_made_where_no_engine_did(scene: Scene) ->
     scene.gone = {"a1"}
     scene.publish()
     scene.agree()
+    assert set(_answers(host, host.address, 6, 8080)) == {"b1", "b2"}
+    with scene.drivers[0].stopped():  # as if it had had another address before
+        host.ip("addr", "flush", "dev", INGRESS_BRIDGE, "scope", "global")
+        for address in ("10.0.0.9/24", "10.0.0.251/24"):
+            host.ip("addr", "add", address, "dev", INGRESS_BRIDGE)
+
+    def has_its_own() -> bool:
+        shown = host.ip("addr", "show", "dev", INGRESS_BRIDGE)
+        return "10.0.0.251/24" in shown and "10.0.0.9/24" not in shown
+
+    eventually(has_its_own)
     assert set(_answers(host, host.address, 6, 8080)) == {"b1", "b2"}
     scene.drivers[0].call(do="leave")
     assert INGRESS_BRIDGE not in host.ip("link")

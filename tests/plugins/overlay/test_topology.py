@@ -94,6 +94,26 @@ def test_the_bridge_of_ingress_is_made_once_something_is_published() -> None:
     assert InterfaceAddress("sw-ingressaaaaa", "10.0.0.250/24") in wanted.addresses
 
 
+def test_an_address_that_a_node_has_no_more_goes_from_the_bridge_it_made() -> None:
+    """It may be another's by now. What a kernel takes along with it is put after it; the address of
+    the link alone stays."""
+    shown = table(ingress(), ports=(published(),))
+    bridge = "sw-ingressaaaaa"
+    wanted = wanted_topology(shown, Site("node1"))
+    old, own = (InterfaceAddress(bridge, f"10.0.0.{last}/24") for last in (77, 250))
+    of_link = InterfaceAddress(bridge, "fe80::1/64")
+    found = wanted._replace(addresses=wanted.addresses | {old, of_link})
+    site = Site("node1", bridges={bridge}, own_bridges={bridge})
+    assert [(step.put, step.value) for step in difference(wanted, found, site)] == [
+        (False, old),
+        (True, own),
+    ]
+    engines = found._replace(links={**found.links, bridge: Link(bridge, "bridge")})
+    of_engine = Site("node1", bridges={bridge})
+    steps = difference(wanted_topology(shown, of_engine), engines, of_engine)
+    assert not any(isinstance(step.value, InterfaceAddress) for step in steps)
+
+
 def test_an_engines_bridge_keeps_its_own_addresses_and_size() -> None:
     """Of a bridge that an engine made, only the MAC address is set."""
     wanted = wanted_topology(table(network()), HERE)
@@ -150,7 +170,8 @@ def test_a_peer_of_the_other_family_is_told() -> None:
 @st.composite
 def kernels(draw: st.DrawFn) -> Topology:
     """What another table left, with losses, and with things of others."""
-    site = Site("node1", bridges=_all_bridges())
+    own = draw(st.sets(st.sampled_from(sorted(_all_bridges()))))
+    site = Site("node1", bridges=_all_bridges(), own_bridges=own)
     left = wanted_topology(draw(tables()), site)
     links = {
         name: link._replace(is_up=draw(st.booleans()), mtu=draw(st.sampled_from((link.mtu, 900))))
@@ -168,7 +189,9 @@ def kernels(draw: st.DrawFn) -> Topology:
         frozenset(entry for entry in kept if entry.device in links) | {_FOREIGN_ENTRY},
         frozenset(entry for entry in left.neighbours if entry.device in links)
         | {_FOREIGN_NEIGHBOUR},
-        left.addresses | {InterfaceAddress("eth0", "10.77.0.1/24")},
+        left.addresses
+        | {InterfaceAddress("eth0", "10.77.0.1/24")}
+        | {InterfaceAddress(name, "10.0.9.9/24") for name in links if draw(st.booleans())},
     )
 
 
@@ -194,6 +217,10 @@ def test_whatever_was_there_the_steps_lead_to_what_is_wanted(any_table, found) -
     after = apply_steps(found, difference(wanted, found, site))
     assert not difference(wanted, after, site)
     assert wanted.addresses <= after.addresses
+    made_here = {name for name in site.own_bridges if name in wanted.links}
+    assert {one for one in after.addresses if one.device in made_here} == {
+        one for one in wanted.addresses if one.device in made_here
+    }
     for name, link in wanted.links.items():
         assert after.links[name].kind == link.kind
     ours = {name for name, link in after.links.items() if link.alias == OURS}

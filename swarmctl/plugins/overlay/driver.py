@@ -48,6 +48,10 @@ class CannotCarryTraffic(SwarmError):
     """This host lacks what overlays need."""
 
 
+class NotRemoved(SwarmError):
+    """Some of what carried our mark is there still."""
+
+
 class OverlayDriver:
     """Implements :class:`swarmctl.plugins.NetworkDriver`."""
 
@@ -179,13 +183,22 @@ class OverlayDriver:
         )
 
     async def remove_all(self) -> None:
-        """See :class:`swarmctl.plugins.NetworkDriver`."""
+        """See :class:`swarmctl.plugins.NetworkDriver`.
+
+        Raises:
+            SwarmError: what the kernel did not let go of, or ``nft`` not take.
+        """
+        await self._names.remove()  # whatever the kernel says of the rest
         async with self._one_pass:
             if self._host is not None and self._tasks is not None:
                 self._tasks.take(())
                 await self._tasks.reconcile(EMPTY_TABLE, (), resolved=(), narrow=None, audit=False)
-                await self._host.remove_all()
-        await self._names.remove()
+                try:
+                    failures = await self._host.remove_all()
+                except OSError as error:
+                    raise NotRemoved(str(error)) from error
+                if failures:
+                    raise NotRemoved("; ".join(failures))
 
     # --- the loop ---
 
@@ -219,18 +232,19 @@ class OverlayDriver:
         async with self._one_pass:
             try:
                 outcome = await host.reconcile(table, look=look, audit=audit)
-                problems += [*outcome.problems, *self._names.problems]
+                problems += outcome.problems
                 failures += outcome.failures
                 drift += outcome.drift
-                meant = {sandbox.id for sandbox in sandboxes}
-                served = self._served = self._names.served
-                inside = await tasks.reconcile(
-                    table, meant, resolved=served, narrow=self._narrow, audit=audit
-                )
-                failures += inside.failures
-                drift += inside.drift
             except (SwarmError, OSError) as error:
-                failures.append(str(error))
+                failures.append(str(error))  # which is the host's: tasks have theirs all the same
+            problems += self._names.problems
+            meant = {sandbox.id for sandbox in sandboxes}
+            served = self._served = self._names.served
+            inside = await tasks.reconcile(
+                table, meant, resolved=served, narrow=self._narrow, audit=audit
+            )
+            failures += inside.failures
+            drift += inside.drift
         for what in drift:
             log.warning("repaired: %s", what)
         for what in failures:

@@ -37,6 +37,7 @@ from .passage import (
     Setting,
     ensure_passage,
     ensure_settings,
+    forwarding_problems,
     passage_findings,
     settings_for,
 )
@@ -102,6 +103,7 @@ class HostSide:
         self._follower = Follower()
         self._forgets_soon = True  # until the kernel refuses it
         self._passed: str | None = None  # the bridge to which packets were let pass last
+        self._not_passed: list[str] = []  # why some were not
 
     def close(self) -> None:
         """Let go of sockets; what is in the kernel stays."""
@@ -139,6 +141,9 @@ class HostSide:
             self._forget_connections, table, seen.interfaces, limiter=self._one_at_a_time
         )
         drift += await self._passage(table, audit=audit)
+        problems += self._not_passed
+        if table.published and has_family(ingress_of(table), "ip6"):
+            problems += forwarding_problems()
         return Outcome(tuple(problems), tuple(failures), tuple(drift))
 
     def _rules(self, table: EndpointTable, seen: Seen) -> Ruleset:
@@ -227,7 +232,7 @@ class HostSide:
         is_new = self._passed != bridge
         if not (is_new or audit):
             return []
-        mended = await ensure_passage(bridge, self.node_id)
+        mended, self._not_passed = await ensure_passage(bridge, self.node_id)
         self._passed = bridge
         return [] if is_new else mended
 
@@ -257,10 +262,15 @@ class HostSide:
         found += rule_findings(name, self._rules(table, seen), self._slot.listed(), "")
         return found + await passage_findings(name, _mesh_bridge(table), self.node_id)
 
-    async def remove_all(self) -> None:
-        """Take away what carries our mark."""
+    async def remove_all(self) -> tuple[str, ...]:
+        """Take away what carries our mark; return what did not work.
+
+        Raises:
+            RulesRefused: what nft says.
+            OSError: what the kernel says.
+        """
         self._agreed = None
-        await self.reconcile(EMPTY_TABLE, look=True, audit=True)
+        return (await self.reconcile(EMPTY_TABLE, look=True, audit=True)).failures
 
 
 def _mesh_bridge(table: EndpointTable) -> str:

@@ -11,6 +11,7 @@ Those of another node of ours go once the bridge that they name is gone, when th
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +21,7 @@ import trio
 from swarmctl.plugins import Finding
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterable, Iterator
 
 _SYSCTL = Path("/proc/sys/net")
@@ -51,38 +53,60 @@ def settings_for(bridges: Iterable[str], ingress: str, *, publishes: bool) -> It
             yield Setting(f"ipv4/conf/{ingress}/route_localnet", "1")
 
 
-def ensure_settings(settings: Iterable[Setting]) -> list[str]:
-    """Set what is not set; return which were not. One that this kernel lacks is left out."""
-    changed = []
+def forwarding_problems() -> Iterator[str]:
+    """Yield why packets over IPv6 do not pass. Not set here: a host may lose its routes by that."""
+    with suppress(OSError):
+        if (_SYSCTL / "ipv6/conf/all/forwarding").read_text().strip() == "0":
+            yield (
+                "published ports answer no other host over IPv6, which this one does not pass on: "
+                "set net.ipv6.conf.all.forwarding=1, and before that accept_ra=2 of interfaces "
+                "that learn their routes from routers"
+            )
+
+
+def ensure_settings(settings: Iterable[Setting]) -> None:
+    """Set what is not set. One that this kernel lacks is left out."""
     for path, value in settings:
         file = _SYSCTL / path
-        try:
+        with suppress(OSError):
             if file.read_text().strip() != value:
                 file.write_text(value)
-                changed.append(path)
-        except OSError:
-            continue
-    return changed
 
 
-async def ensure_passage(bridge: str, node_id: str) -> list[str]:
-    """Have the mesh's packets pass to and from a bridge; return the chains that were mended.
+class Passage(NamedTuple):
+    """How it went with the packet filter.
+
+    Attributes:
+        mended: the chains whose rules were written.
+        problems: in words, why some could not be.
+    """
+
+    mended: list[str]
+    problems: list[str]
+
+
+async def ensure_passage(bridge: str, node_id: str) -> Passage:
+    """Have the mesh's packets pass to and from a bridge.
 
     Args:
         bridge: "" takes the rules away.
     """
-    mended = []
+    mended: list[str] = []
+    problems: list[str] = []
     for one in await _look(bridge, node_id):
         for words in one.left:
-            await _run(one.tool, "-D", *_plain(words)[1:])
+            await _change(one.tool, "-D", *_plain(words)[1:])
         if one.is_well:
             continue
-        for words in one.ours:
-            await _run(one.tool, "-D", *_plain(words)[1:])
-        for rule in reversed(one.wanted):
-            await _run(one.tool, "-I", one.chain, *rule)
-        mended.append(one.name)
-    return mended
+        refusals = [
+            *[await _change(one.tool, "-D", *_plain(words)[1:]) for words in one.ours],
+            *[await _change(one.tool, "-I", one.chain, *rule) for rule in reversed(one.wanted)],
+        ]
+        if why := next(filter(None, refusals), ""):
+            problems.append(f"{one.name} takes no rules, which published ports need there: {why}")
+        else:
+            mended.append(one.name)
+    return Passage(mended, problems)
 
 
 async def passage_findings(network: str, bridge: str, node_id: str) -> list[Finding]:
@@ -135,7 +159,7 @@ async def _look(bridge: str, node_id: str) -> list[_Chain]:
     found = []
     for tool in _TOOLS:
         for chain in (_USER_CHAIN, "FORWARD"):
-            listed = await _run(tool, "-S", chain)
+            listed = await _listed(tool, chain)
             if listed is None:
                 continue
             there = [line.split() for line in listed.splitlines()]
@@ -183,12 +207,26 @@ def _plain(words: list[str]) -> list[str]:
     return [word.strip('"') for word in words]
 
 
-async def _run(tool: str, *arguments: str) -> str | None:
-    """Return what iptables prints; None when it, or the chain, is not there."""
+async def _change(tool: str, *arguments: str) -> str:
+    """Have iptables do something; return why it did not, or ""."""
+    done = await _run(tool, *arguments)
+    if done is None:
+        return f"{tool} cannot be run"
+    lines = done.stderr.decode(errors="replace").split("\n")
+    return "" if done.returncode == 0 else lines[0] or f"it ended with {done.returncode}"
+
+
+async def _listed(tool: str, chain: str) -> str | None:
+    """Return a chain's rules as commands; None when it, or the tool, is not there."""
+    done = await _run(tool, "-S", chain)
+    return done.stdout.decode() if done is not None and done.returncode == 0 else None
+
+
+async def _run(tool: str, *arguments: str) -> subprocess.CompletedProcess[bytes] | None:
+    """Return how iptables ended; None when it is not there."""
     try:
-        done = await trio.run_process(
+        return await trio.run_process(
             [tool, "-w", "5", *arguments], capture_stdout=True, capture_stderr=True, check=False
         )
     except OSError:
         return None
-    return done.stdout.decode() if done.returncode == 0 else None

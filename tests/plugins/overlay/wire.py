@@ -219,7 +219,9 @@ class Driver:
         found: dict[str, Any] = json.loads(answer)
         return found
 
-    def want(self, table: EndpointTable, *containers: Container) -> dict[str, Any]:
+    def want(
+        self, table: EndpointTable, *containers: Container, wait: bool = True
+    ) -> dict[str, Any]:
         """Want a table, wait until the kernel agrees, and return the driver's state."""
         self._version += 1
         table = msgspec.structs.replace(table, version=self._version)
@@ -227,7 +229,7 @@ class Driver:
             {"id": one.task, "pid": one.pid, "networks": one.networks} for one in containers
         ]
         return self.call(
-            do="want", table=msgspec.to_builtins(table), sandboxes=sandboxes, wait=True
+            do="want", table=msgspec.to_builtins(table), sandboxes=sandboxes, wait=wait
         )
 
     def state(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from swarmctl.core.raft.message import ConfState, Message, MessageKind, Snapshot
 from swarmctl.core.raft.rollback import Shown
 from swarmctl.core.raft.transport import HEARD_FOR_S, SNAPSHOT, Transport, decode_message
 from swarmctl.core.wire.connect import Unreachable, open_link
-from swarmctl.core.wire.link import Link, Methods
+from swarmctl.core.wire.link import Link, LinkSettings, Methods
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
@@ -250,6 +250,34 @@ async def test_a_snapshot_that_was_replaced_is_given_up(
         assert two.received == []
 
 
+async def test_a_snapshot_that_does_not_arrive_is_told_of_once(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Consensus tries again ten times a second; the log says each reason once."""
+    async with two_members() as (one, _two):
+        one.replaced = True
+        for attempt in range(1, 4):
+            one.transport.send(snapshot_message())
+            await until(lambda: len(one.delivered) == attempt)  # noqa: B023 - at once
+        assert caplog.text.count("manager m2 does not get its snapshot") == 1
+
+
+async def test_a_snapshot_for_one_who_moved_meanwhile_did_not_arrive(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A transfer that ends because its member is elsewhere now is told as failed: consensus sends
+    that member nothing else before it hears of it."""
+    async with two_members() as (one, _two):
+        one.network.doors["elsewhere"] = one.network.doors.pop("m2")
+        one.transport.send(snapshot_message())
+        one.transport.set_peers({2: "elsewhere"})
+        await until(lambda: one.delivered)
+        assert one.delivered == [(2, False)]
+        one.transport.send(snapshot_message())
+        await until(lambda: len(one.delivered) == 2)
+        assert one.delivered[-1] == (2, True)
+
+
 async def test_a_second_snapshot_waits_for_no_first(autojump_clock: trio.testing.MockClock) -> None:
     """While one is under way another to the same member is refused; consensus asks again."""
     async with two_members() as (one, _two):
@@ -290,6 +318,48 @@ async def test_a_disk_that_went_back_is_found_out(autojump_clock: trio.testing.M
         one.transport.send(heartbeat(1, 2, 6))
         await until(one.told_removed.is_set)
         assert len(two.received) == 1
+
+
+async def test_who_finds_a_disk_out_over_its_own_link_stays(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A member without a link of its own answers over the other's: it is not heard there either,
+    and the other does not take the end of it for its own removal."""
+    async with two_members() as (one, two):
+        one.transport.send(Message(MessageKind.APPEND_RESPONSE, 2, 1, 5, index=20))
+        await until(lambda: two.received)
+        one.disk = Shown(starts=2, run=9, term=5, last_index=19)
+        one.transport.set_peers({})
+        before = two.transport.link_to(1)
+        for link in one.network.links:
+            link.close("restart")
+        await until(lambda: two.transport.link_to(1) not in (None, before))
+        two.transport.send(heartbeat(2, 1, 6))
+        await until(lambda: one.received)
+        one.transport.send(heartbeat(1, 2, 6))
+        await trio.sleep(1.0)
+        assert len(two.received) == 1
+        assert not two.told_removed.is_set()
+        one.transport.set_peers({2: "m2"})
+        await until(lambda: one.transport.link_to(2))
+        one.transport.send(heartbeat(1, 2, 6))
+        await until(one.told_removed.is_set)
+        assert not two.told_removed.is_set()
+
+
+async def test_a_full_link_is_introduced_on_later(autojump_clock: trio.testing.MockClock) -> None:
+    """Who could not introduce itself because a link was full does so with the next message."""
+    async with two_members() as (one, two):
+        link = one.transport.link_to(2)
+        assert link is not None
+        for _ in range(LinkSettings().outbox_bytes // 100_000 + 1):
+            link.send_nowait("something else", b"x" * 100_000)
+        one.transport.send(heartbeat(1, 2))
+        assert one.unreachable == [2]
+        await trio.testing.wait_all_tasks_blocked()
+        one.transport.send(heartbeat(1, 2))
+        await until(lambda: two.received)
+        assert one.unreachable == [2]
 
 
 async def test_a_disk_that_kept_everything_is_heard(autojump_clock: trio.testing.MockClock) -> None:

@@ -50,11 +50,14 @@ class Introductions:
         self._known: dict[int, Known] = {}
 
     def due(self, link: object, own: int) -> bytes | None:
-        """Return what to say on a link before anything else; None when it was said."""
+        """Return what to say on a link before anything else; None when it was `said`."""
         if link in self._said:
             return None
-        self._said.add(link)
         return _encode(Introduction(own, *self._shown()))
+
+    def said(self, link: object) -> None:
+        """Note that what was due on a link is on its way."""
+        self._said.add(link)
 
     def take(self, link: object, body: bytes) -> str | None:
         """Take in what a member shows; return what it has forgotten, or None to listen to it.

@@ -152,6 +152,7 @@ class Transport:
                 introduction = self._introductions.due(link, message.sender)
                 if introduction is not None:
                     link.send_nowait(SHOWN, introduction)
+                    self._introductions.said(link)
                 link.send_nowait(RAFT, _encode(message))
             except (trio.WouldBlock, SwarmError):
                 pass
@@ -177,13 +178,20 @@ class Transport:
                 self._changed = trio.Event()
                 for member, peer in list(self._peers.items()):
                     if self._addresses.get(member) != peer.address:
-                        peer.scope.cancel(reason="the member is gone or has another address")
-                        del self._peers[member]
+                        self._drop(peer)
                 for member, address in self._addresses.items():
                     if member not in self._peers:
                         peer = self._peers[member] = _Peer(member, address)
                         nursery.start_soon(self._keep, peer, name=f"raft peer {address}")
                 await self._changed.wait()
+
+    def _drop(self, peer: _Peer) -> None:
+        """Let go of a member that is gone or has another address."""
+        del self._peers[peer.member]
+        peer.scope.cancel(reason="the member is gone or has another address")
+        if peer.snapshot is not None:  # consensus sends no other before it hears of this one
+            assert self._consensus is not None
+            self._consensus.report_snapshot(peer.member, ok=False)
 
     async def _keep(self, peer: _Peer) -> None:
         """Stay connected to one member, and send it the snapshots that it is to get."""
@@ -234,9 +242,12 @@ class Transport:
             try:
                 await self._transfer(peer, message)
             except SwarmError as error:
-                log.warning("the snapshot for manager %s did not arrive: %s", peer.address, error)
+                if str(error) != peer.lost:  # consensus tries again with every heartbeat
+                    log.warning("manager %s does not get its snapshot: %s", peer.address, error)
+                peer.lost = str(error)
                 self._consensus.report_snapshot(peer.member, ok=False)
             else:
+                peer.lost = ""
                 self._consensus.report_snapshot(peer.member, ok=True)
             finally:
                 peer.snapshot = None
@@ -289,9 +300,13 @@ class Transport:
             forgotten = self._introductions.take(link, body)
         except msgspec.MsgspecError as error:
             raise RemoteProtocolError(f"no introduction of a member: {error}") from error
-        if forgotten is not None:
-            text = f"the manager at {link.peer_address} must join anew: {forgotten}"
-            log.error("%s", text)
+        if forgotten is None:
+            return
+        text = f"the manager at {link.peer_address} must join anew: {forgotten}"
+        log.error("%s", text)
+        # A link that we have dialled stays, unheard: its end for this reason would mean that we are
+        # the one who was removed. The member is told over the link that it dials.
+        if all(peer.link is not link for peer in self._peers.values()):
             link.close(MemberRemoved(text))
 
     def _take_message(self, link: Link, body: bytes) -> None:
@@ -333,6 +348,7 @@ class _Peer:
     Attributes:
         snapshot: what it is being sent, if anything.
         trouble: why there is no link, as it was last said.
+        lost: why the last snapshot did not arrive; empty if it did.
     """
 
     def __init__(self, member: int, address: str) -> None:
@@ -340,6 +356,7 @@ class _Peer:
         self.address = address
         self.link: Link | None = None
         self.trouble = ""
+        self.lost = ""
         self.snapshot: Message | None = None
         self.wake = trio.Event()
         self.scope = trio.CancelScope()

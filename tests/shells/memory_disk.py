@@ -30,12 +30,14 @@ class MemoryDisk:
         complaint: why no change should be accepted; as a real disk says it.
         chunks: of the newest snapshot.
         saved: every snapshot kept, by index.
+        staged: chunks of the snapshot that is being received.
     """
 
     def __init__(self, snapshot: Snapshot, chunks: Iterable[bytes] = ()) -> None:
         self.log = MemoryStorage(snapshot, HardState(term=snapshot.term, commit=snapshot.index))
         self.chunks = list(chunks)
         self.saved: list[int] = []
+        self.staged: list[bytes] = []
         self.delay_s = 0.0
         self.broken = False
         self.complaint = ""
@@ -75,6 +77,13 @@ class MemoryDisk:
             done()
 
         self._jobs.send_nowait(save)
+
+    def stage(self, place: int, chunk: bytes, done: Callable[[], None]) -> None:
+        def keep() -> None:
+            self.staged[place:] = [chunk]
+            done()
+
+        self._jobs.send_nowait(keep)
 
     def _append(self, message: Message, done: Callable[[Message], None]) -> None:
         if message.snapshot is not None:

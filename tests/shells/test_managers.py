@@ -603,6 +603,21 @@ async def test_a_manager_without_its_database_joins_anew(tmp_path: Path) -> None
         assert swarm.row(wiped).private.raft_id not in (0, number_before)
 
 
+async def test_a_wiped_host_joins_while_its_former_self_is_a_member(tmp_path: Path) -> None:
+    """The leader still speaks to the manager that was at this address, of a log that the new one
+    does not have yet; that costs it nothing, its member number least of all."""
+    async with managers(tmp_path, 3) as swarm:
+        wiped = (swarm.number_of_leader() + 1) % 3
+        await swarm.stop(wiped)
+        shutil.rmtree(swarm.machines[wiped].state_dir)
+        await swarm.join(wiped)
+        await until(lambda: swarm.voters() == 4)
+        manager = swarm.leader().manager
+        assert manager is not None
+        assert manager.raft_status().membership.learners == ()
+        assert manager._runner.removed == ()
+
+
 async def test_a_manager_that_cannot_be_dialled_is_not_let_in(tmp_path: Path) -> None:
     """Joining with an address where nobody listens is refused and leaves the members alone."""
     async with managers(tmp_path, 1, machines=2) as swarm:

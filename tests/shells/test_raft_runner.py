@@ -17,6 +17,8 @@ from swarmctl.core.raft.errors import ProposalDropped
 from swarmctl.core.raft.message import ConfState, Entry, Message, MessageKind, Role, Snapshot
 from swarmctl.core.raft.raft import Raft
 from swarmctl.core.raft.runner import TICK_S, Runner
+from swarmctl.core.store.dump import BadDump, Loading, dump
+from swarmctl.core.store.store import Store
 
 from .memory_disk import MemoryDisk
 
@@ -306,6 +308,91 @@ async def test_a_read_sees_what_was_acknowledged(autojump_clock: trio.testing.Mo
         await runner.propose(b"a").wait()
         await runner.wait_readable()
         assert member.machine.lines == [b"a"]
+
+
+async def test_an_answer_to_an_earlier_run_is_none_to_this_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A leader may answer what a member asked before it was started again; that answer is older
+    than what the member's clients have been told since."""
+    disk = MemoryDisk(Snapshot(index=1, term=1, conf_state=ConfState(voters=(7, 8, 9))))
+    asked: list[bytes] = []
+    for run in range(2):
+        member = Member(disk=disk)
+        async with member.running() as runner, trio.open_nursery() as nursery:
+            runner.receive(Message(MessageKind.HEARTBEAT, 7, 8, term=2))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(runner.wait_readable)
+            await trio.testing.wait_all_tasks_blocked()
+            (ask,) = (each for each in member.sent if each.kind is MessageKind.READ_INDEX)
+            asked.append(ask.entries[0].data)
+            for context in asked[: run + 1]:
+                assert runner._reads
+                runner.receive(
+                    Message(
+                        MessageKind.READ_INDEX_RESPONSE,
+                        7,
+                        8,
+                        term=2,
+                        index=1,
+                        entries=(Entry(data=context),),
+                    )
+                )
+                await trio.testing.wait_all_tasks_blocked()
+            assert not runner._reads
+
+
+async def test_what_is_for_another_member_is_not_taken_in(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A leader still speaks to the member that was at this address before. That one had a longer
+    log; what is said to it about that would be a lost log here."""
+    member = Member(voters=(7, 8, 9))
+    async with member.running() as runner:
+        for to, commit in ((5, 500), (7, 1)):
+            runner.receive(Message(MessageKind.HEARTBEAT, to, 8, term=2, commit=commit))
+            await trio.testing.wait_all_tasks_blocked()
+        assert [each.kind for each in member.sent] == [MessageKind.HEARTBEAT_RESPONSE]
+
+
+async def test_a_snapshot_without_its_data_is_not_taken_in(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It has to come by a transfer, or the tables would not be what the log says."""
+    member = Member(voters=(7, 8, 9))
+    bare = Snapshot(index=40, term=2, conf_state=ConfState(voters=(7, 8, 9)))
+    async with member.running() as runner:
+        runner.receive(Message(MessageKind.SNAPSHOT, 7, 8, term=2, snapshot=bare))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (runner.commit, runner.status().term) == (1, 1)
+
+
+async def test_half_a_snapshot_is_refused_before_consensus_hears_of_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The log is not given up for tables that are not whole; the next transfer begins anew."""
+    member = Member(voters=(7, 8, 9))
+    member.machine.receive = lambda: Loading(Store())  # type: ignore[attr-defined]
+    half = next(iter(dump(Store())))
+    promised = Snapshot(index=40, term=2, conf_state=ConfState(voters=(7, 8, 9)))
+    asked: list[int] = []
+
+    async def ask(place: int) -> trio.MemoryReceiveChannel[bytes]:
+        asked.append(place)
+        await trio.lowlevel.checkpoint()
+        sending, receiving = trio.open_memory_channel[bytes](1)
+        sending.send_nowait(half)
+        sending.close()
+        return receiving
+
+    async with member.running() as runner:
+        for _ in range(2):
+            with pytest.raises(BadDump, match="it ends after 1 chunks"):
+                await runner.take_snapshot(
+                    Message(MessageKind.SNAPSHOT, 7, 8, term=2, snapshot=promised), b"stamp", ask
+                )
+        assert (asked, member.disk.staged) == ([0, 0], [half])
+        assert runner.commit == 1
 
 
 async def test_too_much_in_flight_is_refused_at_once(

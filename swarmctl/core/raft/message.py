@@ -69,10 +69,11 @@ class MessageKind(IntEnum):
 FROM_MEMBERS = frozenset(
     kind
     for kind in MessageKind
-    if kind < MessageKind.STORAGE_APPEND and kind is not MessageKind.PROPOSE
+    if kind < MessageKind.STORAGE_APPEND and kind not in (MessageKind.PROPOSE, MessageKind.SNAPSHOT)
 )
-"""What the product takes from other members. Proposals are not passed on: writes go to the leader's
-API, which knows who asks."""
+"""What the product takes from other members as it comes. Proposals are not passed on: writes go to
+the leader's API, which knows who asks. Snapshots come with their data, see `Runner.take_snapshot`.
+"""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):

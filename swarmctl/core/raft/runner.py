@@ -17,6 +17,7 @@ Laws:
 from __future__ import annotations
 
 import logging
+import secrets
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -114,7 +115,7 @@ class Runner:
         self._receiving = trio.Lock()
         self.membership_changed = trio.Event()
         self.leader = NOBODY
-        self._read_count = 0
+        self._read_count = secrets.randbits(62)  # an answer to an earlier run is none to this one
         self._reads: dict[bytes, WaitingRead] = {}
         self._confirmed: list[ReadState] = []
 
@@ -165,8 +166,10 @@ class Runner:
         return self._await_last()
 
     def receive(self, message: Message) -> None:
-        """Take in a message from another member; dropped when too many wait."""
-        if self._running and message.kind in FROM_MEMBERS and len(self._inbox) < INBOX_MAX:
+        """Take in a message from another member; dropped when too many wait, or if not for us."""
+        if not self._running or message.to != self._raft.id:
+            return  # who was at this address before may be a member still
+        if message.kind in FROM_MEMBERS and len(self._inbox) < INBOX_MAX:
             self._inbox.append(message)
             self._kick()
 
@@ -249,6 +252,7 @@ class Runner:
                 reception.chunks += 1
                 await durable.wait()
             self._incoming = None
+            reception.state.check_whole()
             self._installing = reception
             reception.message = message
             self._inbox.append(message)

@@ -48,12 +48,16 @@ class Incoming(Protocol):
         """
         ...
 
-    def install(self) -> None:
-        """Replace the present state by this one.
+    def check_whole(self) -> None:
+        """Find nothing wrong, once the last chunk was added.
 
         Raises:
             SwarmError: chunks are missing.
         """
+        ...
+
+    def install(self) -> None:
+        """Replace the present state by this one, which is whole."""
         ...
 
 

@@ -125,12 +125,20 @@ class Loading:
         self._count += 1
         self._whole = chunk.last
 
+    def check_whole(self) -> None:
+        """Find nothing wrong, once the last chunk was added.
+
+        Raises:
+            BadDump: chunks are missing at the end.
+        """
+        if not self._whole:
+            raise BadDump(f"the snapshot is incomplete: it ends after {self._count} chunks")
+
     def install(self) -> None:
         """Replace the store's contents; ``changes`` then says what is not as it was.
 
         Raises:
             BadDump: chunks are missing at the end; the store is unchanged.
         """
-        if not self._whole:
-            raise BadDump(f"the snapshot is incomplete: it ends after {self._count} chunks")
+        self.check_whole()
         self.changes = self._store.replace_contents(self._index, self._rows, self._answers)

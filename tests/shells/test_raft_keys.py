@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from swarmctl.core.raft import keys as keys_module
+from swarmctl.core.raft import space
 from swarmctl.core.raft.database import peek_lock
 from swarmctl.core.raft.disk import WrongKey
 from swarmctl.core.raft.keys import KeyChange, Lock, unwrap_all
@@ -128,6 +129,71 @@ async def test_writing_goes_on_during_a_rotation(
     last = contents(tmp_path)[0]
     assert isinstance(last, tuple)
     assert last[-1] == entries(81, 81)[0]
+
+
+async def test_a_rotation_without_room_waits_and_keeps_nobody_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below the reserve the writer sleeps between two looks; the rotation goes on with the room."""
+    await filled(tmp_path)
+    monkeypatch.setattr(space, "RESERVE_BYTES", 2**70)
+    monkeypatch.setattr(space, "SMALL_DISK_PART", 1)
+    disk = opened(tmp_path)
+    assert disk.complaint
+    looks = 0
+    rest = disk._rest
+
+    def count_and_rest() -> None:
+        nonlocal looks
+        looks += 1
+        rest()
+
+    monkeypatch.setattr(disk, "_rest", count_and_rest)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(disk.run)
+        begun = trio.Event()
+        disk.rotate(begun.set)
+        await begun.wait()
+        for index in range(61, 161):
+            await write(disk, index)
+        assert disk.keys.ring.rotating
+        assert looks < 50
+        monkeypatch.setattr(space, "RESERVE_BYTES", 1)
+        monkeypatch.setattr("swarmctl.core.raft.disk.IDLE_S", 0.001)
+        while disk.keys.ring.rotating:
+            await write(disk, disk.log.last_index() + 1)
+        nursery.cancel_scope.cancel()
+    assert kids(tmp_path) == {2}
+
+
+async def write(disk: Disk, index: int) -> None:
+    """Have one entry written."""
+    written = trio.Event()
+    message = append(entries(index, index), term=2, commit=50)
+    disk.append(message, lambda _message: written.set())
+    await written.wait()
+
+
+async def test_a_rotation_that_finds_the_disk_full_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk may fill up between two looks: a step that it refuses is done again, like a write."""
+    monkeypatch.setattr("swarmctl.core.raft.disk.IDLE_S", 0.001)
+    before = await filled(tmp_path)
+    disk = opened(tmp_path)
+    reseal_some, refused = disk.keys.reseal_some, 3
+
+    def refuse_or_reseal() -> bool:
+        nonlocal refused
+        if refused:
+            refused -= 1
+            raise sqlite3.OperationalError("database or disk is full")
+        return reseal_some()
+
+    monkeypatch.setattr(disk.keys, "reseal_some", refuse_or_reseal)
+    await run_until(disk, lambda done: disk.rotate(done.set))
+    assert (refused, kids(tmp_path)) == (0, {2})
+    assert contents(tmp_path) == before
 
 
 class Killed(Exception):

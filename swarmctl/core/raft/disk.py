@@ -44,7 +44,6 @@ __all__ = ["Disk", "WrongKey", "open_disk"]
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 IDLE_S = 1.0
 GROUP_MAX = 256
-CHUNK_BYTES_MAX = 8 * 1024 * 1024
 READ_BYTES = 256 * 1024
 
 log = logging.getLogger(__name__)
@@ -231,7 +230,7 @@ class Disk(Database):
     def _write_until_told(self, token: trio.lowlevel.TrioToken) -> None:
         while True:
             try:
-                first = self._jobs.get(timeout=0 if self._seal.rotating else IDLE_S)
+                first = self._jobs.get(timeout=0 if self._may_rotate() else IDLE_S)
             except queue.Empty:
                 self._rest()
                 continue
@@ -254,22 +253,24 @@ class Disk(Database):
             elif other is _Word.END:
                 self._checkpoint("TRUNCATE")
                 return
-            if self._seal.rotating:
-                self._rotate_some()
+            if self._may_rotate():
+                self._when_there_is_room(self._rotate_some)
 
     def _rest(self) -> None:
         """Nobody waits: go on with a rotation, or empty the write-ahead file."""
         self._look_for_room()
-        if self._seal.rotating:
-            self._rotate_some()
+        if self._may_rotate():
+            self._when_there_is_room(self._rotate_some)
         elif self._uncheckpointed:
             # Emptied, not only copied: a bit that flips in it later can then do no harm.
             self._checkpoint("TRUNCATE")
 
+    def _may_rotate(self) -> bool:
+        """True while a rotation has something to do; without room it waits."""
+        return self._seal.rotating and not self.complaint
+
     def _rotate_some(self) -> None:
         """One step of a rotation: seal some records anew, or drop the old key after the last."""
-        if self.complaint:
-            return  # it can wait, and needs room
         if self.keys.reseal_some():
             self._uncheckpointed += 1
             return

@@ -84,7 +84,7 @@ class Store:
     def __init__(self) -> None:
         self.view = Tables()
         self._answers: OrderedDict[str, Applied] = OrderedDict()
-        self._specs: dict[tuple[str, int], TaskSpec] = {}
+        self._specs: dict[tuple[str, int], tuple[TaskSpec, int]] = {}  # and how many tasks have it
 
     @property
     def index(self) -> int:
@@ -149,24 +149,29 @@ class Store:
                 before = self.view.drop(ref)
                 if before is not None:
                     changes.append(RowChange(ref, before, None, now))
-                    self._forget_specs(ref)
-                continue
-            if isinstance(row, TaskRow):
-                row = self._share_spec(row)
-            changes.append(RowChange(ref, self.view.put(row), row, now))
+            else:
+                if isinstance(row, TaskRow):
+                    row = self._share_spec(row)
+                before = self.view.put(row)
+                changes.append(RowChange(ref, before, row, now))
+            if isinstance(before, TaskRow):
+                self._let_go_of_spec(before)
 
     def _share_spec(self, row: TaskRow) -> TaskRow:
         """Let the tasks of one service version share one spec object in memory."""
         key = (row.api.ServiceID, row.private.spec_version)
-        shared = self._specs.setdefault(key, row.api.Spec)
+        shared, count = self._specs.get(key, (row.api.Spec, 0))
+        self._specs[key] = shared, count + 1
         if shared is row.api.Spec or shared != row.api.Spec:
             return row
         return replace(row, api=replace(row.api, Spec=shared))
 
-    def _forget_specs(self, ref: Ref) -> None:
-        if ref.kind is Kind.SERVICE:
-            for key in [key for key in self._specs if key[0] == ref.id]:
-                del self._specs[key]
+    def _let_go_of_spec(self, row: TaskRow) -> None:
+        """Forget a spec with the last task that has it: its service may be gone for long."""
+        key = (row.api.ServiceID, row.private.spec_version)
+        shared, count = self._specs.pop(key)
+        if count > 1:
+            self._specs[key] = shared, count - 1
 
     # --- snapshots (dump.py makes bytes of them) ---
 

@@ -465,3 +465,31 @@ def test_tasks_of_one_version_share_their_spec() -> None:
         private = TaskPrivate(spec_version=1)
         write(store, Create(row=replace(row, api=replace(row.api, Spec=wanted), private=private)))
     assert len({id(row.api.Spec) for row in store.view.tasks()}) == 1
+
+
+def test_a_spec_is_forgotten_with_the_last_task_that_has_it() -> None:
+    """Neither a removed service, whose tasks go on telling of themselves, nor a version that was
+    replaced leaves anything behind."""
+    store = Store()
+    write(store, Create(row=service()))
+    for number in (1, 2):
+        row = replace(task(f"t{number}", slot=number), private=TaskPrivate(spec_version=number))
+        spec = TaskSpec(ContainerSpec=ContainerSpec(Image=f"nginx:{number}"))
+        write(store, Create(row=replace(row, api=replace(row.api, Spec=spec))))
+    del row, spec
+    assert len(store._specs) == 2
+    delete_task(store, "t1")
+    assert len(store._specs) == 1
+    gone = store.view.service("s")
+    assert gone is not None
+    write(store, Delete(ref=Ref(Kind.SERVICE, "s"), version=gone.api.Version.Index))
+    write(store, Advance(task_id="t2", status=TaskStatus(State=TaskState.COMPLETE)))
+    delete_task(store, "t2")
+    assert len(store._specs) == 0
+
+
+def delete_task(store: Store, task_id: str) -> None:
+    row = store.view.task(task_id)
+    assert row is not None
+    version = row.api.Version.Index
+    assert write(store, Delete(ref=Ref(Kind.TASK, task_id), version=version)) == "applied"

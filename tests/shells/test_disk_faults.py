@@ -264,14 +264,27 @@ async def test_entries_acknowledged_and_not_committed_are_missed_too(
 
 
 async def test_every_refusal_names_the_file_and_what_to_do(images: tuple[Path, Path]) -> None:
-    """Who reads it knows which file it is, and that joining anew or a backup helps."""
-    (images[0] / "raft.db").write_bytes(b"")
-    with pytest.raises(Damaged) as caught:
-        opened(images[0])
-    text = str(caught.value)
-    assert f"{images[0] / 'raft.db'} is damaged: it is empty" in text
-    assert "leave the swarm by force here and join anew" in text
-    assert "restore a backup" in text
+    """Who reads it knows which file it is, and that joining anew or a backup helps; or, with a
+    database of a later release, that one."""
+    path = images[0] / "raft.db"
+
+    def refusal(statement: str) -> str:
+        with sqlite3.connect(path) as connection:
+            connection.execute(statement)
+        connection.close()
+        with pytest.raises(StorageFailed) as caught:
+            opened(images[0])
+        return str(caught.value)
+
+    texts = {"it has lost its keys": refusal("DELETE FROM keys")}
+    newer = refusal("UPDATE meta SET value = 2 WHERE name = 'format'")
+    assert f"{path} has format 2, newer than this release's 1: upgrade swarmctl" in newer
+    path.write_bytes(b"")
+    texts["it is empty"] = refusal("SELECT 1")
+    for what, text in texts.items():
+        assert f"{path} is damaged: {what}" in text
+        assert "leave the swarm by force here and join anew" in text
+        assert "restore a backup" in text
 
 
 # --- a full disk ---------------------------------------------------------------------------------

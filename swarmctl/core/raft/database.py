@@ -348,7 +348,7 @@ def _open(path: Path) -> sqlite3.Connection:
             _configure(connection)
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # takes the lock
             _check_wal(path)
-            _check_format(connection)
+            _check_format(connection, path)
         except BaseException:
             connection.close()
             raise
@@ -366,13 +366,14 @@ def _configure(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA {setting}").fetchall()
 
 
-def _check_format(connection: sqlite3.Connection) -> None:
+def _check_format(connection: sqlite3.Connection, path: Path) -> None:
     row = connection.execute("SELECT value FROM meta WHERE name='format'").fetchone()
     if row is None:
         raise Damaged("it does not say its format")
     if int(row[0]) > FORMAT:
         raise StorageFailed(
-            f"the Raft database has format {row[0]}, newer than this release's {FORMAT}"
+            f"the Raft database {path} has format {row[0]}, newer than this release's {FORMAT}: "
+            "upgrade swarmctl on this host"
         )
 
 

@@ -143,12 +143,12 @@ class Keys:
 
         Raises:
             WrongKey: the key does not fit.
-            StorageFailed: the database has no keys.
+            CannotOpen: the database has no keys.
         """
         keys = unwrap_all(connection, key_encryption_key)
         self.identity_key = keys.pop(IDENTITY, b"")
         if not keys:
-            raise StorageFailed("the Raft database has lost its keys")
+            raise CannotOpen("it has lost its keys")
         self._connection = connection
         self._key_encryption_key = key_encryption_key
         self._keys = keys

@@ -102,26 +102,3 @@ async def test_a_listener_is_handed_every_change_in_order() -> None:
             watch.publish(4, ())
         watch.publish(5, (change("5"),))
     assert heard == [(1, "1", False), (2, "2", True), (3, "3", True)]
-
-
-async def test_waiting_for_an_index(autojump_clock: object) -> None:
-    """Whoever waits for an entry wakes when it was applied, and not before."""
-    watch = Watch()
-    reached: list[int] = []
-
-    async def wait_for(index: int) -> None:
-        await watch.wait_index(index)
-        reached.append(index)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(wait_for, 2)
-        nursery.start_soon(wait_for, 3)
-        await wait_all_tasks_blocked()
-        watch.publish(1, (change(),))
-        await wait_all_tasks_blocked()
-        assert reached == []
-        watch.publish(2, ())
-        await wait_all_tasks_blocked()
-        assert reached == [2]
-        watch.publish_everything(9)
-    assert reached == [2, 3]

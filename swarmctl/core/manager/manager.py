@@ -134,7 +134,7 @@ class Manager:
         self._reconcilers, self._clock, self._new_id = reconcilers, clock, new_id
         self._store, self._disk = state.store, state.disk
         self._led, self._managing = set[trio.CancelScope](), set[trio.CancelScope]()
-        self.watch, self.events = Watch(state.store.index), events or EventLog(clock)
+        self.watch, self.events = Watch(), events or EventLog(clock)
         self._removed, self.alarms = trio.Event(), Alarms()
         self._transport = Transport(credentials.dial, state.disk, self._removed.set)
         tables = TableMachine(state.store, self.watch)

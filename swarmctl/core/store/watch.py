@@ -63,17 +63,11 @@ class Mailbox:
 
 
 class Watch:
-    """Where the one who applies entries announces them, and all others listen.
+    """Where the one who applies entries announces them, and all others listen."""
 
-    Args:
-        index: of the last entry applied so far.
-    """
-
-    def __init__(self, index: int = 0) -> None:
-        self.index = index
+    def __init__(self) -> None:
         self._mailboxes: dict[Mailbox, None] = {}
         self._listeners: dict[Listener, None] = {}
-        self._advanced = trio.Event()
 
     @contextmanager
     def mailbox(self) -> Iterator[Mailbox]:
@@ -100,7 +94,6 @@ class Watch:
 
     def publish(self, index: int, changes: tuple[RowChange, ...]) -> None:
         """Announce an applied entry."""
-        self._advance(index)
         if not changes:
             return
         for listener in self._listeners:
@@ -115,19 +108,7 @@ class Watch:
         Args:
             changes: how they differ from what they were.
         """
-        self._advance(index)
         for listener in self._listeners:
             listener(index, changes)
         for mailbox in self._mailboxes:
             mailbox.touch(None)
-
-    async def wait_index(self, index: int) -> None:
-        """Sleep until the entry at ``index`` was applied."""
-        while self.index < index:
-            await self._advanced.wait()
-        await trio.lowlevel.checkpoint_if_cancelled()
-
-    def _advance(self, index: int) -> None:
-        self.index = max(self.index, index)
-        self._advanced.set()
-        self._advanced = trio.Event()

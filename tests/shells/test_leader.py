@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from swarmctl.core.errors import LostLeadership, NoLeader
 from swarmctl.core.manager.leader import Alarms, run_leader
@@ -17,6 +19,9 @@ from .memory_network import MemoryNetwork
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
+
+if TYPE_CHECKING:
+    from swarmctl.core.model.objects import NodeRow
 
 
 class Component:
@@ -96,6 +101,35 @@ async def test_a_bug_beside_lost_leadership_is_a_failure(
     assert list((await lead(100, component=component)).texts) == ["component"]
 
 
+@pytest.mark.parametrize("error", [LostLeadership("lost"), KeyError("bug")])
+async def test_what_a_component_meets_as_its_term_ends_ends_nothing_else(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lost leadership fails what a component's tasks wait for, and cancels the term in that very
+    moment: the manager goes on. So it does after a bug, which is logged."""
+    lost = trio.Event()
+
+    async def work() -> None:
+        await lost.wait()
+        raise error
+
+    async def component() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            nursery.start_soon(trio.sleep_forever)
+
+    async def end_term(term: trio.CancelScope) -> None:
+        await lost.wait()
+        term.cancel()
+
+    async with trio.open_nursery() as term:
+        term.start_soon(end_term, term.cancel_scope)
+        term.start_soon(run_leader, {"component": component}, Alarms())
+        await trio.testing.wait_all_tasks_blocked()
+        lost.set()
+    assert ("component failed as it was cancelled" in caplog.text) == isinstance(error, KeyError)
+
+
 async def test_a_new_term_begins_without_alarms(autojump_clock: trio.testing.MockClock) -> None:
     """Alarms belong to a term of leadership."""
     alarms = Alarms()
@@ -129,6 +163,26 @@ async def test_what_goes_on_while_leading_ends_with_it(monkeypatch: pytest.Monke
     assert ends == ["began", "cancelled"]
     with pytest.raises(NoLeader), cluster.manager.while_leading():
         raise AssertionError("it does not lead")
+
+
+@pytest.mark.still
+async def test_roles_wait_for_a_disk_that_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A promotion that was written last before the disk was full goes on when there is room; the
+    component that minds it is not given up meanwhile."""
+    cluster = LoneManager(MemoryNetwork(monkeypatch))
+
+    def promoted(row: NodeRow) -> NodeRow:
+        return replace(row, api=replace(row.api, Spec=replace(row.api.Spec, Role="manager")))
+
+    async with cluster.running():
+        await cluster.admit("node")
+        await cluster.change_node("node", promoted)
+        cluster.disk.complaint = "the disk is nearly full"
+        await cluster.elapse(5)
+        assert cluster.node("node").private.role == "worker"
+        assert cluster.manager.alarms.texts == {}
+        cluster.disk.complaint = ""
+        await cluster.until(lambda: cluster.node("node").private.role == "manager")
 
 
 @pytest.mark.still

@@ -60,6 +60,8 @@ async def _supervise(name: str, run: Callable[[], Awaitable[None]], alarms: Alar
                 log.info("%s: leadership is lost", name)
                 await trio.sleep_forever()  # the scope around us is about to be cancelled
             log.exception("%s failed", name)
+        except BaseExceptionGroup as group:
+            raise _as_cancelled(name, group) from None
         now = trio.current_time()
         failures = [at for at in failures if now - at < FAILURES_WITHIN_S] + [now]
         if len(failures) >= FAILURES_MAX:
@@ -69,6 +71,23 @@ async def _supervise(name: str, run: Callable[[], Awaitable[None]], alarms: Alar
             )
             log.error("%s", alarms.texts[name])
             return
+
+
+def _as_cancelled(
+    name: str, group: BaseExceptionGroup[BaseException]
+) -> BaseExceptionGroup[BaseException]:
+    """Return the cancellation alone of a component that met something else as well.
+
+    Lost leadership reaches a component with tasks of its own twice in one moment: what they wait
+    for fails, and the scope around all of it is cancelled. That is the end of the term, and not of
+    this manager; nor is a bug that shows itself in that moment.
+    """
+    cancelled, failure = group.split(trio.Cancelled)
+    if cancelled is None or not (failure is None or isinstance(failure, Exception)):
+        return group
+    if failure is not None and not _is_lost_leadership(failure):
+        log.error("%s failed as it was cancelled", name, exc_info=failure)
+    return cancelled
 
 
 def _is_lost_leadership(error: Exception) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
 from typing import TYPE_CHECKING
 
 import trio
@@ -33,8 +32,11 @@ from ..raft.message import ChangeKind, ConfChange, MemberChange
 from ..together import run_until_first
 from .calls import JOIN, RESIGN, Joined, JoinManagers, ManagerPlace
 from .roles import Members, Plan, Step, StepKind, decide, may_remove, quorum_text
+from .state import new_raft_id
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..ca.credentials import Dial
     from ..ca.x509 import Identity
     from ..model.change import Result
@@ -161,7 +163,8 @@ class Membership:
 
         Raises:
             FailedPrecondition: it would cost the swarm its quorum.
-            LostLeadership: the one to go leads; it has handed over, and the next leader goes on.
+            NoLeader: the one to go leads; it has handed over, and the next leader goes on.
+            LostLeadership: whether the wish was written is not known.
             Unavailable: it takes longer than ``DEMOTION_S``.
         """
         while True:
@@ -185,7 +188,8 @@ class Membership:
                 with trio.move_on_after(LOOK_AGAIN_S):
                     await mailbox.wait()
             return
-        raise Unavailable(f"node {node_id} is not demoted yet: {'; '.join(self.waiting)}")
+        why = "; ".join(self.waiting) or f"it takes longer than {DEMOTION_S:g} s"
+        raise Unavailable(f"node {node_id} is not demoted yet: {why}")
 
     # --- calls of managers ---
 
@@ -198,7 +202,7 @@ class Membership:
             known = row.private.raft_id
             if not (known and known == request.raft_id and known in self.members().all):
                 await self._dial_back(request.addr, node_id)
-                known = secrets.randbits(62) + 1
+                known = new_raft_id()
             told = replace(
                 row.private,
                 raft_id=known,
@@ -296,7 +300,7 @@ class Membership:
                 plan = decide(self._view, members)
                 self._note_waiting(plan)
                 if plan.transactions:
-                    await self._proposer.propose(plan.transactions)
+                    await self._note_roles(plan.transactions)
                 if plan.step is not None:
                     await self._take(plan.step)
                 elif not plan.transactions:
@@ -310,6 +314,13 @@ class Membership:
             if text not in self.waiting:
                 log.warning("%s", text)
         self.waiting = plan.waiting
+
+    async def _note_roles(self, transactions: Sequence[Transaction]) -> None:
+        try:
+            await self._proposer.propose(transactions)
+        except ProposalDropped as error:
+            log.info("the roles of nodes are written later: %s", error)
+            await trio.sleep(LOOK_AGAIN_S)
 
     async def _take(self, step: Step) -> None:
         log.info("%s: member %d", step.kind.value, step.member)

@@ -18,6 +18,7 @@ from swarmctl.core.ca import credentials as identity
 from swarmctl.core.ca import keyfiles
 from swarmctl.core.ca.credentials import call_once
 from swarmctl.core.ca.x509 import Role
+from swarmctl.core.clock import SystemClock
 from swarmctl.core.errors import (
     BadRequest,
     FailedPrecondition,
@@ -27,7 +28,7 @@ from swarmctl.core.errors import (
     WrongRole,
 )
 from swarmctl.core.founding import new_unlock_key
-from swarmctl.core.manager import members
+from swarmctl.core.manager import forward, members
 from swarmctl.core.manager import state as manager_state
 from swarmctl.core.manager.calls import FORWARD, JOIN, RESIGN, JoinManagers
 from swarmctl.core.model.change import Applied, Change, Transaction, Update
@@ -41,7 +42,7 @@ from swarmctl.core.raft import space
 from swarmctl.core.refusals import CannotResign, HasLeader, LastManager
 from tests.ports import free_port
 
-from .local_swarm import SPEC, Machine, private_of, state_of, until
+from .local_swarm import PATIENCE_S, SPEC, Machine, private_of, state_of, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -226,6 +227,33 @@ async def test_the_rest_goes_on_when_the_leader_stops(tmp_path: Path) -> None:
         await swarm.name_cluster("without")
         await swarm.start(gone)
         await until(lambda: swarm.has(gone, "without"))
+
+
+async def test_a_call_that_only_a_leader_answers_waits_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nobody leads a manager refuses no newcomer and no renewal: what its tables say may be
+    old. It answers when there is a leader, be it itself or another."""
+    monkeypatch.setattr(forward, "LEADER_WAIT_S", PATIENCE_S)
+    async with managers(tmp_path, 2) as swarm:
+        alone = swarm.number_of_leader()
+        await swarm.stop(1 - alone)
+        survivor, machine = swarm.nodes[alone], swarm.machines[alone]
+        assert survivor.manager is not None
+        assert await survivor.manager.wait_without_leader()
+        assert survivor._member is not None
+        credentials = survivor._member.credentials
+        before = credentials.identity.serial
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                identity.renew,
+                credentials,
+                machine.state_dir,
+                [survivor.advertise_addr],
+                SystemClock().now(),
+            )
+            await swarm.start(1 - alone)
+        assert credentials.identity.serial != before
 
 
 async def test_every_manager_tells_who_is_reachable(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ class Forwarder:
         return {**served, FORWARD: self._take}
 
     async def ask(self, method: str, body: bytes, certificate: bytes) -> bytes:
-        """Have the leader answer a call, be it this manager or another.
+        """Have the leader answer a call, be it this manager or another; an election is waited for.
 
         Args:
             certificate: of the node that calls, in PEM or DER; empty for none.
@@ -108,18 +108,28 @@ class Forwarder:
         Raises:
             SwarmError: what the leader raised; NoLeader when there is none for too long.
         """
-        if self._runner.leading or not self._leader.is_elsewhere():
+        link = await self._elsewhere()
+        if link is None:
             return await self._answer(method, body, certificate)
-        link = await self._leader.link()
         request = Forwarded(method=method, body=body, certificate=certificate)
         return await link.call(FORWARD, pack(request))
+
+    async def _elsewhere(self) -> Link | None:
+        """Return the link to the leader once there is one; None where it is this manager."""
+        try:
+            if not self._runner.leading:
+                return await self._leader.link()
+        except NoLeader:
+            if not self._runner.leading:
+                raise
+        return None
 
     async def _serve(self, method: str, link: Link, body: bytes) -> bytes:
         return await self.ask(method, body, link.peer_certificate_der or b"")
 
     async def _take(self, _link: Link, body: bytes) -> bytes:
         request = unpack(body, Forwarded)
-        if not self._runner.leading:
+        if await self._elsewhere() is not None:
             raise NoLeader  # one hop is enough: whoever passed it on looks for the leader again
         return await self._answer(request.method, request.body, request.certificate)
 

@@ -162,6 +162,26 @@ async def test_what_is_the_nodes_own_is_answered_without_a_leader(
     assert managers.opened == []
 
 
+async def test_what_a_leader_warned_of_ends_with_its_time(
+    autojump_clock: MockClock, managers: Several
+) -> None:
+    """Once another manager leads, the one before no longer says what it had found as the leader;
+    what is the matter with its own disk it says still."""
+    seat = managers[0]
+    seat.manager.disk_complaint = "the disk is full"
+    seat.manager.alarms.texts["scheduler"] = "scheduler is off"
+    seat.manager.dispatcher.warning = "most nodes fell silent"
+    seat.manager.membership.waiting = ("a manager is to be removed",)
+    found = ["scheduler is off"] + [
+        f"WARNING: {text}"
+        for text in ("the disk is full", "most nodes fell silent", "a manager is to be removed")
+    ]
+    assert (await seat.request("GET", "/info")).json["Swarm"]["Warnings"] == found
+    managers.elect(1)
+    own = ["WARNING: the disk is full"]
+    assert (await seat.request("GET", "/info")).json["Swarm"]["Warnings"] == own
+
+
 async def test_a_manager_that_is_being_prepared_says_so(
     autojump_clock: MockClock, managers: Several
 ) -> None:

@@ -185,11 +185,14 @@ def _swarm_info(server: ApiServer) -> dict[str, object]:
 
 
 def _manager_warnings(manager: Manager, managers: int) -> list[str]:
-    """Return what an administrator should know; the leader knows most."""
-    warnings = [*manager.alarms.texts.values()]
+    """Return what an administrator should know. What a leader found counts while it leads."""
+    warnings: list[str] = []
+    told = [manager.disk_complaint]
+    if manager.leading:
+        warnings += manager.alarms.texts.values()
+        told += [manager.dispatcher.warning, *manager.membership.waiting]
     if managers == 2:
         warnings.append(TWO_MANAGERS)
-    told = (manager.disk_complaint, manager.dispatcher.warning, *manager.membership.waiting)
     return warnings + [f"WARNING: {text}" for text in told if text]
 
 

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from .ca import keyfiles
 from .ca.credentials import call_once
 from .ca.x509 import Role
-from .errors import FailedPrecondition, MemberRemoved, SwarmError, Unavailable
+from .errors import FailedPrecondition, MemberRemoved, StorageFailed, SwarmError, Unavailable
 from .manager import state as manager_state
 from .manager.calls import JOIN, RESIGN, Joined, JoinManagers
 from .manager.manager import Manager, ManagerEnded
@@ -108,6 +108,7 @@ class Managership:
         self._events = events
         self._clock = clock
         self._new_id = new_id
+        self._given = 0  # the number that no database was made for yet
         self.manager: Manager | None = None
         self.failure: SwarmError | None = None
         self.broken = False
@@ -286,23 +287,32 @@ class Managership:
                 raise ManagerEnded([MemberRemoved(gone)])
 
     def _owner(self) -> str:
-        return f"{self._credentials.cluster_id}/{self._credentials.node_id}"
+        return manager_state.owner_of(self._credentials.cluster_id, self._credentials.node_id)
 
     # --- coming in ---
 
     async def _come_in(self, place: Membership) -> Membership:
         """Ask the managers for a member number, and make an empty database for it.
 
+        A number whose database could not be made is asked for again, so that a disk that refuses
+        costs the others no more than one. No number is on the disk meanwhile: after a crash the
+        empty database would be that number's.
+
         Raises:
+            StorageFailed: the disk refused.
             Unavailable: none of them answers, or the leader cannot be reached now.
             SwarmError: this node is refused.
         """
-        joined = await self._ask_for_place(place)
+        joined = await self._ask_for_place(place, raft_id=self._given)
+        self._given = joined.raft_id
+        if place.raft_id:
+            await self._keep(replace(place, raft_id=0, peers=()))
         await trio.to_thread.run_sync(
             lambda: manager_state.make_empty(self._state_dir, owner=self._owner())
         )
+        self._given = 0
         peers = tuple((each.raft_id, each.addr) for each in joined.managers)
-        place = replace(place, raft_id=joined.raft_id, peers=peers)
+        place = replace(self._place(), raft_id=joined.raft_id, peers=peers)
         await self._keep(place)
         return place
 
@@ -348,20 +358,29 @@ class Managership:
             await trio.sleep(RETRY_MAX_S)
 
     async def _forget_place(self) -> None:
-        """Forget the member number and its database: they never come back."""
-        place = self._place()
-        if place.raft_id:
-            await self._open_tls_key()
-            await trio.to_thread.run_sync(manager_state.forget, self._state_dir)
-            await self._keep(replace(place, raft_id=0, peers=()))
+        """Forget the member number and its database: they never come back.
+
+        A disk that refuses is asked again for as long as it takes: the agent goes on meanwhile.
+        """
+        known = self._place().raft_id != 0
+        while known:
+            try:
+                await self._open_tls_key()
+                await trio.to_thread.run_sync(manager_state.forget, self._state_dir)
+                await self._keep(replace(self._place(), raft_id=0, peers=()))
+                return
+            except StorageFailed as error:
+                log.warning("what this node was as a manager is not forgotten yet: %s", error)
+                self.failure = error
+            await trio.sleep(RETRY_MAX_S)
 
     async def _open_tls_key(self) -> None:
         """Decrypt the node's key on the disk, before what opens it goes with the database."""
         credentials = self._credentials
         async with credentials.changing:
-            passphrase, credentials.passphrase = credentials.passphrase, b""
-            credentials.unlock_key = None
+            passphrase = credentials.passphrase
             if passphrase:
                 await trio.to_thread.run_sync(
                     lambda: keyfiles.reseal_key(self._state_dir, before=passphrase, after=b"")
                 )
+            credentials.passphrase, credentials.unlock_key = b"", None

@@ -328,11 +328,6 @@ class Member:
             self._renew_asked.set()
 
 
-def owner_of(cluster_id: str, node_id: str) -> str:
-    """Return what a manager's database records are bound to."""
-    return f"{cluster_id}/{node_id}"
-
-
 def _data_path_addr(membership: Membership) -> str:
     """Return where other nodes reach this one below the overlays; "" for where they see it."""
     try:

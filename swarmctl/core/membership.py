@@ -71,11 +71,10 @@ def store(state_dir: Path, membership: Membership) -> None:
     temporary = state_dir / f".{FILE}.new"
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            os.write(handle, msgspec.json.encode(membership))
+        with os.fdopen(handle, "wb") as file:  # which writes all of it, or fails
+            file.write(msgspec.json.encode(membership))
+            file.flush()
             os.fsync(handle)
-        finally:
-            os.close(handle)
         temporary.rename(path)
         _sync_directory(state_dir)
     except OSError as error:

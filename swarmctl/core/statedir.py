@@ -19,8 +19,7 @@ from .ca.x509 import identity_of
 from .errors import StorageFailed, SwarmError
 from .founding import make_cluster, restore_cluster
 from .manager import state as manager_state
-from .manager.state import LockState
-from .member import owner_of
+from .manager.state import LockState, owner_of
 from .raft.seal import new_key
 from .reissue import reissue
 

@@ -316,6 +316,41 @@ async def test_a_worker_becomes_a_manager_and_a_worker_again(tmp_path: Path) -> 
         assert swarm.row(1).private.raft_id == 0
 
 
+async def test_a_disk_that_refuses_a_change_of_role_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node whose disk takes no database, or not that there is none, goes on as a worker and says
+    what is the matter; once the disk takes it, its role is what it shall be."""
+    monkeypatch.setattr(managership, "RETRY_MAX_S", 0.2)
+    async with managers(tmp_path, 1, machines=2) as swarm:
+        worker = await swarm.join(1, manager=False)
+        state_dir = swarm.machines[1].state_dir
+        (state_dir / "raft").write_text("in the way")
+        await swarm.wish(1, "manager")
+        await until(lambda: f"{state_dir / 'raft'} cannot be made" in worker.error)
+        assert worker.state is LocalState.ACTIVE
+        leader = swarm.leader().manager
+        assert leader is not None
+        (learner,) = leader.raft_status().membership.learners
+        assert worker._member is not None
+        managing = worker._member.managership
+        seen = {id(managing.failure): managing.failure}
+        await until(lambda: len(seen) > 3 or seen.update({id(managing.failure): managing.failure}))
+        assert leader.raft_status().membership.learners == (learner,)
+        assert leader._runner.removed == ()
+        (state_dir / "raft").unlink()
+        await until(lambda: swarm.voters() == 2 and worker.manager is not None)
+
+        (state_dir / ".node.json.new").mkdir()
+        await swarm.wish(1, "worker")
+        await until(lambda: "node.json cannot be written" in str(managing.failure))
+        await until(lambda: not worker.is_manager)
+        assert worker.state is LocalState.ACTIVE
+        (state_dir / ".node.json.new").rmdir()
+        await until(lambda: managing.failure is None)
+        assert member_file.load(state_dir).raft_id == 0
+
+
 async def test_a_manager_that_is_demoted_before_it_heard_anything_is_a_worker_again(
     tmp_path: Path,
 ) -> None:
@@ -616,8 +651,18 @@ async def test_a_crash_while_it_begins_anew_by_force(
         assert swarm.voters() == 1
 
 
-async def test_a_manager_without_its_database_joins_anew(tmp_path: Path) -> None:
-    """A wiped database costs a manager its number and nothing else."""
+async def test_a_manager_without_its_database_joins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wiped database costs a manager its number and nothing else. The old number is off the disk
+    before there is an empty database, which must never speak for it."""
+    numbers: list[int] = []
+
+    def make_empty(state_dir: Path, **owner: str) -> None:
+        numbers.append(member_file.load(state_dir).raft_id)
+        made(state_dir, **owner)
+
+    made = manager_state.make_empty
     async with managers(tmp_path, 3) as swarm:
         wiped = (swarm.number_of_leader() + 1) % 3
         number_before = swarm.row(wiped).private.raft_id
@@ -625,9 +670,11 @@ async def test_a_manager_without_its_database_joins_anew(tmp_path: Path) -> None
         for path in (swarm.machines[wiped].state_dir / "raft").iterdir():
             path.unlink()
         await swarm.name_cluster("meanwhile")
+        monkeypatch.setattr(manager_state, "make_empty", make_empty)
         await swarm.start(wiped)
         await until(lambda: swarm.has(wiped, "meanwhile"))
         await until(lambda: swarm.voters() == 3)
+        assert numbers == [0]
         assert swarm.row(wiped).private.raft_id not in (0, number_before)
 
 

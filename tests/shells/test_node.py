@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from .local_swarm import SPEC, Machine, private_of, state_of, until, write
 from .lone_manager import task_row
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from swarmctl.core.node import LocalNode
@@ -273,6 +275,31 @@ async def test_damaged_state_is_an_error_with_a_way_out(machine: Machine) -> Non
         assert (node.state, left_in(machine.state_dir)) == (LocalState.INACTIVE, [])
         assert machine.world.tasks == {}
         await machine.init(node)
+
+
+@pytest.mark.parametrize(
+    ("file", "write_file"),
+    [
+        ("node.json", lambda folder: member_file.store(folder, member_file.load(folder))),
+        ("raft/kek", manager_state.write_key),
+    ],
+)
+async def test_a_file_that_is_written_in_part_is_not_taken(
+    machine: Machine, file: str, write_file: Callable[[Path], object]
+) -> None:
+    """A disk that takes less of a file than it was given, as a full one may, has refused it: the
+    one before stays."""
+    async with machine.daemon() as node:
+        await machine.init(node)
+    before = (machine.state_dir / file).read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(StorageFailed, match=rf"{file} cannot be written"):
+            write_file(machine.state_dir)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (machine.state_dir / file).read_bytes() == before
 
 
 @pytest.mark.parametrize("damage", ["raft/kek", "raft/raft.db"])

@@ -113,8 +113,9 @@ class LockKeeper:
         await self._change(KeyChange(key, Lock(locked=False, version=version)))
         self._credentials.unlock_key = None
         async with self._credentials.changing:
-            before, self._credentials.passphrase = self._credentials.passphrase, b""
+            before = self._credentials.passphrase
             await trio.to_thread.run_sync(_seal_tls_key, state_dir, before, b"")
+            self._credentials.passphrase = b""  # not before: it may be what opens that file
         log.info("this manager is no longer locked")
 
     async def _change(self, change: KeyChange) -> None:

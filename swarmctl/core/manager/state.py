@@ -58,8 +58,13 @@ class OpenState(NamedTuple):
 
 
 def new_raft_id() -> int:
-    """Return a fresh member number: random, positive, 63 bits, never used again."""
+    """Return a fresh member number: random, positive, 62 bits, never used again."""
     return secrets.randbits(62) + 1
+
+
+def owner_of(cluster_id: str, node_id: str) -> str:
+    """Return what a manager's database records are bound to."""
+    return f"{cluster_id}/{node_id}"
 
 
 def found(
@@ -85,11 +90,9 @@ def found(
         backup: what is founded anew; its tables are changed by ``founding``.
 
     Raises:
-        StorageFailed: the tables of a backup do not take this node.
+        StorageFailed: the disk refused, or the tables of a backup do not take this node.
     """
-    forget(state_dir)
-    directory = state_dir / DIRECTORY
-    directory.mkdir(parents=True, mode=0o700)
+    directory = _make_directory(state_dir)
     head, store = backup or (None, Store())
     index = max(store.index + 1, FOUNDING_INDEX)
     outcome = store.apply(index, Entry(transactions=(founding,)))
@@ -123,10 +126,11 @@ def make_empty(state_dir: Path, *, owner: str) -> None:
     """Write the empty database of a manager that the leader will send everything to.
 
     What an earlier member number left is removed.
+
+    Raises:
+        StorageFailed: the disk refused.
     """
-    forget(state_dir)
-    directory = state_dir / DIRECTORY
-    directory.mkdir(parents=True, mode=0o700)
+    directory = _make_directory(state_dir)
     open_disk(directory / DATABASE, owner=owner, key_encryption_key=write_key(state_dir)).close()
     for made in (directory, state_dir):
         _sync_directory(made)
@@ -320,6 +324,17 @@ def forget(state_dir: Path) -> None:
     shutil.rmtree(state_dir / DIRECTORY, ignore_errors=True)
 
 
+def _make_directory(state_dir: Path) -> Path:
+    """Make the directory of a database that is about to be written; an earlier one is removed."""
+    forget(state_dir)
+    directory = state_dir / DIRECTORY
+    try:
+        directory.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise StorageFailed(f"{directory} cannot be made: {error}") from error
+    return directory
+
+
 def write_key(state_dir: Path) -> bytes:
     """Make a key encryption key and keep it in its file; durable when this returns.
 
@@ -335,11 +350,10 @@ def write_key(state_dir: Path) -> bytes:
     try:
         temporary.unlink(missing_ok=True)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(handle, key)
+        with os.fdopen(handle, "wb") as file:
+            file.write(key)
+            file.flush()
             os.fsync(handle)
-        finally:
-            os.close(handle)
         temporary.rename(path)
         _sync_directory(directory)
     except OSError as error:
@@ -384,9 +398,16 @@ def _key_damaged(directory: Path) -> StorageFailed:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a directory's own entries durable: a synced file without a name is lost all the same."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    """Make a directory's own entries durable: a synced file without a name is lost all the same.
+
+    Raises:
+        StorageFailed: the disk refused.
+    """
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise StorageFailed(f"{directory} cannot be written: {error}") from error

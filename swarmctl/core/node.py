@@ -20,26 +20,14 @@ from .autoscaler.source import no_source
 from .ca import credentials as identity
 from .ca.x509 import Role
 from .comeback import Comeback
-from .errors import (
-    BadRequest,
-    IdentityMissing,
-    ManagerLocked,
-    NotLocked,
-    SwarmError,
-)
+from .errors import BadRequest, IdentityMissing, ManagerLocked, NotLocked, SwarmError
 from .leftovers import remove_leftovers
 from .manager import state as manager_state
 from .manager.eventlog import EventLog
 from .member import Member, MemberSettings
 from .nodeport import NodePort, close_port, open_port, with_addresses
 from .nodestate import LocalState, NodeSettings
-from .refusals import (
-    AlreadyInSwarm,
-    BrokenStay,
-    JoinGoesOn,
-    LockedStay,
-    NotInSwarm,
-)
+from .refusals import AlreadyInSwarm, BrokenStay, JoinGoesOn, LockedStay, NotInSwarm
 from .statedir import StateDirectory, Stay
 from .together import leaves
 from .wire.address import parse_data_path, parse_remote
@@ -322,13 +310,19 @@ class LocalNode:
         return with_addresses(membership, place), await open_port(place.listen_addr)
 
     async def _come_back(self, request: JoinRequest) -> None:
-        """Take up the stay again that an expired certificate ended, or keeps out of touch."""
+        """Take up the stay again that an expired certificate ended, or keeps out of touch.
+
+        Raises:
+            ManagerLocked: the certificate is a new one, and the key is needed as ever.
+        """
         member = self._member
         await self._comeback.renew(request, member)
         if member is not None:
             return
         self._error = ""
         await self._resume()
+        if self._locked:
+            raise ManagerLocked
         if self._member is None:
             raise SwarmError(self._error)
         await self._member.wait_begun()
@@ -367,7 +361,8 @@ class LocalNode:
                 if not force:
                     raise BrokenStay(self._error)
                 whose = await trio.to_thread.run_sync(self._state_dir.whose, self.hostname)
-                await remove_leftovers(self.executor, self._driver, whose)
+                with trio.move_on_after(STOP_TASKS_S):
+                    await remove_leftovers(self.executor, self._driver, whose)
                 await self._forget()
                 return
             if member.is_manager and not member.failure:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 from msgspec.structs import replace
 
 from swarmctl.core.ca import credentials as identity
@@ -27,14 +28,17 @@ from swarmctl.core.clock import SystemClock
 from swarmctl.core.errors import (
     CertificateExpired,
     InvalidJoinToken,
+    ManagerLocked,
     PermissionDenied,
     SwarmError,
 )
 from swarmctl.core.model.base import MINUTE
 from swarmctl.core.model.change import Delete, Kind, Ref, Update
+from swarmctl.core.model.cluster import EncryptionConfig
+from swarmctl.core.model.request import InitRequest
 from swarmctl.core.node import LocalState
 
-from .local_swarm import Machine, private_of, state_of, until, write
+from .local_swarm import SPEC, Machine, private_of, state_of, until, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -305,6 +309,37 @@ async def test_a_manager_without_the_key_says_so(boss: Machine) -> None:
         with pytest.raises(SwarmError, match="cannot reach"):
             await boss.join(manager, boss.address, private.manager_token)
     assert identity.load(boss.state_dir) == old
+
+
+async def test_a_locked_manager_that_came_back_is_to_be_unlocked(
+    boss: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new certificate opens no locked manager: whoever got it by token is told to unlock it."""
+    spec = replace(SPEC, EncryptionConfig=EncryptionConfig(AutoLockManagers=True))
+    async with boss.daemon() as manager:
+        await manager.init(InitRequest(ListenAddr=boss.address, AdvertiseAddr="127.0.0.1"), spec)
+        assert manager.manager is not None
+        row = manager.manager.view.cluster()
+        assert row is not None
+        private = row.private
+        await write(manager, Update(row=replace(row, private=replace(private, ca_key=""))))
+        assert manager._member is not None
+        held = manager._member.credentials
+    identity.store(boss.state_dir, expired(private, held.material), held.passphrase)
+
+    async def come_back(*_args: object) -> Material:
+        await trio.lowlevel.checkpoint()
+        return held.material
+
+    monkeypatch.setattr(identity, "come_back", come_back)
+    async with boss.daemon() as manager:
+        assert manager.state is LocalState.LOCKED
+        with pytest.raises(CertificateExpired):
+            await manager.unlock(private.unlock_key)
+        with pytest.raises(ManagerLocked, match="needs to be unlocked"):
+            await boss.join(manager, boss.address, private.manager_token)
+        await manager.unlock(private.unlock_key)
+        await until(lambda: manager.state is LocalState.ACTIVE)
 
 
 async def test_a_manager_comes_back_by_token_too(boss: Machine) -> None:

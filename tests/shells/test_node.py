@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from swarmctl.core import membership as member_file
+from swarmctl.core import node as node_module
 from swarmctl.core import statedir
 from swarmctl.core.ca import credentials, keyfiles
 from swarmctl.core.errors import BadRequest, InvalidJoinToken, StorageFailed, SwarmError
@@ -22,7 +23,7 @@ from swarmctl.core.node import LocalState
 from swarmctl.core.refusals import AlreadyInSwarm, BrokenStay, LastManager, NotInSwarm
 from swarmctl.core.wire.connect import Unreachable
 
-from .local_swarm import SPEC, Machine, private_of, state_of, until, write
+from .local_swarm import PATIENCE_S, SPEC, Machine, private_of, state_of, until, write
 from .lone_manager import task_row
 
 if TYPE_CHECKING:
@@ -275,6 +276,21 @@ async def test_damaged_state_is_an_error_with_a_way_out(machine: Machine) -> Non
         assert (node.state, left_in(machine.state_dir)) == (LocalState.INACTIVE, [])
         assert machine.world.tasks == {}
         await machine.init(node)
+
+
+async def test_an_engine_that_hangs_keeps_no_damaged_node_in_its_swarm(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be removed in the time that there is for it stays; the node leaves."""
+    async with machine.daemon() as node:
+        await machine.init(node)
+    (machine.state_dir / "node.json").write_text("{")
+    monkeypatch.setattr(node_module, "STOP_TASKS_S", 0.1)
+    async with machine.daemon() as node:
+        monkeypatch.setattr(node.executor, "known_tasks", trio.sleep_forever)
+        with trio.fail_after(PATIENCE_S):
+            await node.leave(force=True)
+        assert (node.state, left_in(machine.state_dir)) == (LocalState.INACTIVE, [])
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ swarmctl.core.raft             keys:E database:E space:E wal rollback
 swarmctl.core.wire             frame calls tls http1 link:T stream:T connect:T http_server:T
 swarmctl.core.wire             unix_listener:T address:E
 swarmctl.core.ca               keys x509 roots chain token issue rotation calls keyfiles:E server:T
-swarmctl.core.ca               signing settings cfssl returning external:T credentials:T renew:T
+swarmctl.core.ca               signing settings cfssl returning external:T credentials:T
 swarmctl.core.ca               livelinks:T
 swarmctl.core.orchestrator     decide slots replicated global_ jobs restart rollout reaper enforcer
 swarmctl.core.orchestrator     tend overlap relief waiting

@@ -16,10 +16,10 @@ from .ca.credentials import Material
 from .ca.issue import fresh_tokens, node_expiry_ns
 from .ca.keyfiles import KeyPair
 from .ca.server import new_node_row
-from .ca.token import UNLOCK_KEY_BYTES
+from .ca.token import SECRET_BYTES, UNLOCK_KEY_BYTES
 from .ca.x509 import Role, Signer, create_root, identity_of, new_key_and_csr, sign_node_certificate
+from .clock import new_id
 from .errors import FailedPrecondition
-from .ids import ID_ENTROPY_BYTES, id_from_bytes
 from .model.change import Create, Transaction, Update
 from .model.cluster import ClusterInfo, ClusterPrivate, TLSInfo
 from .model.network import first_networks
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from .model.request import InitRequest
     from .store.store import Store
 
-SECRET_BYTES = 16
 DEFAULT_POOL = ("10.0.0.0/8",)
 DEFAULT_SUBNET_SIZE = 24
 
@@ -115,7 +114,7 @@ def make_cluster(
 
 
 def _first_transaction(cluster: ClusterRow, node: NodeRow, now_ns: int) -> Transaction:
-    networks = first_networks(_fresh_id(), _fresh_id(), _fresh_id())
+    networks = first_networks(new_id(), new_id(), new_id())
     changes = (Create(row=cluster), Create(row=node), *(Create(row=row) for row in networks))
     return Transaction(changes=changes, now=now_ns)
 
@@ -177,7 +176,3 @@ def _demoted(row: NodeRow) -> NodeRow:
 def new_unlock_key() -> bytes:
     """Return a fresh key encryption key for a cluster whose managers start locked."""
     return secrets.token_bytes(UNLOCK_KEY_BYTES)
-
-
-def _fresh_id() -> str:
-    return id_from_bytes(secrets.token_bytes(ID_ENTROPY_BYTES))

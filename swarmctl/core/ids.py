@@ -6,13 +6,6 @@ Pure: deciders get a ``new_id`` callable handed in, so their tests are repeatabl
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NewType
-
-ClusterID = NewType("ClusterID", str)
-NodeID = NewType("NodeID", str)
-ServiceID = NewType("ServiceID", str)
-TaskID = NewType("TaskID", str)
-ObjectID = NewType("ObjectID", str)
 
 NewId = Callable[[], str]
 """Makes a fresh id; deciders get one handed in."""
@@ -43,8 +36,3 @@ def id_from_bytes(entropy: bytes) -> str:
         raise ValueError(f"an id takes {ID_ENTROPY_BYTES} bytes, got {len(entropy)}")
     number = int.from_bytes(entropy, "big") | 1 << (8 * ID_ENTROPY_BYTES - 1)
     return base36(number)[1 : ID_LENGTH + 1]
-
-
-def looks_like_id(text: str) -> bool:
-    """True for any string in the form of a full id."""
-    return len(text) == ID_LENGTH and text.isascii() and all(c in _DIGITS for c in text)

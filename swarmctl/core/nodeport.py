@@ -37,7 +37,6 @@ class NodePort:
 
     Args:
         listen_addr, advertise_addr: what the daemon was started with, "" for nothing.
-
     """
 
     def __init__(self, listen_addr: str, advertise_addr: str) -> None:

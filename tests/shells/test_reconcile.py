@@ -25,7 +25,7 @@ from .lone_manager import WallClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from swarmctl.core.manager.reconcile import NewId
+    from swarmctl.core.ids import NewId
     from swarmctl.core.model.change import Change, Ref, Result
     from swarmctl.core.store.view import View
 

@@ -5,8 +5,8 @@ Whether a certificate is to be believed is decided in ``chain.py``, on the facts
 
 Laws:
 
-- Nothing but this module and ``keys.py`` knows ``cryptography``; every argument and result is
-  bytes, text, integer nanoseconds or one of the frozen classes below.
+- Of this package only this module, ``keys.py`` and ``roots.py`` know ``cryptography``; every
+  argument and result is bytes, text, integer nanoseconds or one of the frozen classes below.
 - Of a signing request only the public key counts. Who a node is, is said by the caller, who read
   it in the cluster's tables (swarm-behaviour.md 4.1).
 - What cannot be read or may not be signed raises in words. Private keys appear in no ``repr`` and

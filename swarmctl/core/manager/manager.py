@@ -5,6 +5,7 @@
     ├ raft transport       a link to each other manager
     ├ roster               tells the transport who and where they are
     ├ door                 cuts removed nodes
+    ├ lock                 this manager's keys, as the cluster's row wants them
     ├ events               who leads; all others come with the entries of the log
     └ leader terms         one nursery for each term of leadership
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ..ids import NewId
 from ..model.change import Conflict, Decision, Ref, Transaction
 from ..store.store import lay
 from ..store.view import View
@@ -35,7 +36,6 @@ RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 60.0
 DOUBLINGS_MAX = 32
 
-NewId = Callable[[], str]
 Keys = Callable[[View, "set[Ref] | None"], Iterable[str]]
 Run = Callable[[], Awaitable[None]]
 Wake = Callable[[], None]

@@ -23,16 +23,17 @@ import trio
 from ..clock import ClockWatch
 from ..errors import InvalidArgument
 from ..raft.errors import ProposalDropped
-from .passes import NewId, Passes, Reconciler
+from .passes import Passes, Reconciler
 
 if TYPE_CHECKING:
     from ..clock import Clock
+    from ..ids import NewId
     from ..model.change import Transaction
     from ..store.view import View
     from ..store.watch import Mailbox, Watch
     from .propose import Proposer
 
-__all__ = ["Loop", "NewId", "Reconciler"]
+__all__ = ["Loop", "Reconciler"]
 
 STRETCH_S = 0.01
 

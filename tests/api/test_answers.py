@@ -305,6 +305,14 @@ async def test_references_versions_and_filters_that_are_refused(tmp_path: Path) 
                 400,
                 TOO_OLD,
             ),
+            ("POST", "/v1.99/services/create"): (
+                400,
+                "client version 1.99 is too new. Maximum supported API version is 1.50",
+            ),
+            ("POST", "/v1.20/swarm/init"): (
+                400,
+                TOO_OLD,
+            ),
             ("POST", f"/services/{web}/update"): (400, f"invalid service version '': {parse}"),
             ("POST", f"/nodes/{node}/update"): (400, f"invalid node version '': {parse}"),
             ("POST", "/swarm/update"): (400, f"invalid swarm version '': {parse}"),

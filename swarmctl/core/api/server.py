@@ -19,7 +19,7 @@ Laws:
 from __future__ import annotations
 
 import logging
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,7 @@ from . import (
 from .call import Call
 from .forward import METHOD, SAFE_METHODS, Origin, forward, serve_forwarded
 from .proxy import pass_on
-from .route import API_VERSION, By, find_route, split_version
+from .route import API_VERSION, By, find_route
 from .write import first_answer
 
 if TYPE_CHECKING:
@@ -168,11 +168,13 @@ class ApiServer:
 
     def _leaves_body(self, request: Request) -> bool:
         """True for uploads that are larger than a request should be, and for an engine's."""
-        if isinstance(self.node.executor, EngineHost):
-            with suppress(BadRequest):
-                if find_route(request.method, request.path) is None:
-                    return True
-        return request.method == "POST" and split_version(request.path)[1] == "/swarm/restore"
+        try:
+            match = find_route(request.method, request.path)
+        except BadRequest:  # the answer says so
+            return False
+        if match is None:
+            return isinstance(self.node.executor, EngineHost)
+        return match.route.handler == "backup.restore"
 
     async def _answer(self, request: Request, connection: Connection) -> Reply:
         match = find_route(request.method, request.path)

@@ -43,8 +43,8 @@ _PLUGIN_LABEL = re.compile(r"swarmctl\.x\.[a-z0-9][a-z0-9_-]*\..+", re.DOTALL)
 
 NUMBER = r"\d{1,6}"
 PERCENT = r"\d{1,3}%"
-DURATION = r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+"
-NAME = r"[a-zA-Z0-9](?:[-_]*[a-zA-Z0-9]+)*"
+# One letter at a time: "[a-zA-Z0-9]+" there would try every way to cut a wrong name into pieces.
+NAME = r"[a-zA-Z0-9](?:[-_]*[a-zA-Z0-9])*"
 ADDRESS = r"[0-9a-fA-F.:]+"
 _WORDS = re.compile(r"[a-z-]+(?:\|[a-z-]+)+")
 TEXT = r"[^\x00-\x1f]{1,2048}"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import BadRequest, InvalidArgument, Unimplemented
 from .constraint import parse_constraints
-from .labels import SERVICES, check_labels
+from .labels import NAME, SERVICES, check_labels
 from .reference import parse_reference
 from .template import check_template
 
@@ -42,7 +42,7 @@ MAX_NAME_LENGTH = 63
 MAX_REPLICAS = 100_000
 """More tasks than any cluster holds. Swarm has no such bound and dies of a mistyped number."""
 
-_NAME = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*")
+_NAME = re.compile(NAME)
 _MILLISECOND = 1_000_000
 _MIN_NANO_CPUS = 1_000_000
 _MIN_MEMORY = 4 * 1024 * 1024

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from swarmctl.core.errors import InvalidArgument
 from swarmctl.core.model import labels
 from swarmctl.core.model.labels import FILES, LABELS, SERVICES, check_labels, find_label
+from swarmctl.core.model.validate import check_object_name
 
 
 def _refusal(name: str, value: str) -> str:
@@ -88,6 +89,14 @@ def test_a_wrong_value_is_an_error_with_a_right_one(name: str, value: str) -> No
     """A value outside its grammar is refused, and the text shows one that is right."""
     text = _refusal(name, value)
     assert f"has the invalid value {value!r}; right would be, for example, " in text
+
+
+def test_a_long_name_that_is_wrong_is_refused_at_once() -> None:
+    """However it could be cut into pieces it is read once; to try all of them would never end."""
+    text = _refusal("swarmctl.depends-on", "authentication-service-of-the-whole-production-cluster")
+    assert "for example, 'db:healthy,migrate:completed'" in text
+    with pytest.raises(InvalidArgument, match="must be valid as a DNS name component"):
+        check_object_name("authenticationserviceofthewholeproductioncluster.example")
 
 
 @pytest.mark.parametrize("label", LABELS, ids=lambda label: label.name)

@@ -276,10 +276,11 @@ def _check_addresses(config: IPAMConfig) -> None:
                 f"{config.Gateway}"
             )
     for name, text in config.AuxiliaryAddresses.items():
-        reserved = _subnet(
-            text, f"ipam configuration: invalid aux address {name}={text}", InvalidArgument
-        )
-        if reserved.prefixlen != reserved.max_prefixlen or not _is_inside(reserved, subnet):
+        wrong = f"ipam configuration: invalid aux address {name}={text}"
+        reserved = _subnet(text, wrong, InvalidArgument)
+        if "/" in text:
+            raise InvalidArgument(wrong)
+        if not _is_inside(reserved, subnet):
             raise InvalidArgument(
                 f"ipam configuration: subnet {config.Subnet} does not contain aux address "
                 f"{name}={text}"

@@ -221,6 +221,21 @@ def _net(subnet: str, **more: str) -> NetworkSpec:
             400,
             f"{INVALID}ipam configuration: invalid ip range y",
         ),
+        (
+            lambda: check_network_spec(_net("10.0.0.0/24", AuxiliaryAddresses={"a": "10.1.0.9"})),
+            400,
+            (
+                f"{INVALID}ipam configuration: subnet 10.0.0.0/24 does not contain aux address "
+                "a=10.1.0.9"
+            ),
+        ),
+        (  # what is given as a subnet would be none of the addresses that the allocator reads
+            lambda: check_network_spec(
+                _net("10.0.0.0/24", AuxiliaryAddresses={"a": "10.0.0.9/32"})
+            ),
+            400,
+            f"{INVALID}ipam configuration: invalid aux address a=10.0.0.9/32",
+        ),
     ],
 )
 def test_rules(check, status: int, text: str) -> None:

@@ -360,6 +360,26 @@ class TestTakeover:
             await stream.send_eof()
             assert await read_to_end(stream) == b"bye"
 
+    async def test_what_was_to_take_over_is_let_go_of_when_the_client_is_gone(self) -> None:
+        """A client that hangs up before it reads the head never runs ``run``, but ``aclose``."""
+        called: list[str] = []
+
+        async def run(stream: trio.abc.Stream, early: bytes) -> None:
+            called.append("run")
+
+        async def let_go() -> None:
+            called.append("aclose")
+
+        async def handler(request: Request, connection: Connection) -> Reply:
+            await stream.aclose()
+            return Takeover(101, (("Connection", "Upgrade"), ("Upgrade", "tcp")), run, let_go)
+
+        async with serving(handler) as listener:
+            stream = listener.connect()
+            await stream.send_all(GET)
+            await trio.testing.wait_all_tasks_blocked()
+        assert called == ["aclose"]
+
 
 class TestLimits:
     async def test_an_idle_connection_is_closed(

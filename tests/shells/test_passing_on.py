@@ -37,15 +37,25 @@ class Doors:
         """Open both; the engine answers once it was sent what ends so, and then says no more."""
 
         async def engine(stream: trio.SocketStream) -> None:
-            async with stream:
-                while not self.asked.endswith(ends_with):
-                    self.asked += await stream.receive_some()
-                await stream.send_all(answer)
+            while not self.asked.endswith(ends_with):
+                self.asked += await stream.receive_some()
+            await stream.send_all(answer)
 
-        if answer:
+        await self.open_before(engine if answer else None)
+
+    async def open_before(
+        self, engine: Callable[[trio.SocketStream], Awaitable[None]] | None
+    ) -> None:
+        """Open our door before an engine that does so with each connection, or before none."""
+        if engine is not None:
             await self._serve(self._engine, partial(trio.serve_listeners, engine))
         serve = partial(serve_http, handler=self._hand_on, streams_body=lambda _request: True)
         await self._serve(self._door, serve)
+
+    async def leave(self, said: bytes) -> None:
+        """Send this to our door and hang up."""
+        async with await trio.open_unix_socket(self._door) as stream:
+            await stream.send_all(said)
 
     async def ask(self, said: bytes) -> bytes:
         """Send this to our door and return all that comes until it closes."""
@@ -127,3 +137,48 @@ async def test_an_engine_that_is_away(doors: Doors, answer: bytes, text: bytes) 
     heard = await doors.ask(b"GET /x HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n")
     assert heard.startswith(b"HTTP/1.1 503")
     assert text in heard
+
+
+async def test_a_refusal_that_does_not_wait_for_the_upload(doors: Doors) -> None:
+    """An engine may answer and go before it has read all: its answer is the client's."""
+    answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 7\r\n\r\nno name"
+    await doors.open(answer, ends_with=b"u")
+    body = b"u" * 8_000_000  # more than the sockets hold
+    heard = await doors.ask(OPEN + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    assert heard.startswith(b"HTTP/1.1 400")
+    assert heard.endswith(b"\r\n\r\nno name")
+
+
+async def test_a_malformed_upload_is_not_the_engines_fault(doors: Doors) -> None:
+    """Who sends one is told so; the engine hears the end of it."""
+    over = trio.Event()
+
+    async def engine(stream: trio.SocketStream) -> None:
+        async for _ in stream:
+            pass
+        over.set()
+
+    await doors.open_before(engine)
+    heard = await doors.ask(OPEN + b"Transfer-Encoding: chunked\r\n\r\nnone\r\n")
+    assert heard.startswith(b"HTTP/1.1 400")
+    assert b"malformed" in heard
+    with trio.fail_after(10):
+        await over.wait()
+
+
+async def test_a_client_that_vanishes_before_its_upgrade(doors: Doors) -> None:
+    """What the engine took over for it ends too."""
+    gone, over = trio.Event(), trio.Event()
+
+    async def engine(stream: trio.SocketStream) -> None:
+        await gone.wait()
+        await stream.send_all(b"HTTP/1.1 101 UPGRADED\r\nUpgrade: tcp\r\n\r\n")
+        async for _ in stream:
+            pass
+        over.set()
+
+    await doors.open_before(engine)
+    await doors.leave(OPEN + b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+    gone.set()
+    with trio.fail_after(10):
+        await over.wait()

@@ -14,7 +14,6 @@ It must not know what is asked.
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -51,16 +50,20 @@ async def pass_on(socket_path: str, request: Request, connection: Connection) ->
 
     Raises:
         Unavailable: it does not answer.
+        RemoteProtocolError: the request's body is malformed, or ends early.
     """
     engine = Exchange(await _connect(socket_path))
     try:
-        await engine.ask(request, connection.receive_body)
-        return await engine.answer()
-    except (trio.BrokenResourceError, RemoteProtocolError) as error:
-        await trio.aclose_forcefully(engine.stream)
-        raise Unavailable(f"this node's engine broke off: {error}") from error
+        try:
+            await engine.ask(request, connection.receive_body)
+        except trio.BrokenResourceError as error:
+            raise RemoteProtocolError("the request broke off") from error
+        try:
+            return await engine.answer()
+        except (trio.BrokenResourceError, RemoteProtocolError) as error:
+            raise Unavailable(f"this node's engine broke off: {error}") from error
     except BaseException:
-        await trio.aclose_forcefully(engine.stream)
+        await engine.aclose()
         raise
 
 
@@ -78,24 +81,36 @@ class Exchange:
     """One request to the engine and its answer, on a connection of its own."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
-        self.stream = stream
+        self._stream = stream
         self._codec = ClientCodec()
         self._has_body = True
 
     async def ask(self, request: Request, body: Callable[[], Awaitable[bytes]]) -> None:
-        """Send a request, its body as it arrives."""
+        """Send a request, its body as it arrives, as far as the engine wants it.
+
+        Raises:
+            RemoteProtocolError, trio.BrokenResourceError: the body cannot be read to its end.
+        """
         self._has_body = request.method != "HEAD"
         path, question, query = request.target.partition("?")
         headers = _kept(request.headers.pairs, OF_A_CONNECTION)
         if upgrade := request.headers.get("upgrade"):
             headers = (*headers, ("Connection", "Upgrade"), ("Upgrade", upgrade))
         target = split_version(path)[1] + question + query
-        await self.stream.send_all(
-            self._codec.begin(request.method, target, (("Host", "engine"), *headers))
-        )
-        while data := await body():
-            await self.stream.send_all(self._codec.chunk(data))
-        await self.stream.send_all(self._codec.finish())
+        head = self._codec.begin(request.method, target, (("Host", "engine"), *headers))
+        listens = await self._send(head)
+        while listens and (data := await body()):
+            listens = await self._send(self._codec.chunk(data))
+        if listens:
+            await self._send(self._codec.finish())
+
+    async def _send(self, data: bytes) -> bool:
+        """Send to the engine; False when it reads no more: it may have refused already."""
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError:
+            return False
+        return True
 
     async def answer(self) -> Reply:
         """Return the answer as far as it has come; the rest is read by whoever sends it on."""
@@ -105,9 +120,10 @@ class Exchange:
         headers = _kept(head.headers.pairs, OF_AN_ANSWER | OURS)
         if head.status == 101:
             upgrade = ("Upgrade", head.headers.get("upgrade", "tcp"))
-            return Takeover(101, (("Connection", "Upgrade"), upgrade, *headers), self._be_pipe)
+            headers = (("Connection", "Upgrade"), upgrade, *headers)
+            return Takeover(101, headers, self._be_pipe, self.aclose)
         if self._has_body and _is_pipe(head):
-            return Takeover(head.status, headers, self._be_pipe)
+            return Takeover(head.status, headers, self._be_pipe, self.aclose)
         if _is_short(head) or not self._has_body:
             pieces: list[bytes] = []
 
@@ -116,13 +132,16 @@ class Exchange:
                 await trio.lowlevel.checkpoint()
 
             await self._copy_body(keep)
-            await self.stream.aclose()
+            await self.aclose()
             return Response(head.status, headers, b"".join(pieces))
-        let_go = partial(trio.aclose_forcefully, self.stream)
-        return StreamedResponse(head.status, headers, self._copy_body, aclose=let_go)
+        return StreamedResponse(head.status, headers, self._copy_body, aclose=self.aclose)
+
+    async def aclose(self) -> None:
+        """Close the connection to the engine."""
+        await trio.aclose_forcefully(self._stream)
 
     async def _receive(self) -> None:
-        self._codec.receive(await self.stream.receive_some(RECEIVE_BYTES))
+        self._codec.receive(await self._stream.receive_some(RECEIVE_BYTES))
 
     async def _copy_body(self, send: SendChunk) -> None:
         while (data := self._codec.next_chunk()) is not Signal.END:
@@ -133,16 +152,15 @@ class Exchange:
 
     async def _be_pipe(self, client: trio.abc.Stream, early: bytes) -> None:
         """Be nothing but bytes between a client and the engine, until the engine ends."""
-        async with self.stream:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                if said := self._codec.leftover():
-                    await client.send_all(said)
-                if early:
-                    await self.stream.send_all(early)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_copy, client, self.stream)
-                    await _copy(self.stream, client)
-                    nursery.cancel_scope.cancel()
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            if said := self._codec.leftover():
+                await client.send_all(said)
+            if early:
+                await self._stream.send_all(early)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_copy, client, self._stream)
+                await _copy(self._stream, client)
+                nursery.cancel_scope.cancel()
 
 
 async def _copy(source: trio.abc.Stream, sink: trio.abc.Stream) -> None:

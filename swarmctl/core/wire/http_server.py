@@ -100,12 +100,13 @@ class Takeover(NamedTuple):
 
     ``early`` is what the client sent after its request. 101 is Docker's upgrade (the handler gives
     the Connection and Upgrade headers), 200 its older form. The connection closes when ``run``
-    returns; both ends' half-close is up to ``run``.
+    returns; both ends' half-close is up to ``run``. ``aclose()`` is as of StreamedResponse.
     """
 
     status: int
     headers: Headers
     run: Callable[[trio.abc.Stream, bytes], Awaitable[None]]
+    aclose: Callable[[], Awaitable[None]] | None = None
 
 
 Reply = Response | StreamedResponse | Takeover
@@ -236,18 +237,24 @@ class _Server:
         if request is None:
             return False
         reply = await self._handle(request, connection)
+        try:
+            return await self._send_reply(stream, codec, request, reply)
+        finally:
+            if not isinstance(reply, Response) and reply.aclose is not None:
+                with trio.move_on_after(CLOSE_S, shield=True):
+                    await reply.aclose()
+
+    async def _send_reply(
+        self, stream: trio.abc.Stream, codec: ServerCodec, request: Request, reply: Reply
+    ) -> bool:
+        """Send an answer; False when the connection is over."""
         if isinstance(reply, Takeover):
             head, early = codec.take_over(reply.status, self._complete(reply.headers))
             await stream.send_all(head)
             await reply.run(stream, early)
             return False
         if isinstance(reply, StreamedResponse):
-            try:
-                return await self._stream_answer(stream, codec, reply) and codec.next_cycle()
-            finally:
-                if reply.aclose is not None:
-                    with trio.move_on_after(CLOSE_S, shield=True):
-                        await reply.aclose()
+            return await self._stream_answer(stream, codec, reply) and codec.next_cycle()
         data = self._encode(codec, request, reply)
         with trio.fail_after(self._limits.send_s):
             await stream.send_all(data)

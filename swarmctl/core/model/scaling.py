@@ -23,6 +23,7 @@ from .duration import format_duration
 from .labels import SCALE_PREFIX
 from .service import Scale, ScaleDecision
 from .spec import ReplicatedService, ServiceMode
+from .validate import MAX_REPLICAS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +43,8 @@ METRIC = "metric."
 """What the names of labels with the address of a metric begin with, after ``swarmctl.scale.``."""
 
 _SECRET = re.compile(r"(?P<address>.*?),secret=(?P<name>[\w.-]+)", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_DECIMAL = re.compile(r"[0-9]{1,9}(?:\.[0-9]{0,9})?")
 _ADDON, _ADDON_SWITCH = "swarm.autoscaler.", "swarm.autoscaler"
 _VISUALIZER = "visualizer.autoscale."
 
@@ -90,7 +93,7 @@ def _of_addon(labels: Mapping[str, str]) -> dict[str, str]:
     def number(default: str, *names: str) -> str:
         for name in names:
             value = labels.get(_ADDON + name, "").removesuffix("%")
-            if value.isdigit():
+            if _NUMBER.fullmatch(value):
                 return value
         return default
 
@@ -110,7 +113,7 @@ def _of_addon(labels: Mapping[str, str]) -> dict[str, str]:
 def _of_visualizer(labels: Mapping[str, str]) -> dict[str, str]:
     def number(name: str, default: str) -> str:
         value = labels.get(_VISUALIZER + name, "").removesuffix("%")
-        return str(round(float(value))) if value.replace(".", "", 1).isdigit() else default
+        return str(round(float(value))) if _DECIMAL.fullmatch(value) else default
 
     return {
         "min": number("min", "1"),
@@ -128,10 +131,11 @@ def bounds_of(spec: ServiceSpec) -> Bounds | None:
     found = scale_labels(labels)
     if not found or found.get("mode", ACT) != ACT:
         return None
-    least, most = found.get("min", "1"), found.get("max", "")
-    if not (least.isascii() and least.isdigit() and most.isascii() and most.isdigit()):
+    texts = found.get("min", "1"), found.get("max", "")
+    if not all(map(_NUMBER.fullmatch, texts)):
         return None  # of an add-on: ours are checked when they are written
-    return Bounds(int(least), max(int(least), int(most)))
+    least, most = map(int, texts)
+    return Bounds(least, max(least, most)) if max(least, most) <= MAX_REPLICAS else None
 
 
 # --- secrets of metric sources -------------------------------------------------------------------

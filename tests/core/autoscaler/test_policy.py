@@ -294,6 +294,25 @@ def test_addon_labels_that_make_no_sense_are_a_warning() -> None:
     assert "not understood" in scaling_warnings(spec)[0]
 
 
+@pytest.mark.parametrize("name", ["min_replicas", "max_replicas"])
+def test_a_number_that_no_service_can_have_scales_nothing(name: str) -> None:
+    """A mistyped number of an add-on's labels costs no swarm its life, and is told."""
+    labels = {"swarm.autoscaler": "true", f"swarm.autoscaler.{name}": "9000000"}
+    spec = replace(spec_of(), Labels=labels)
+    assert bounds_of(spec) is None
+    assert "not understood" in scaling_warnings(spec)[0]
+
+
+@pytest.mark.parametrize("text", ["\N{SUPERSCRIPT TWO}", "9" * 5000, "1.2.3", "x", ""])
+@pytest.mark.parametrize("max_label", ["visualizer.autoscale.max", "swarm.autoscaler.max_replicas"])
+def test_what_is_no_number_counts_as_not_said(max_label: str, text: str) -> None:
+    """The add-on's default takes its place."""
+    spec = replace(spec_of(), Labels={"swarm.autoscaler": "true", max_label: text})
+    if max_label.startswith("visualizer"):
+        spec = replace(spec, Labels={max_label: text})
+    assert bounds_of(spec) == Bounds(1, 10)
+
+
 def test_our_labels_come_before_an_addons() -> None:
     """A service with labels of both goes by ours alone."""
     spec = spec_of(max="4", target="cpu=70%")

@@ -22,7 +22,8 @@ from .gotemplate import Template
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_ACTION = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}", re.DOTALL)
+_ACTION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_TRIMMED = re.compile(r"(?<!\s)\s+(?=\{\{-\s)|(?<=\s-\}\})\s+")
 _INDEX = re.compile(r'index\s+\.Service\.Labels\s+(?:"([^"\\]*)"|`([^`]*)`)')
 _LABEL_FIELD = ".Service.Labels."
 
@@ -54,7 +55,7 @@ def expand(text: str, fields: Mapping[str, str], labels: Mapping[str, str]) -> s
         return text
 
     def value(match: re.Match[str]) -> str:
-        action = match[1]
+        action = match[1].removeprefix("-").removesuffix("-").strip()
         if action in fields:
             return fields[action]
         indexed = _INDEX.fullmatch(action)
@@ -66,6 +67,7 @@ def expand(text: str, fields: Mapping[str, str], labels: Mapping[str, str]) -> s
             return f"map[{' '.join(f'{key}:{labels[key]}' for key in sorted(labels))}]"
         raise ValueError(f"unknown placeholder {match[0]!r}; known are {', '.join(FIELDS)}")
 
+    text = _TRIMMED.sub("", text)
     if "{{" in _ACTION.sub("", text):
         raise ValueError(f"a placeholder in {text!r} is not closed by '}}}}'")
     return _ACTION.sub(value, text)

@@ -16,6 +16,7 @@ LABELS = {"b": "2", "a": "1", "com.example.x": "y"}
         ("plain } text", "plain } text"),
         ("{{.Service.Name}}-{{ .Task.Slot }}", "web-3"),
         ("{{- .Node.Platform.OS -}}", "linux"),
+        ("a  {{- .Task.Slot -}} \n b {{ .Task.Slot }} c", "a3b 3 c"),
         ("{{.Service.Labels.a}}{{.Service.Labels.gone}}", "1"),
         ('{{index .Service.Labels "com.example.x"}}', "y"),
         ("{{index .Service.Labels `a`}}", "1"),
@@ -40,6 +41,7 @@ def test_a_value_is_not_expanded_again() -> None:
         ("{{env `PATH`}}", "unknown placeholder"),
         ("{{.Task.Slot", "is not closed by '}}'"),
         ("{{.Task.ID}}{{", "is not closed by '}}'"),
+        pytest.param("{{" + " " * 50_000, "is not closed by '}}'", id="much to look through"),
     ],
 )
 def test_bad_templates(text: str, error: str) -> None:

@@ -159,7 +159,7 @@ class ClusterPrivate(PrivateStruct, frozen=True, kw_only=True):
         retired_tokens: one-way fingerprints of tokens that were rotated away.
         unlock_key: key encryption key with autolock on, else empty.
         rotated_from: the row's version from which a user last had tokens or that key replaced.
-        removed_nodes: ids that may never come back, with their certificates' expiry.
+        removed_nodes: ids that may never come back, and when they were removed, nanoseconds.
         last_vni: the network number that was given out last; the next is looked for beyond it.
         last_subnets: the same of subnets chosen out of the pools, by family (``ipv4``, ``ipv6``).
         spec_index: log index at which the spec last changed.

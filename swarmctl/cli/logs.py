@@ -158,7 +158,7 @@ def take_frames(unread: bytearray) -> list[Frame]:
     return found
 
 
-_RELATIVE = re.compile(r"[0-9.]+(?:[a-zµ]+[0-9.]*)+")
+_RELATIVE = re.compile(r"[0-9.]+[a-zµ][a-zµ0-9.]*")
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _LOCAL = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d(?::\d\d(?::\d\d(?:\.\d+)?)?)?)?Z?")
 

@@ -262,6 +262,16 @@ async def test_networks_in_use_stay(tmp_path: Path) -> None:
         assert service["Endpoint"]["VirtualIPs"] == [vip]
         shown = await api.get("/networks/net")
         assert shown["Status"]["IPAM"]["Subnets"]["10.0.1.0/24"]["IPsInUse"] == 3
+        assert "Services" not in shown
+        (node,) = await api.get("/nodes")
+        member = {
+            "Name": f"web.1.{task['ID']}",
+            "EndpointID": "",
+            "EndpointIP": "10.0.1.3",
+            "Info": {"Host IP": node["Status"]["Addr"]},
+        }
+        web = {"VIP": "10.0.1.2", "Ports": [], "LocalLBIndex": 0, "Tasks": [member]}
+        assert (await api.get("/networks/net?verbose=true"))["Services"] == {"web": web}
         refusal = PRECONDITION + f"network {network_id} is in use by service {service_id}"
         assert await api.refusal("DELETE", "/networks/net") == (400, refusal)
         assert (await api.request("DELETE", f"/services/{service_id}")).status == 200

@@ -1,4 +1,4 @@
-"""How much of a network is in use, and which networks a prune means. Pure."""
+"""How much of a network is in use and by whom, and which networks a prune means. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from ..model.network import (
     room_addresses,
     subnets_of,
 )
-from ..model.objects import IPAMStatus, NetworkStatus, SubnetUse
+from ..model.objects import IPAMStatus, NetworkService, NetworkStatus, NetworkTask, SubnetUse
+from ..model.service import Endpoint
+from ..model.task import TaskState
 from .query import labelled
 
 if TYPE_CHECKING:
@@ -56,6 +58,36 @@ def status_of(view: View, row: NetworkRow) -> NetworkStatus | None:
             used.add(bare)
     shown = {str(net): _use(net, used, configs[str(net)]) for net, used in subnets.items()}
     return NetworkStatus(IPAM=IPAMStatus(Subnets=shown), Err=problem_of(row))
+
+
+def services_of(view: View, row: NetworkRow) -> dict[str, NetworkService]:
+    """Return the services whose tasks run in a network, by name, as Docker shows them."""
+    network_id = row.api.ID
+    tasks: dict[tuple[str, str], list[NetworkTask]] = {}
+    for task in sorted(view.tasks_attached(network_id), key=lambda one: one.name):
+        node = view.node(task.api.NodeID)
+        for attachment in task.api.NetworksAttachments:
+            is_here = network_id == attachment.Network.ID and attachment.Addresses
+            if is_here and node is not None and task.api.Status.State is TaskState.RUNNING:
+                shown = NetworkTask(
+                    Name=task.name,
+                    EndpointIP=attachment.Addresses[0].partition("/")[0],
+                    Info={"Host IP": node.api.Status.Addr},
+                )
+                key = (task.private.service_name, task.api.ServiceID)
+                tasks.setdefault(key, []).append(shown)
+    found: dict[str, NetworkService] = {}
+    for (name, service_id), members in sorted(tasks.items()):
+        service = view.service(service_id)
+        endpoint = service.api.Endpoint if service is not None else Endpoint()
+        vips = (one.Addr for one in endpoint.VirtualIPs if one.NetworkID == network_id)
+        ports = endpoint.Ports if row.api.Ingress else ()
+        found[name] = NetworkService(
+            VIP=next(vips, "").partition("/")[0],
+            Ports=tuple(f"Target: {one.TargetPort}, Publish: {one.PublishedPort}" for one in ports),
+            Tasks=tuple(members),
+        )
+    return found
 
 
 def _given(view: View, row: NetworkRow) -> Iterator[str]:

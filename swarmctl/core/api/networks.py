@@ -36,7 +36,7 @@ from ..model.validate_cluster import check_network_spec
 from ..wire.http1 import Response
 from . import query
 from .call import json_reply, list_reply
-from .network_use import PRUNE_FILTERS, status_of, to_prune
+from .network_use import PRUNE_FILTERS, services_of, status_of, to_prune
 from .present import present_network
 from .write import write
 
@@ -69,6 +69,8 @@ async def list_networks(server: ApiServer, call: Call) -> Reply:
 async def inspect(server: ApiServer, call: Call) -> Reply:
     """``GET /networks/{id}``; ``scope`` may ask for those of the swarm only, which all are.
 
+    ``verbose`` asks for the services in it as well.
+
     Raises:
         NotFound: none of this name or id, or none of this scope.
     """
@@ -77,7 +79,8 @@ async def inspect(server: ApiServer, call: Call) -> Reply:
         raise NotFound(f"network {name} not found")
     view = await manager.read()
     row = query.resolve_network(view, name)
-    return json_reply(present_network(row.api, status_of(view, row)))
+    services = services_of(view, row) if query.flag(call.query.get("verbose")) else None
+    return json_reply(present_network(row.api, status_of(view, row), services))
 
 
 async def create(server: ApiServer, call: Call) -> Reply:

@@ -21,7 +21,15 @@ from ..model.task import TaskState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ..model.objects import Config, ManagerStatus, Network, NetworkStatus, Node, Secret
+    from ..model.objects import (
+        Config,
+        ManagerStatus,
+        Network,
+        NetworkService,
+        NetworkStatus,
+        Node,
+        Secret,
+    )
     from ..model.service import Service
     from ..model.task import Task
 
@@ -109,13 +117,18 @@ def present_swarm(cluster: ClusterInfo, tokens: JoinTokens) -> Swarm:
     return Swarm(JoinTokens=tokens, **fields)
 
 
-def present_network(network: Network, status: NetworkStatus | None) -> Network:
+def present_network(
+    network: Network,
+    status: NetworkStatus | None,
+    services: dict[str, NetworkService] | None = None,
+) -> Network:
     """Return a network for an answer.
 
     Args:
         status: how many of its addresses are in use now; None for one that gives none.
+        services: who is in it; None when nobody asked.
     """
-    return replace(network, Status=status)
+    return replace(network, Status=status, Services=services)
 
 
 def present_secret(secret: Secret, *, newest: str = "") -> Secret:

@@ -269,8 +269,34 @@ class NetworkStatus(ApiStruct, frozen=True, kw_only=True):
     Err: str = ""
 
 
+class NetworkTask(ApiStruct, frozen=True, kw_only=True):
+    """A task that runs in a network; ``Info`` tells its host's address."""
+
+    Name: str = printed("")
+    EndpointID: str = printed("")
+    EndpointIP: str = printed("")
+    Info: dict[str, str] = msgspec.field(default_factory=lambda: dict[str, str]())
+
+
+class NetworkService(ApiStruct, frozen=True, kw_only=True):
+    """A service in a network, with its tasks that run.
+
+    Attributes:
+        LocalLBIndex: of Docker's load balancer; always 0.
+    """
+
+    VIP: str = printed("")
+    Ports: tuple[str, ...] = printed(())
+    LocalLBIndex: int = printed(0)
+    Tasks: tuple[NetworkTask, ...] = printed(())
+
+
 class Network(ApiStruct, frozen=True, kw_only=True):
-    """A network as the API shows it (docker-api.md section 3.9)."""
+    """A network as the API shows it (docker-api.md section 3.9).
+
+    Attributes:
+        Services: who is in it, by name; shown to those who ask for all.
+    """
 
     Name: str = printed("")
     Id: str = printed("")
@@ -289,6 +315,7 @@ class Network(ApiStruct, frozen=True, kw_only=True):
     Options: dict[str, str] = msgspec.field(default_factory=lambda: dict[str, str]())
     Labels: dict[str, str] = msgspec.field(default_factory=lambda: dict[str, str]())
     Status: NetworkStatus | None = None
+    Services: dict[str, NetworkService] | None = None
 
     @property
     def ID(self) -> str:  # noqa: N802 - every other object calls it so

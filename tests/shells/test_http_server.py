@@ -181,6 +181,19 @@ class TestAnswers:
             answers = await read_until(stream, b"DELETE .")
         assert answers.index(b"GET .") < answers.index(b"POST {}.") < answers.index(b"DELETE .")
 
+    async def test_a_bad_request_after_a_head_costs_its_own_connection(self) -> None:
+        """Docker's clients begin with HEAD: what they then get wrong is refused like any other."""
+        async with serving(hello) as listener:
+            stream, other = listener.connect(), listener.connect()
+            await stream.send_all(GET.replace(b"GET", b"HEAD"))
+            await read_until(stream, b"\r\n\r\n")
+            await stream.send_all(b"nonsense\r\n\r\n")
+            refused = await read_to_end(stream)
+            await other.send_all(GET)
+            await read_until(other, b"GET .")
+        assert refused.startswith(b"HTTP/1.1 400 ")
+        assert "malformed" in message_of(refused)
+
     async def test_a_body_too_large_is_refused_while_the_client_still_sends(self) -> None:
         """The client reads 413 although it had not finished; the rest is read and dropped."""
         async with serving(hello, limits=HttpLimits(body_bytes=10)) as listener:
@@ -379,6 +392,27 @@ class TestTakeover:
             await stream.send_all(GET)
             await trio.testing.wait_all_tasks_blocked()
         assert called == ["aclose"]
+
+    async def test_a_bug_in_it_costs_its_own_connection(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It is logged; other clients are served on."""
+
+        async def handler(request: Request, connection: Connection) -> Reply:
+            async def run(_stream: trio.abc.Stream, _early: bytes) -> None:
+                raise ValueError("the secret is 42")
+
+            if request.path == "/":
+                return await hello(request, connection)
+            return Takeover(200, (), run)
+
+        async with serving(handler) as listener:
+            stream, other = listener.connect(), listener.connect()
+            await stream.send_all(GET.replace(b"/ ", b"/attach "))
+            assert b"secret" not in await read_to_end(stream)
+            await other.send_all(GET)
+            await read_until(other, b"GET .")
+        assert "the secret is 42" in caplog.text
 
 
 class TestLimits:

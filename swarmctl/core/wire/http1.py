@@ -267,6 +267,7 @@ class ServerCodec:
             return False
         self._h11.start_next_cycle()
         self._content_length = 0
+        self._method = ""  # or a refusal of what follows a HEAD would lack its body
         return True
 
 

@@ -226,6 +226,8 @@ class _Server:
                     await self._refuse(stream, codec, error)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
             _log.debug("connection of %s ended: %r", connection.peer, error)
+        except Exception:  # a bug, such as of a takeover, costs this connection only
+            _log.exception("connection of %s failed", connection.peer)
         finally:
             self.slots.release()
 

@@ -23,6 +23,7 @@ from swarmctl.core.wire.http1 import (
 )
 
 GET = b"GET /v1.50/services?filters=%7B%22a%22%7D&x=&x=2 HTTP/1.1\r\nHost: d\r\n\r\n"
+HEAD = b"HEAD /_ping HTTP/1.1\r\nHost: d\r\n\r\n"
 POST = (
     b"POST /services/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n"
     b"Content-Length: 4\r\n\r\n{  }"
@@ -104,6 +105,15 @@ class TestRequests:
             codec.next_head()
         assert caught.value.status == 431
         assert codec.refusal(caught.value).startswith(b"HTTP/1.1 431 ")
+
+    def test_what_follows_a_head_is_refused_in_words(self) -> None:
+        """That the request before had to be answered without a body says nothing of this one."""
+        codec = ServerCodec()
+        assert read_all(codec, [HEAD])
+        codec.receive(b"nonsense\r\n\r\n")
+        with pytest.raises(RemoteProtocolError) as caught:
+            codec.next_head()
+        assert b'{"message":' in codec.refusal(caught.value)
 
     @pytest.mark.parametrize(
         "head",
@@ -281,7 +291,7 @@ LIKELY = st.one_of(
         st.one_of(
             st.sampled_from(
                 (
-                    *(GET, POST, CHUNKED, b"GET ", b" HTTP/1.1\r\n", b"Host: d\r\n", b"%ff"),
+                    *(GET, HEAD, POST, CHUNKED, b"GET ", b" HTTP/1.1\r\n", b"Host: d\r\n", b"%ff"),
                     *(b"Content-Length: ", b"9" * 25, b"0\r\n", b"\r\n", b"Upgrade: x\r\n"),
                     *(b"Transfer-Encoding: chunked\r\n", b"Connection: upgrade\r\n"),
                     b"Expect: 100-continue\r\n",

@@ -317,6 +317,12 @@ class TestSockets:
         with pytest.raises(Unreachable, match=r"cannot reach 127\.0\.0\.1:1: Connection refused"):
             await dial_local(1)
 
+    @pytest.mark.parametrize("host", ["manager..example", "m" * 64, "m\u00e4nager_1"])
+    async def test_a_host_that_can_have_no_such_name_is_named(self, host: str) -> None:
+        """It is as unreachable as one that is not there, so that others are tried, too."""
+        with pytest.raises(Unreachable, match=f"cannot reach {host}:1: it is no valid host name"):
+            await dial(host, 1, client_context(None), server_hostname=SERVER_NAME)
+
     async def test_what_is_no_swarmctl_node_is_told_apart(self) -> None:
         """A port that speaks something else is a protocol error, not a refusal."""
 

@@ -133,7 +133,7 @@ def _split(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
     bracketed = text.startswith("[")
     if not colon or (":" in host and not bracketed) or (bracketed and text.endswith("]")):
         return text.strip("[]"), default_port
-    if not port.isdigit() or not 0 < int(port) < 65536:
+    if not port.isdecimal() or not 0 < int(port) < 65536:
         raise BadRequest(f"port {port!r} of address {text!r} is not a number from 1 to 65535")
     return host.strip("[]"), int(port)
 

@@ -22,6 +22,7 @@ import trio
 from swarmctl.core.errors import SwarmError, Unavailable
 
 from . import tls
+from .address import join_host_port
 from .calls import LinkClosed, Multiplexer
 from .link import RECEIVE_BYTES, Link, LinkSettings
 
@@ -60,14 +61,14 @@ async def dial(
         server_hostname: the name that the server's certificate has to bear; its role, not a host.
 
     Raises:
-        Unreachable: nothing answers at that address, or not in time.
+        Unreachable: nothing answers at that address, or not in time; or it can be none.
         PeerRefused: the server does not accept our certificate.
         PeerUntrusted: we do not accept the server's.
         RemoteProtocolError: something else listens there, or another version of us.
         LinkClosed: the server hung up or closed the link, with its reason.
     """
     settings = settings or LinkSettings()
-    address = f"{host}:{port}"
+    address = join_host_port(host, port)
     try:
         with trio.fail_after(settings.connect_s):
             stream = await trio.open_tcp_stream(host, port)
@@ -77,6 +78,8 @@ async def dial(
         ) from error
     except OSError as error:
         raise Unreachable(f"cannot reach {address}: {_why(error)}") from error
+    except ValueError as error:  # a label that is empty or too long, a character that names lack
+        raise Unreachable(f"cannot reach {address}: it is no valid host name") from error
     return await open_link(
         stream, context, dialling=True, server_hostname=server_hostname, settings=settings
     )
@@ -307,7 +310,7 @@ def peer_address(stream: trio.abc.Stream) -> str:
         host, port = stream.socket.getpeername()[:2]
     except OSError:  # it left at once
         return "a peer that has left"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return join_host_port(host, port)
 
 
 def _only_the_link_ended(error: Exception) -> bool:

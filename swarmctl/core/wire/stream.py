@@ -26,7 +26,7 @@ class LinkStream:
     """One side of one stream: chunks of bytes both ways, with flow control.
 
     Made by ``Link.open_stream``, or handed to a stream method, which sees ``method`` and the
-    opening ``body``. One task may send while another receives.
+    opening ``body``. Any number of tasks may send while one receives.
     """
 
     def __init__(

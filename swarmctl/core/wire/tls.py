@@ -9,7 +9,7 @@ Laws:
 - In TLS 1.3 a server refuses a bad certificate after the client's handshake has succeeded, so the
   client meets the alert in its first read. ``explain`` turns it into ``PeerRefused`` there too.
 
-It must not touch files: keys are put into a context by ``link.present_identity``.
+It must not touch files: keys are put into a context by ``connect.present_identity``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def client_context(trust_pem: str) -> ssl.SSLContext:
     """For dialling a server that has to prove its name under ``trust_pem``.
 
     As it is, the client is anonymous (a joining node that knows the root); with
-    ``link.present_identity`` it is a node.
+    ``connect.present_identity`` it is a node.
 
     Raises:
         ssl.SSLError: ``trust_pem`` holds no certificate.

@@ -64,7 +64,9 @@ def test_what_is_no_listen_address_is_named(text: str) -> None:
     assert repr(text) in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["10.0.0.5:0", "10.0.0.5:65536", "eth0:http", "[::1]:"])
+@pytest.mark.parametrize(
+    "text", ["10.0.0.5:0", "10.0.0.5:65536", "eth0:http", "[::1]:", "eth0:\u00b2"]
+)
 def test_a_bad_port_is_named(text: str) -> None:
     """A port that is no port is said to be none."""
     with pytest.raises(BadRequest, match="is not a number from 1 to 65535"):

@@ -67,7 +67,7 @@ class Journal:
         if len(self._at) <= self._items_max:
             return
         gone = [item for item in self._at if not is_there(item)]
-        for item in gone[: len(gone) - TOMBSTONES_MAX // 2]:
+        for item in gone[: max(0, len(gone) - TOMBSTONES_MAX // 2)]:
             self.floor = max(self.floor, self._at.pop(item))
         self._items_max = len(self._at) + TOMBSTONES_MAX
 

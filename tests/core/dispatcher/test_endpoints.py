@@ -377,6 +377,18 @@ def test_a_table_comes_in_parts_that_fit() -> None:
     assert sorted_table(told.nodes["n0"].table) == sorted_table(table_for(world.view, "n0"))
 
 
+def test_what_is_gone_is_remembered_while_it_is_little() -> None:
+    """However much there is beside it: nobody has to begin anew for less."""
+    told = journal.Journal()
+    there = [("member", str(number)) for number in range(2 * journal.TOMBSTONES_MAX)]
+    gone = [("gone", str(number)) for number in range(journal.TOMBSTONES_MAX // 2 - 100)]
+    for index, item in enumerate((*gone, *there), 1):
+        told.note(item, index)
+    told.prune(lambda item: item[0] == "member")
+    assert told.floor == 0
+    assert told.since(0) == [*gone, *there]
+
+
 def test_who_missed_too_much_begins_anew() -> None:
     """What is gone is not remembered for ever; a node that knows less gets the network whole."""
     world = joined_up(1)

@@ -496,7 +496,7 @@ async def test_a_node_that_leaves_is_out_of_all_kernels_first(
                 assert own not in others or hosts["w1"].world.tasks[own].runs
                 return own not in hosts["w1"].world.tasks
 
-            await cluster.until(is_over, 5)
+            await cluster.until(is_over, 2)
 
 
 async def test_problems_are_shown_with_the_node(

@@ -88,6 +88,7 @@ class Traffic:
     async def run(self) -> None:
         """Let go of what nobody waits for any longer, until cancelled."""
         while True:
+            self._changed.set()  # that time has passed may be what others wait for
             self._changed = trio.Event()
             now = trio.current_time()
             for released in self._drains.settle(cache(self._known), now):
@@ -135,7 +136,8 @@ class Traffic:
 
     async def rebuild(self) -> None:
         """Look at everything; what is touched meanwhile is looked at again afterwards."""
-        self._ready = trio.Event()
+        if self.ready:  # whoever waits already goes on waiting for the same
+            self._ready = trio.Event()
         self._drains.keep_only(self._is_leaving)
         if self._is_new:
             self._is_new = False
@@ -197,7 +199,11 @@ class Traffic:
         return parts
 
     def note_known(self, carrier: Carrier, version: int) -> None:
-        """Note that a node's kernel agrees with a version of the tables."""
+        """Note that a node's kernel agrees with a version of the tables.
+
+        One of tables that are not there yet is of a swarm that was founded anew since.
+        """
+        version = min(version, self._view.index)
         if version > carrier.known:
             carrier.known = version
             is_behind = version < carrier.sent.version
@@ -219,21 +225,25 @@ class Traffic:
         return held
 
     async def wait_left(self, node_id: str) -> None:
-        """Sleep until nobody sends a node anything new that is down, or for long enough."""
+        """Sleep until no other sends a node anything new that is down, or for long enough.
+
+        What it knows itself is not waited for: after its farewell it is not heard any more.
+        """
         own = self._endpoints.networks_of(node_id)
         networks = {one: self._endpoints.last_change(one) for one in own}
 
         def is_over() -> bool:
-            found = ((self._known(one), version) for one, version in networks.items())
+            found = ((self._known(one, node_id), version) for one, version in networks.items())
             return all(known is None or known >= version for known, version in found)
 
         with trio.move_on_after(DRAIN_S):
             while not is_over():
                 await self._changed.wait()
 
-    def _known(self, network_id: str) -> int | None:
-        """Return the version of the tables that every node of a network knows."""
-        return min(map(self._known_by, self._awaited(network_id)), default=None)
+    def _known(self, network_id: str, but: str = "") -> int | None:
+        """Return the version of the tables that every node of a network knows, but for one."""
+        awaited = (one for one in self._awaited(network_id) if one != but)
+        return min(map(self._known_by, awaited), default=None)
 
     def _awaited(self, network_id: str) -> Iterator[str]:
         """Yield the nodes of a network that are waited for."""

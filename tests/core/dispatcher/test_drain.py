@@ -224,3 +224,73 @@ async def test_a_cluster_without_drivers_waits_for_nobody() -> None:
     world.settle()
     (task,) = assignments_for(world.view, "n0", traffic.holds).tasks.values()
     assert task.task.DesiredState >= TaskState.SHUTDOWN
+
+
+async def test_nobody_knows_what_is_not_there_yet() -> None:
+    """A node that knew more of a swarm before it was restored still has to say what it knows."""
+    world = joined_up(1)
+    world.service("web", on_networks("web", "net"))
+    world.run()
+    traffic = await leading(world)
+    carrier = traffic.join("n0")
+    traffic.note_known(carrier, 10**9)
+    traffic.changes(carrier)
+    world.scale("web", 0)
+    world.settle()
+    traffic.catch_up([Ref(Kind.TASK, row.api.ID) for row in world.view.tasks()])
+    (task,) = assignments_for(world.view, "n0", traffic.holds).tasks.values()
+    assert task.task.DesiredState < TaskState.SHUTDOWN
+
+
+def leave(world: World, traffic: Traffic, node_id: str) -> None:
+    """Write that a node is down, and have everybody told."""
+    node = world.view.node(node_id)
+    assert node is not None
+    status = replace(node.api.Status, State="down")
+    world.write(Update(row=replace(node, api=replace(node.api, Status=status))))
+    traffic.catch_up([Ref(Kind.NODE, node_id)])
+
+
+async def test_who_leaves_need_not_say_that_he_knows(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """After its farewell a node is not heard any more, so only the others are waited for."""
+    world = joined_up(2)
+    world.service("web", on_networks("web", "net", replicas=2))
+    world.run()
+    traffic = await leading(world)
+    carriers = [traffic.join(node_id) for node_id in ("n0", "n1")]
+    leave(world, traffic, "n0")
+    for carrier in carriers:
+        traffic.changes(carrier)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(traffic.run)
+        async with trio.open_nursery() as leaving:
+            leaving.start_soon(traffic.wait_left, "n0")
+            await trio.sleep(1)
+            traffic.note_known(carriers[1], carriers[1].sent.version)
+        nursery.cancel_scope.cancel()
+    assert autojump_clock.current_time() == 1
+
+
+async def test_who_waits_is_not_forgotten_when_others_are_given_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A node that leaves goes as soon as the last one that counts knows, or counts no more."""
+    world = joined_up(3)
+    world.service("web", on_networks("web", "net", replicas=3))
+    world.run()
+    traffic = await leading(world)
+    away, carrier = traffic.join("n2"), traffic.join("n1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(traffic.run)
+        traffic.leave(away)
+        await trio.sleep(DRAIN_S - 2)
+        leave(world, traffic, "n0")
+        traffic.changes(carrier)
+        async with trio.open_nursery() as leaving:
+            leaving.start_soon(traffic.wait_left, "n0")
+            await trio.sleep(3)  # n2 is given up meanwhile
+            traffic.note_known(carrier, carrier.sent.version)
+        nursery.cancel_scope.cancel()
+    assert autojump_clock.current_time() == DRAIN_S + 1

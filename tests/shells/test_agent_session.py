@@ -95,6 +95,7 @@ async def test_a_late_word_about_a_node_in_session_is_corrected(
         await cluster.until(lambda: cluster.state_of("w1") == "ready")
         await cluster.elapse(1)
         assert cluster.state_of("w1") == "ready"
+        assert cluster.node("w1").api.Status.Message == ""
 
 
 async def test_an_assigned_task_runs(cluster: LoneManager, host: Host) -> None:

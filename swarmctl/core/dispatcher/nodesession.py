@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..errors import RemoteProtocolError
 from ..model.codec import pack
+from ..model.session import Register, decode_from_agent
 from .assignments import EMPTY, NodeSet
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ class NodeSession:
         sent: what the agent holds by what it was sent.
         number: of the last assignments message.
         carrier: where it carries traffic.
+        warning: what the agent says does not work there, in a sentence; else empty.
         look: set when there may be something to send; with ``stale`` assignments too.
         over: the agent has said farewell, or was given up; the session is no sign of life any more.
     """
@@ -36,6 +39,7 @@ class NodeSession:
         self.sent: NodeSet = EMPTY
         self.number = 0
         self.carrier: Carrier | None = None
+        self.warning = ""
         self.news: NodeNews | None = None
         self.stale = True
         self.look = trio.Event()
@@ -60,3 +64,18 @@ class NodeSession:
 
     async def send(self, message: FromDispatcher) -> None:
         await self.stream.send(pack(message))
+
+
+async def receive_register(stream: LinkStream) -> Register:
+    """Return an agent's first word.
+
+    Raises:
+        RemoteProtocolError: it is another, or there is none.
+    """
+    try:
+        first = decode_from_agent(await stream.receive())
+    except trio.EndOfChannel:
+        raise RemoteProtocolError("the session ended before it began") from None
+    if not isinstance(first, Register):
+        raise RemoteProtocolError(f"a session begins with Register, not {type(first).__name__}")
+    return first

@@ -2,9 +2,9 @@
 
 Assignments are desired state computed from the tables (``assignments.py``), and so are the tables
 of endpoints (``traffic.py``); so a new session, a new leader and a lost message all end in the same
-place. A session has three tasks: one reads what the
-agent says, so that it is heard even while consensus is slow; one does what it said; one sends what
-changed. Who is silent for too long is ``presence.py``'s business.
+place. A session has three tasks: one reads what the agent says, so that it is heard even while
+consensus is slow; one does what it said; one sends what changed. Who is silent for too long is
+``presence.py``'s business.
 """
 
 from __future__ import annotations
@@ -19,14 +19,7 @@ from msgspec.structs import replace
 
 from ..ca.rotation import shall_renew
 from ..ca.x509 import identity_of
-from ..errors import (
-    LeaderElsewhere,
-    NoLeader,
-    NotFound,
-    PermissionDenied,
-    RemoteProtocolError,
-    Unavailable,
-)
+from ..errors import LeaderElsewhere, NoLeader, NotFound, PermissionDenied, Unavailable
 from ..model.change import Advance, Index, Kind, Ref, Transaction
 from ..model.session import (
     Describe,
@@ -47,7 +40,7 @@ from ..store.watch import Mailbox
 from ..together import run_until_first
 from .assignments import assignments_for, diff, parts_of
 from .noderows import NodeRows
-from .nodesession import NodeSession
+from .nodesession import NodeSession, receive_register
 from .presence import CHANGES_PER_TRANSACTION, Presence
 from .traffic import Traffic
 
@@ -159,11 +152,11 @@ class Dispatcher:
             NotFound: the node was removed.
             Unavailable: the node registered anew.
         """
-        await self._wait_serving()
         if link.peer_certificate_der is None:
             raise NoLeader
         node_id = identity_of(link.peer_certificate_der).node_id
-        register = await _receive_register(stream)
+        register = await receive_register(stream)
+        await self._wait_serving()  # last, for who is registered when leadership ends is cut then
         self._refuse_second(node_id, register, link)
         session = NodeSession(link, stream, node_id, register.instance)
         with self._registered(session):
@@ -240,6 +233,7 @@ class Dispatcher:
             private = _private(row, register)
             return replace(row, api=api, private=replace(private, grace_until=0))
 
+        session.warning = register.warning
         self._presence.hear(session.node_id, session.period_s)
         await self._rows.change(session.node_id, ready)
         self._note_carriage(session, register)
@@ -323,6 +317,7 @@ class Dispatcher:
             api = replace(row.api, Description=message.description, Status=status)
             return replace(row, api=api, private=_private(row, message))
 
+        session.warning = message.warning
         await self._rows.change(session.node_id, described)
         self._note_carriage(session, message)
 
@@ -373,7 +368,7 @@ class Dispatcher:
         """
         row = self._view.node(session.node_id)
         if row is not None and row.api.Status.State != "ready" and not session.over:
-            await self._rows.set_state(session.node_id, "ready", row.api.Status.Message)
+            await self._rows.set_state(session.node_id, "ready", session.warning)
 
     def _note_sent(self, session: NodeSession, wanted: NodeSet) -> None:
         self._forget_sent(session)
@@ -411,19 +406,23 @@ class Dispatcher:
     async def _spread_changes(self) -> None:
         """Wake the sessions whose nodes a commit concerns."""
         while True:
+            await self._mailbox.wait()
             if self._mailbox.everything:
                 self._mailbox.take()
                 await self._traffic.rebuild()
                 for session in self._sessions.values():
                     session.touch()
-            await self._catch_up()
-            await self._mailbox.wait()
+            else:
+                self._take_changes()
 
     async def _catch_up(self) -> None:
         """Have everybody know what is in the tables; at the return, nothing has changed since."""
         await trio.lowlevel.checkpoint()
         while self._mailbox.everything or not self._traffic.ready:
-            await self._traffic.wait_ready()
+            await self._traffic.wait_ready()  # the one who spreads changes makes it so
+        self._take_changes()
+
+    def _take_changes(self) -> None:
         touched = self._mailbox.take() or set()
         if touched:
             self._traffic.catch_up(touched)
@@ -472,16 +471,6 @@ def manager_peers(view: View) -> tuple[ManagerPeer, ...]:
         for row in managers
         if row is not None and row.private.manager_addr
     )
-
-
-async def _receive_register(stream: LinkStream) -> Register:
-    try:
-        first = decode_from_agent(await stream.receive())
-    except trio.EndOfChannel:
-        raise RemoteProtocolError("the session ended before it began") from None
-    if not isinstance(first, Register):
-        raise RemoteProtocolError(f"a session begins with Register, not {type(first).__name__}")
-    return first
 
 
 def _private(row: NodeRow, message: Register | Describe) -> NodePrivate:

@@ -424,6 +424,29 @@ async def test_a_node_that_leaves_is_down_at_once(cluster: LoneManager, host: Ho
     assert cluster.state_of("w1") == "down"
 
 
+async def test_a_node_that_was_empty_before_leaves_nothing(
+    cluster: LoneManager, host: Host
+) -> None:
+    """Leaving waits for the tasks of now, though there was a moment without any."""
+    async with host.daemon() as agent:
+        await running(cluster, "t1")
+        row = cluster.view.task("t1")
+        assert row is not None
+        await cluster.write(Delete(ref=Ref(Kind.TASK, "t1"), version=row.api.Version.Index))
+        await cluster.until(lambda: not host.world.tasks, 10)
+        await running(cluster, "t2", Env=("SWARMCTL_NULL_STOP_AFTER=5s",))
+        async with trio.open_nursery() as nursery:
+
+            async def leave() -> None:
+                await agent.leave()
+                left.append(list(host.world.tasks))
+
+            left: list[list[str]] = []
+            nursery.start_soon(leave)
+            await cluster.until(lambda: left, 20)
+        assert left == [[]]
+
+
 async def test_only_a_tasks_own_node_may_report_it(
     cluster: LoneManager, host: Host, tmp_path: Path
 ) -> None:

@@ -128,7 +128,7 @@ class Worker:
         self._leaving = True
         for task_id in self._known():
             self._remove(task_id)
-        if self._runners:
+        while self._runners:
             await self._emptied.wait()
 
     def logs(self, task_id: str, options: LogOptions) -> AsyncIterator[LogLine] | None:
@@ -222,6 +222,7 @@ class Worker:
         self._forget(runner.task_id)
         if not self._runners:
             self._emptied.set()
+            self._emptied = trio.Event()  # the next tasks may be waited for, too
 
     def _remove(self, task_id: str) -> None:
         waiting = self._waiting.pop(task_id, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import trio
@@ -339,6 +339,28 @@ async def test_an_engine_that_is_down_fails_no_task(cluster: LoneManager, host: 
         await cluster.until(lambda: cluster.task_state("t2") is TaskState.RUNNING)
         await cluster.until(lambda: cluster.node("w1").private.can_run)
         assert cluster.node("w1").api.Status.Message == ""
+
+
+async def test_an_executor_that_cannot_describe_its_node_costs_no_task(
+    cluster: LoneManager, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node says so and takes nothing new, until it can again; what runs goes on."""
+
+    async def describe(_executor: NullExecutor) -> NoReturn:
+        await trio.lowlevel.checkpoint()
+        raise KeyError("Plugins")
+
+    async with host.daemon():
+        await running(cluster, "t1")
+        with monkeypatch.context() as patch:
+            patch.setattr(NullExecutor, "describe", describe)
+            await cluster.until(lambda: not cluster.node("w1").private.can_run, 10)
+            message = cluster.node("w1").api.Status.Message
+            assert message == "the null executor has a bug: KeyError('Plugins')"
+            assert cluster.node("w1").api.Description.Hostname == "host-w1"
+        await cluster.until(lambda: cluster.node("w1").private.can_run, 10)
+        assert cluster.node("w1").api.Status.Message == ""
+        assert cluster.task_state("t1") is TaskState.RUNNING
 
 
 async def test_an_engine_away_for_days_is_tried_again(cluster: LoneManager, host: Host) -> None:

@@ -183,8 +183,9 @@ class Agent:
     # --- what the session asks ---
 
     async def _register(self) -> Register:
-        """Describe this node; when the engine does not answer, as it was last, and say so."""
+        """Describe this node; when the executor cannot, as it was last, and say so."""
         can_run, warning = True, ""
+        bug: Exception | None = None
         try:
             with trio.fail_after(DESCRIBE_S):
                 described = await self._executor.describe()
@@ -194,6 +195,11 @@ class Agent:
         except (SwarmError, trio.TooSlowError) as error:
             why = f"{error}" if isinstance(error, SwarmError) else f"no word in {DESCRIBE_S:g} s"
             can_run, warning = False, f"the {self._executor.name} engine does not answer: {why}"
+        except Exception as error:  # of the executor: the tasks go on
+            log.exception("the executor failed to describe this node")
+            bug = error
+        if bug is not None:
+            can_run, warning = False, f"the {self._executor.name} executor has a bug: {bug!r}"
         carriage = Carriage()
         if self._networking is not None:
             warning = "; ".join(text for text in (warning, self.network_warning) if text)

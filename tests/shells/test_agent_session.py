@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from swarmctl.core.agent.disk import open_task_table
 from swarmctl.core.agent.executor import ExitStatus
+from swarmctl.core.agent.step import ERR_CHARS_MAX
 from swarmctl.core.dispatcher.assignments import parts_of
 from swarmctl.core.model.base import Time
 from swarmctl.core.model.change import Create, Delete, Kind, Ref, Update
@@ -177,6 +178,19 @@ async def test_a_template_that_cannot_be_expanded_rejects_its_task_only(
         assert (cluster.network.dialled, agent.error) == (dialled, "")
     async with host.daemon():  # nor does it keep the next daemon from starting
         await running(cluster, "t3")
+
+
+async def test_errors_of_any_length_are_reported(cluster: LoneManager, host: Host) -> None:
+    """As much of each as there is room for; one that is too long would hold up all reports."""
+    for task_id in ("t1", "t2"):
+        await cluster.assign(task_id, "w1", Env=("A={{.Nothing}}" + "x" * 900_000,))
+    async with host.daemon():
+        await running(cluster, "t3")
+        for task_id in ("t1", "t2"):
+            status = cluster.task(task_id).Status
+            assert status.State is TaskState.REJECTED
+            assert status.Err.startswith("expanding 'A={{.Nothing}}xxx")
+            assert len(status.Err) == ERR_CHARS_MAX
 
 
 async def test_a_deleted_task_leaves_nothing(cluster: LoneManager, host: Host) -> None:

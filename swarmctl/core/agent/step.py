@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from .executor import ExitStatus, TaskObservation
 
 
+ERR_CHARS_MAX = 2_000
+"""Of one task's error: hundreds of them have to fit in one report, and in one entry of the log."""
+
+
 class Step(Enum):
     """What to do next with a task."""
 
@@ -82,7 +86,7 @@ def ended(exit_status: ExitStatus, now_ns: int, before: TaskStatus) -> TaskStatu
     good = exit_status.code == 0 and not exit_status.error
     error = "" if good else f"task: non-zero exit ({exit_status.code})"
     if exit_status.error:
-        error += f": {exit_status.error}"
+        error += f": {_short(exit_status.error)}"
     return TaskStatus(
         Timestamp=Time(exit_status.finished_at or now_ns),
         State=TaskState.COMPLETE if good else TaskState.FAILED,
@@ -111,7 +115,7 @@ def failed(text: str, code: int | None, now_ns: int, before: TaskStatus) -> Task
         Timestamp=Time(now_ns),
         State=state,
         Message=before.Message,
-        Err=text,
+        Err=_short(text),
         ContainerStatus=_with_exit_code(before.ContainerStatus, code),
         PortStatus=PortStatus(),
     )
@@ -122,3 +126,7 @@ def _with_exit_code(container: ContainerStatus | None, code: int | None) -> Cont
         return container
     container_id = container.ContainerID if container is not None else ""
     return ContainerStatus(ContainerID=container_id, PID=0, ExitCode=code)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= ERR_CHARS_MAX else f"{text[: ERR_CHARS_MAX - 3]}..."

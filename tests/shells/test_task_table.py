@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import trio
 from swarmctl.core.agent.disk import open_task_table
 from swarmctl.core.errors import StorageFailed
 from swarmctl.core.model.base import Time
+from swarmctl.core.model.endpoints import EndpointTable
 from swarmctl.core.model.session import AssignedTask
 from swarmctl.core.model.spec import ContainerSpec, SecretReference, TaskSpec
 from swarmctl.core.model.task import Task, TaskState, TaskStatus
@@ -74,6 +76,25 @@ async def test_a_dropped_task_is_forgotten(tmp_path: Path) -> None:
         table.drop("t1")
         table.put_status("t1", status(TaskState.COMPLETE))
     assert [each.assigned.task.ID for each in read(tmp_path)] == ["t2"]
+
+
+async def test_of_tables_of_endpoints_that_wait_only_the_newest_is_kept(tmp_path: Path) -> None:
+    """However long the disk takes, they do not pile up."""
+    table, _ = open_task_table(tmp_path)
+    tracemalloc.start()
+    try:
+        for version in range(1, 51):
+            table.put_endpoints(EndpointTable(version=version, own_addr="x" * 100_000))
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held_bytes < 1_000_000
+    async with trio.open_nursery() as nursery:
+        await nursery.start(table.run)
+        nursery.cancel_scope.cancel()
+    again, _ = open_task_table(tmp_path)
+    again.close()
+    assert again.endpoints.version == 50
 
 
 async def test_credentials_are_never_written(tmp_path: Path) -> None:

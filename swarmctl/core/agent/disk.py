@@ -59,14 +59,9 @@ class _Job(NamedTuple):
     status: bytes | None = None
 
 
-class _Endpoints(NamedTuple):
-    """The table of endpoints as it is now."""
-
-    content: bytes
-
-
 class _Word(Enum):
     END = 1
+    ENDPOINTS = 2  # the newest table of endpoints is to be written
 
 
 class TaskTable:
@@ -84,7 +79,8 @@ class TaskTable:
     ) -> None:
         self._connection = connection
         self.endpoints = endpoints
-        self._jobs: queue.SimpleQueue[_Job | _Endpoints | _Word] = queue.SimpleQueue()
+        self._newest_endpoints = b""
+        self._jobs: queue.SimpleQueue[_Job | _Word] = queue.SimpleQueue()
         self._ending = threading.Event()
 
     def put(self, assigned: AssignedTask, status: TaskStatus) -> None:
@@ -101,8 +97,9 @@ class TaskTable:
         self._jobs.put(_Job(task_id))
 
     def put_endpoints(self, table: EndpointTable) -> None:
-        """Remember the table of endpoints."""
-        self._jobs.put(_Endpoints(pack(table)))
+        """Remember the table of endpoints; of several that wait only the newest is kept."""
+        self._newest_endpoints = pack(table)
+        self._jobs.put(_Word.ENDPOINTS)
 
     def close(self) -> None:
         """Close a table that is not being run."""
@@ -141,18 +138,18 @@ class TaskTable:
     def _write_until_told(self) -> None:
         while True:
             job = self._jobs.get()
-            group: list[_Job | _Endpoints] = []
-            while not isinstance(job, _Word):
+            group: list[_Job | _Word] = []
+            while job is not _Word.END:
                 group.append(job)
                 if len(group) >= GROUP_MAX or self._jobs.empty():
                     break
                 job = self._jobs.get()
             if group:
                 self._write_when_there_is_room(group)
-            if isinstance(job, _Word):
+            if job is _Word.END:
                 return
 
-    def _write_when_there_is_room(self, group: list[_Job | _Endpoints]) -> None:
+    def _write_when_there_is_room(self, group: list[_Job | _Word]) -> None:
         """Write a group; on a full disk again and again, for the tasks run on without it.
 
         At the end it is given up: the manager gives the tasks again, the executor knows them.
@@ -171,12 +168,14 @@ class TaskTable:
             else:
                 return
 
-    def _write(self, group: list[_Job | _Endpoints]) -> None:
+    def _write(self, group: list[_Job | _Word]) -> None:
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
+        if _Word.ENDPOINTS in group:
+            newest = self._newest_endpoints
+            execute("INSERT OR REPLACE INTO endpoints VALUES (1, ?)", (newest,))
         for job in group:
-            if isinstance(job, _Endpoints):
-                execute("INSERT OR REPLACE INTO endpoints VALUES (1, ?)", (job.content,))
+            if isinstance(job, _Word):
                 continue
             task_id, assigned, status = job
             if status is None:

@@ -127,6 +127,25 @@ async def test_working_directory(host: Host, executor: ProcessExecutor, tmp_path
         await missing.prepare()
 
 
+@as_root
+async def test_what_a_task_mounted_is_kept(
+    host: Host, executor: ProcessExecutor, tmp_path: Path
+) -> None:
+    """A directory of the host that a task mounted in its own is let go of, and nothing of it is
+    removed with the task."""
+    (tmp_path / "precious").touch()
+    script = f'mkdir "a b" && mount --bind {tmp_path} "a b" && ls "a b"'
+    assignment = host.assignment(script)
+    control = await started(executor, assignment)
+    await control.wait()
+    assert await texts(control) == ["precious"]
+    await control.remove()
+    assert (tmp_path / "precious").exists()
+    assert not host.folder(assignment).exists()
+    assert str(host.root) not in await trio.Path("/proc/self/mountinfo").read_text()
+    assert not list(host.root.glob(".trash-*"))
+
+
 async def test_stdio_limits_and_masks(host: Host, executor: ProcessExecutor) -> None:
     """A task starts with an empty stdin, default signals, a usual umask, its own session and
     the ulimits and OOM score it asked for."""

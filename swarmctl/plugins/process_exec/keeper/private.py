@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ctypes
 import os
 import stat
 
+from . import mounts
 from .trees import remove_tree
 
 TYPE_CHECKING = False
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 TMPFS_BYTES = 256 * 1024 * 1024  # an upper bound; memory is taken as files are written
 KINDS = ("secrets", "configs")
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
-_MNT_DETACH = 2
 
 
 class PrivateFiles:
@@ -79,8 +78,8 @@ class PrivateFiles:
         with contextlib.suppress(OSError):
             if os.listdir(self.base):
                 return
-            if self._mounts and os.path.ismount(self.base):
-                _libc_call("umount2", os.fsencode(self.base), _MNT_DETACH)
+            if self._mounts:
+                mounts.let_go(self.base)
             os.rmdir(self.base)
 
     def _open_base(self) -> None:
@@ -127,17 +126,6 @@ def _mount_tmpfs(path: str) -> None:
     options = f"mode=0711,size={TMPFS_BYTES}"
     target = os.fsencode(path)
     try:
-        _libc_call("mount", b"swarmctl", target, b"tmpfs", flags, f"{options},noswap".encode())
+        mounts.call("mount", b"swarmctl", target, b"tmpfs", flags, f"{options},noswap".encode())
     except OSError:  # kernels before 6.4 do not know noswap
-        _libc_call("mount", b"swarmctl", target, b"tmpfs", flags, options.encode())
-
-
-def _libc_call(name: str, *arguments: object) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    converted = [
-        ctypes.c_ulong(argument) if isinstance(argument, int) else argument
-        for argument in arguments
-    ]
-    if getattr(libc, name)(*converted) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
+        mounts.call("mount", b"swarmctl", target, b"tmpfs", flags, options.encode())

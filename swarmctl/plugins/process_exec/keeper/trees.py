@@ -1,7 +1,8 @@
 """Removing directory trees whose content belongs to a task, without being led elsewhere.
 
 A task's user may have put symbolic links, mounts or unwritable directories there. Nothing is
-followed: every step goes through the descriptor of the directory it is about.
+followed: every step goes through the descriptor of the directory it is about, and mounts are taken
+off first, since a directory that is mounted elsewhere looks like any other.
 """
 
 from __future__ import annotations
@@ -9,9 +10,18 @@ from __future__ import annotations
 import contextlib
 import os
 
+from . import mounts
+
 
 def remove_tree(path: str) -> bool:
-    """Remove ``path`` and all below it; True when nothing is left of it."""
+    """Remove ``path`` and all below it; True when nothing is left of it.
+
+    Where something is mounted that cannot be taken off, nothing is removed.
+    """
+    if not os.path.lexists(path):
+        return True
+    if not mounts.let_go(path):
+        return False
     with contextlib.suppress(OSError):
         for _, folders, files, descriptor in os.fwalk(path, topdown=False):
             with contextlib.suppress(OSError):

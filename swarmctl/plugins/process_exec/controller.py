@@ -59,6 +59,8 @@ class ProcessTask:
         monitor = self._executor.monitor(self._assignment)
         if monitor is not None:
             await monitor.wait_verdict()
+            if monitor.health.healthy is False:  # it is being stopped; until then it looks alive
+                await self._link.wait_task(self._id, lambda v: v is None or v.ended)
 
     async def wait(self) -> ExitStatus:
         """Wait for the end; an unknown task can only have been lost with its directory."""

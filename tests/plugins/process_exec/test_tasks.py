@@ -371,6 +371,19 @@ async def test_unhealthy_task_is_stopped(host: Host, executor: ProcessExecutor) 
     assert (status.code, status.error) == (143, "unhealthy container")
 
 
+async def test_unhealthy_task_never_looks_alive(host: Host, executor: ProcessExecutor) -> None:
+    """A task that fails its first checks has ended when start() returns, however long its grace:
+    until then it would pass for one that runs."""
+    check = HealthConfig(Test=("CMD", "false"), Interval=SECOND // 50, Retries=1)
+    script = "trap '' TERM; while :; do sleep 0.05; done"
+    assignment = host.assignment(script, Healthcheck=check, StopGracePeriod=SECOND // 2)
+    control = await started(executor, assignment)
+    seen = (await control.observe()).container
+    assert seen is not None
+    assert seen.PID == 0
+    assert (await control.wait()).error == "unhealthy container"
+
+
 async def test_health_is_watched_after_adoption(host: Host) -> None:
     """A daemon that finds a running task goes on with its health checks."""
     check = HealthConfig(Test=("CMD", "test", "-e", "ready"), Interval=SECOND // 50, Retries=1)

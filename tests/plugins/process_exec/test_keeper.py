@@ -21,7 +21,9 @@ from swarmctl.plugins.process_exec import bundle as bundling
 from swarmctl.plugins.process_exec.bundle import Bundle, bundle, spawn_keeper
 from swarmctl.plugins.process_exec.keeper import procfs, records
 from swarmctl.plugins.process_exec.keeper.frames import FrameError, FrameReader, encode
+from swarmctl.plugins.process_exec.keeper.loop import Loop
 from swarmctl.plugins.process_exec.keeper.private import PrivateFiles
+from swarmctl.plugins.process_exec.keeper.probes import Probe
 from tests.plugins.process_exec.hosts import (
     Host,
     alive,
@@ -397,6 +399,33 @@ def test_frames() -> None:
     for bad in (b"\xff\xff\xff\xff", b"\0\0\0\1{", b"\0\0\0\2\xff\xff", b"\0\0\0\1" + b"1"):
         with pytest.raises(FrameError):
             FrameReader().feed(bad)
+
+
+def test_a_grace_of_years() -> None:
+    """A timer may be due later than the kernel can be asked to wait; what happens until then is
+    noticed."""
+    loop, happened = Loop(), []
+    loop.later(300 * 365 * 86_400, lambda: happened.append("timer"))
+    read, write = os.pipe()
+    loop.watch(read, lambda: happened.append("input"))
+    os.close(write)
+    loop.turn()
+    os.close(read)
+    assert happened == ["input"]
+
+
+def test_a_fork_that_fails_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host without room for processes does not cost the keeper its descriptors as well."""
+
+    def no_fork() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    loop = Loop()
+    monkeypatch.setattr(os, "fork", no_fork)
+    before = sorted(Path("/proc/self/fd").iterdir())
+    with pytest.raises(BlockingIOError):
+        Probe(loop, {}, {}, (1, 1), 1.0, lambda _: None)
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
 
 
 def test_records_survive_cut_lines(tmp_path: Path) -> None:

@@ -58,10 +58,18 @@ def fork(spec: Message, stdio: tuple[int, int, int], limits: tuple[int, int]) ->
             ``rlimits`` as (number, soft, hard); ``oom_score_adj``; ``no_new_privileges``.
         stdio: descriptors of the child's standard streams.
         limits: soft and hard limit of open files to give back to the child.
+
+    Raises:
+        OSError: this host has no room for another process.
     """
     go_read, go_write = os.pipe()
     report_read, report_write = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        for descriptor in (go_read, go_write, report_read, report_write):
+            os.close(descriptor)
+        raise
     if pid == 0:
         _run_child(spec, stdio, limits, go_read, go_write, report_write)
     os.close(go_read)

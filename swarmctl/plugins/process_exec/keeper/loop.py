@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     Callback = Callable[[], object]
 
+LONGEST_WAIT_S = 3600.0  # a selector takes no more than some weeks, and a grace may be years
+
 
 class Timer:
     """A call that is due at some moment; see :meth:`Loop.later`."""
@@ -70,7 +72,7 @@ class Loop:
         """Wait for the next thing to happen and make the calls that are due."""
         timeout = None
         if self._timers:
-            timeout = max(0.0, self._timers[0].due - self.now())
+            timeout = min(max(0.0, self._timers[0].due - self.now()), LONGEST_WAIT_S)
         for key, events in self._selector.select(timeout):
             readable, writable = key.data
             # A call made earlier in this turn may have ended the interest in this one.

@@ -50,6 +50,9 @@ class Probe:
         null = os.open(os.devnull, os.O_RDONLY)
         try:
             self._child = launch.fork(spec, (null, theirs, theirs), limits)
+        except OSError:
+            os.close(self._pipe)
+            raise
         finally:
             os.close(null)
             os.close(theirs)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 import trio
 
+from swarmctl.core.clock import new_id
 from swarmctl.plugins import ExecutorError
 from swarmctl.plugins.model import Limit, ResourceRequirements, Resources, TaskSpec
 from swarmctl.plugins.process_exec import bundle as bundling
@@ -21,8 +23,6 @@ from swarmctl.plugins.process_exec.usage import sample
 from tests.plugins.process_exec.hosts import alive, enough_lines, first_line, started, texts
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from swarmctl.plugins.model import TaskAssignment
     from swarmctl.plugins.process_exec.executor import ProcessExecutor
     from tests.plugins.process_exec.hosts import Host
@@ -169,6 +169,30 @@ def test_missing_controllers_are_told() -> None:
     described = host_facts.describe("x", layout=layout)
     sentence = "No memory limit support: /sys/fs/cgroup: Permission denied. "
     assert described.warnings == (sentence + "Tasks with such a limit are refused.",)
+
+
+@with_cgroups
+def test_a_version_2_group_after_somebody_tidied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that looks at its host takes away the empty directories above tasks; the next task
+    has its controllers all the same."""
+    _, mount = cgroups._mounts()
+    there = (Path(mount) / "cgroup.controllers").read_text().split() if mount else []
+    if not there:
+        pytest.skip("the hierarchy of version 2 has no controllers here")
+    switch = Path(mount) / "cgroup.subtree_control"
+    was_on = there[0] in switch.read_text().split()
+    monkeypatch.setattr(cgroups, "LIMITED", (there[0],))
+    layout = cgroups.find_layout(f"test-{new_id()}")
+    layout.tidy()
+    assert not Path(layout.parents[there[0]]).exists()
+    group = layout.create("t0")
+    try:
+        assert there[0] in (Path(group[there[0]]) / "cgroup.controllers").read_text().split()
+    finally:
+        assert cgroups.remove(group)
+        layout.tidy()
+        if not was_on:
+            switch.write_text(f"-{there[0]}")
 
 
 def test_version_2(tmp_path: Path) -> None:

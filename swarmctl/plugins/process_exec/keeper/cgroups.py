@@ -48,6 +48,8 @@ class Layout:
         for name, parent in self.parents.items():
             path = f"{parent}/{task_id}"
             with contextlib.suppress(OSError):
+                if not os.path.isdir(parent):  # a daemon that only looked may have tidied it away
+                    _open(parent, [one for one in LIMITED if self.parents.get(one) == parent])
                 _make(path)
                 group[name] = path
         return group
@@ -71,6 +73,16 @@ def _make(path: str) -> None:
     with contextlib.suppress(FileExistsError):  # another keeper's doing, just now
         os.mkdir(path)
         os.chmod(path, 0o755)  # noqa: S103 - to look, as /proc lets anybody
+
+
+def _open(parent: str, names: list[str]) -> None:
+    """Make a parent of tasks' groups; in version 2 they have these controllers by it alone."""
+    _make(parent)
+    top = os.path.dirname(parent)
+    for level in (os.path.dirname(top), top, parent):
+        for name in names:
+            with contextlib.suppress(OSError):
+                _write(f"{level}/cgroup.subtree_control", f"+{name}")
 
 
 def find_layout(key: str) -> Layout:
@@ -116,14 +128,10 @@ def _find_version2(
     for place in _places(mount, own):
         parent = f"{place}/swarmctl/{key}"
         try:
-            _make(parent)
+            _open(parent, missing)
         except OSError as error:
             problems.update(dict.fromkeys(missing, f"{place}: {error.strerror}"))
             continue
-        for level in (place, f"{place}/swarmctl", parent):
-            for name in missing:
-                with contextlib.suppress(OSError):
-                    _write(f"{level}/cgroup.subtree_control", f"+{name}")
         usable = _read(f"{parent}/cgroup.subtree_control").split()
         parents["track"] = parent
         for name in missing:

@@ -178,5 +178,7 @@ class ProcessTask:
                 except KeeperLost:
                     seen = -1  # the next keeper counts anew
                     continue
+                except ExecutorError:
+                    return seen, True  # it was removed
                 return answer["written"], answer["ended"]
         return seen, True

@@ -5,17 +5,19 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from swarmctl.plugins import LogOptions
 from swarmctl.plugins.model import Driver
 from swarmctl.plugins.process_exec.keeper.output import OutputFiles, segments
 from swarmctl.plugins.process_exec.logfiles import LogReader
-from tests.plugins.process_exec.hosts import enough_lines, output, started, texts
+from tests.plugins.process_exec.hosts import WAIT_S, enough_lines, output, started, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -199,6 +201,17 @@ async def test_follow(host: Host, executor: ProcessExecutor) -> None:
                 seen.append(line.text)
                 (work / str(int(line.text) + 1)).touch()
     assert seen == [b"2", b"3", b"4", b"5"]
+
+
+async def test_follow_a_task_that_never_ran(host: Host, executor: ProcessExecutor) -> None:
+    """Following ends when the task is removed."""
+    control = executor.controller(host.assignment("true"))
+    await control.prepare()
+    with trio.fail_after(WAIT_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(output, control, follow=True))
+            await trio.testing.wait_all_tasks_blocked()
+            await control.remove()
 
 
 async def test_follow_until(host: Host, executor: ProcessExecutor) -> None:

@@ -304,6 +304,7 @@ class Keeper:
             except OSError as error:
                 raise Refused(f"removing {self.folder(task_id)}: {error.strerror}") from error
             del self._tasks[task_id]
+            task.removed()
             for client in list(self._clients):
                 if client.watches:
                     client.send({"event": "removed", "task_id": task_id})

@@ -314,6 +314,11 @@ class Task:
         self._followers.append((seen, reply))
         self._grew()
 
+    def removed(self) -> None:
+        """Answer who follows a task that never ran: no more will come."""
+        self.phase = "ended"
+        self._grew()
+
     def _grew(self) -> None:
         written = self._files.written if self._files is not None else 0
         over = not self.live and self.phase != "made"

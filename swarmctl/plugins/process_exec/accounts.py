@@ -9,10 +9,12 @@ import grp
 import os
 import pwd
 from functools import cache
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from swarmctl.plugins import ExecutorError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ROOT = 0
 
@@ -81,7 +83,7 @@ def check_folder(folder: str) -> None:
     Raises:
         ExecutorError: it is no directory on this host.
     """
-    if not Path(folder).is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - False, too, where we may not look
         raise ExecutorError(f'ContainerSpec.Dir "{folder}": no such directory on this host')
 
 
@@ -113,9 +115,14 @@ def _group_id(field: str, name: str) -> int:
 
 
 def _number(text: str, otherwise: str) -> int:
-    if text.isascii() and text.isdecimal() and int(text) < 2**32 - 1:
+    if is_id(text):
         return int(text)
     raise ExecutorError(f"ContainerSpec.{otherwise} on this host")
+
+
+def is_id(text: str) -> bool:
+    """Return whether ``text`` is a number that a user or a group can have."""
+    return text.isascii() and text.isdecimal() and int(text) < 2**32 - 1
 
 
 @cache

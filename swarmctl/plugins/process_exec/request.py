@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from swarmctl.plugins import ExecutorError
 from swarmctl.plugins.model import NANOSECONDS_PER_SECOND, ContainerSpec
 
+from .accounts import is_id
 from .health import HealthCheck, health_check
 from .keeper.output import DEFAULT_MAX_BYTES, DEFAULT_MAX_FILES
 from .refuse import log_driver, objections
@@ -244,8 +245,10 @@ def _file_path(kind: str, target: str) -> str:
 def _file_owner(kind: str, file: SecretFile) -> tuple[int | None, int | None]:
     """Return who owns the file; only root can give files away, others keep Docker's default."""
     for number in (file.uid, file.gid):
-        if not (number.isascii() and number.isdecimal()):
-            raise ExecutorError(f'{kind} "{file.target}": UID and GID must be numbers')
+        if not is_id(number):
+            raise ExecutorError(
+                f'{kind} "{file.target}": UID and GID must be numbers below {2**32 - 1}'
+            )
     uid, gid = int(file.uid), int(file.gid)
     if os.geteuid() == 0:
         return uid, gid

@@ -208,6 +208,17 @@ def test_bad_secret_targets(targets: tuple[str, ...]) -> None:
         request.check(assigned(secrets=files))
 
 
+@pytest.mark.parametrize("owner", ["root", "-1", "", str(2**32 - 1), str(2**32)])
+def test_bad_owners(owner: str) -> None:
+    """A file can belong to a number that a user can have, and to nothing else."""
+    for files in (
+        (SecretFile(id="1", target="a", uid=owner),),
+        (SecretFile(id="1", target="a", gid=owner),),
+    ):
+        with pytest.raises(ExecutorError, match="must be numbers below 4294967295"):
+            request.check(assigned(configs=files))
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [("", 15), ("SIGINT", 2), ("int", 2), ("9", 9), ("RTMIN", int(signal.SIGRTMIN))],

@@ -182,12 +182,13 @@ async def test_user_and_groups(host: Host, executor: ProcessExecutor) -> None:
         ({"User": "4242"}, 'write "4242:GROUP"'),
         ({"User": "root:nogroupatall"}, 'User: no group "nogroupatall"'),
         ({"User": "root", "Groups": ("nogroupatall",)}, 'Groups: no group "nogroupatall"'),
+        ({"Dir": "/" + "x" * 300}, "no such directory on this host"),
     ],
 )
-async def test_unknown_users(
+async def test_what_this_host_does_not_have(
     host: Host, executor: ProcessExecutor, fields: dict[str, object], text: str
 ) -> None:
-    """A user or group that this host does not have is refused by prepare(), in words."""
+    """A user, group or directory that is not here is refused by prepare(), in words."""
     control = executor.controller(host.assignment("true", **fields))
     with pytest.raises(ExecutorError, match=text):
         await control.prepare()

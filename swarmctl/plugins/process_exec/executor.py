@@ -91,7 +91,8 @@ class ProcessExecutor:
     async def stats(self, task_ids: Sequence[str]) -> Mapping[str, TaskStats]:
         """Sample tasks that run; network counters stay 0, since the network is the host's."""
         await self.link.ready()
-        views = [view for task_id, view in self.ours().items() if task_id in set(task_ids)]
+        ours = self.ours()
+        views = [ours[task_id] for task_id in dict.fromkeys(task_ids) if task_id in ours]
         return await trio.to_thread.run_sync(sample, [view for view in views if view.live])
 
     # --- for controllers -------------------------------------------------------------------------

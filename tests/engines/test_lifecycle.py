@@ -313,6 +313,28 @@ async def test_secrets_and_configs_are_files_in_memory(node: Node, engine: Priva
     await task.remove()
 
 
+async def test_a_secret_that_cannot_be_written_leaves_none(node: Node) -> None:
+    """An owner that no user can be is refused, and the files before it are gone again."""
+    good = SecretFile(id="s", target="good", data=b"marker\n")
+    bad = SecretFile(id="t", target="bad", uid=str(2**32), data=b"marker\n")
+    task = node.controller(assignment={"secrets": (good, bad)})
+    with pytest.raises(ExecutorError, match='"4294967296:0" of bad must be two numbers below'):
+        await task.prepare()
+    assert await node.executor.known_tasks() == {}
+
+
+async def test_a_container_that_was_removed_by_hand_leaves_no_secrets(
+    node: Node, engine: PrivateEngine
+) -> None:
+    """Nobody will start it again; the task itself may stay in the swarm's history for long."""
+    secrets = (SecretFile(id="s", target="key", data=b"marker\n"),)
+    task = await node.running(assignment={"secrets": secrets})
+    engine.api("DELETE", "/containers/web.1.t0?force=1")
+    with pytest.raises(ExecutorError, match="container destroyed"):
+        await task.wait()
+    assert await node.executor.known_tasks() == {}
+
+
 async def test_logs_keep_streams_times_and_long_lines(node: Node) -> None:
     """Lines come whole, with stream and time, and can be chosen by stream, tail and time."""
     script = (

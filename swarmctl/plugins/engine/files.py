@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MOUNT_TIMEOUT_S = 10
 IN_MEMORY = ("tmpfs", "ramfs")
 PROFILE = "profile"
+IDS = 2**32 - 1  # of users and of groups; the last means nobody
 
 
 class TaskFiles:
@@ -117,12 +118,18 @@ def _targets(assignment: TaskAssignment) -> Iterator[tuple[SecretFile, str]]:
 
 
 def _write(path: Path, file: SecretFile) -> None:
-    if not (file.uid.isdecimal() and file.gid.isdecimal()):
-        raise ExecutorError(f'owner "{file.uid}:{file.gid}" of {file.target} must be two numbers')
+    if not (_is_id(file.uid) and _is_id(file.gid)):
+        raise ExecutorError(
+            f'owner "{file.uid}:{file.gid}" of {file.target} must be two numbers below {IDS}'
+        )
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
         out.write(file.data)
         _give(out.fileno(), file)
         os.fchmod(out.fileno(), file.mode & 0o7777)
+
+
+def _is_id(text: str) -> bool:
+    return text.isdecimal() and int(text) < IDS
 
 
 def _give(descriptor: int, file: SecretFile) -> None:

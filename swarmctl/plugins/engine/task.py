@@ -7,6 +7,7 @@ restart of the daemon: a running container is adopted by finding it under the ta
 from __future__ import annotations
 
 import hashlib
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,9 +72,13 @@ class ContainerTask:
         self._networks_remade = False
 
     async def prepare(self) -> None:
-        found = await self._look()
-        if found is not None and not found.never_started:
-            return
+        async with self._no_files_after_failure():
+            found = await self._look()
+            if found is None or found.never_started:
+                await self._prepare(found)
+
+    async def _prepare(self, found: Inspection | None) -> None:
+        """Make everything ready; ``found`` is the container if there is one, not started yet."""
         files = self._host.files
         body = self._dialect.body(
             self._assignment,
@@ -89,32 +94,26 @@ class ContainerTask:
             files.write, self._assignment, profile, limiter=self._host.disk
         )
         if found is None:
-            try:
-                await self._create(body, failure)
-            except ExecutorError:
-                await self._drop_files()  # noqa: ASYNC120 - cancelled, nobody asks why
-                raise
+            await self._create(body, failure)
         await self._connect()
 
     async def start(self) -> None:
-        container, seen = await self._existing()
-        if seen.never_started:
-            try:
+        async with self._no_files_after_failure():
+            container, seen = await self._existing()
+            if seen.never_started:
                 await self._start(container)
-            except ExecutorError:
-                await self._drop_files()  # noqa: ASYNC120 - cancelled, nobody asks why
-                raise
-        if not seen.has_health_check:
-            return
-        seen = await self._while_probed(container, container.until_ended_or_judged)
-        if seen.is_running and seen.is_healthy is False:
-            await self._stop_unhealthy()
+            if not seen.has_health_check:
+                return
+            seen = await self._while_probed(container, container.until_ended_or_judged)
+            if seen.is_running and seen.is_healthy is False:
+                await self._stop_unhealthy()
 
     async def wait(self) -> ExitStatus:
-        container = self._container or (await self._existing())[0]
-        over = container.until_ended_or_unhealthy
-        while (seen := await self._while_probed(container, over)).is_running:
-            await self._stop_unhealthy()
+        async with self._no_files_after_failure():
+            container = self._container or (await self._existing())[0]
+            over = container.until_ended_or_unhealthy
+            while (seen := await self._while_probed(container, over)).is_running:
+                await self._stop_unhealthy()
         await self._drop_files()
         if seen.never_started:
             raise ExecutorError("the container was never started")
@@ -285,6 +284,15 @@ class ContainerTask:
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    @asynccontextmanager
+    async def _no_files_after_failure(self) -> AsyncIterator[None]:
+        """Drop the task's files when a step fails: failed for good, it is not taken again."""
+        try:
+            yield
+        except ExecutorError:
+            await self._drop_files()  # noqa: ASYNC120 - cancelled, nobody asks why
+            raise
 
     async def _drop_files(self) -> None:
         """Remove the task's secrets and configs: a container of a task is not started twice."""

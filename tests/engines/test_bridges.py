@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from swarmctl.plugins import EngineUnavailable, ExecutorError
 from swarmctl.plugins.engine.endpoints import connected_routes
@@ -120,6 +121,31 @@ async def test_the_last_task_takes_the_network_along(node: Node, engine: Private
     assert list(bridges(engine)) == ["net"]
     await second.start()
     await remove(second)
+    assert bridges(engine) == {}
+
+
+async def test_a_network_is_not_taken_from_who_comes_meanwhile(
+    node: Node, engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the engine is asked whether anybody is still on a network, a task may come that needs
+    it: it waits, and has it made again."""
+    networks = node.executor._running_host.networks
+    ask = networks._ask
+    gone = await node.running(**on(network()))
+    with monkeypatch.context() as patched:
+        async with trio.open_nursery() as nursery:
+
+            async def ask_and_let_come(path: str, **query: str) -> list[dict[str, Any]]:
+                found = await ask(path, **query)
+                if path == "/containers/json":
+                    nursery.start_soon(networks.join, "t1", [network()])
+                    await trio.testing.wait_all_tasks_blocked()
+                return found
+
+            patched.setattr(networks, "_ask", ask_and_let_come)
+            await gone.remove()
+    assert list(bridges(engine)) == ["net"]
+    await networks.leave("t1")
     assert bridges(engine) == {}
 
 

@@ -174,12 +174,12 @@ class EngineNetworks:
                 network_id = _id_of(seen)
                 # Engines differ in what two labels in a filter mean.
                 if self._is_mine(seen) and network_id not in self._users:
+                    self._made.pop(network_id, None)  # who joins meanwhile waits, and looks again
                     on_it = msgspec.json.encode({"network": [seen.id]}).decode()
                     if await self._ask("/containers/json", all="1", filters=on_it):
                         self.has_leftovers = True
                         self._any_visited.set()
                     else:
-                        self._made.pop(network_id, None)
                         await self._remove(seen)
 
     # --- one network ---

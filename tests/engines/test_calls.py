@@ -137,6 +137,13 @@ async def test_an_engine_that_is_not_there(
     assert f"no {dialect.title} engine at unix://{path}" in str(caught.value)
 
 
+async def test_an_engine_whose_path_leads_nowhere(tmp_path: Path, dialect: Dialect) -> None:
+    """A path that cannot even be looked at is unavailable, too, in the kernel's words."""
+    (tmp_path / "file").touch()
+    with pytest.raises(EngineUnavailable, match=r"/file/engine\.sock: Not a directory"):
+        await Engine(str(tmp_path / "file" / "engine.sock"), dialect, changes=8).get("/info")
+
+
 async def test_an_engine_that_has_gone(tmp_path: Path, dialect: Dialect) -> None:
     """A socket that nobody listens on any more is said not to answer, and why."""
     path = str(tmp_path / "engine.sock")

@@ -11,7 +11,13 @@ from swarmctl_docker_exec.dialect import UNHEALTHY
 from swarmctl_docker_exec.executor import DockerExecutor
 from swarmctl_docker_exec.reference import Reference
 
-from swarmctl.plugins import ExecutorSettings, InvalidArgument, LogLine, PluginInfo
+from swarmctl.plugins import (
+    ExecutorError,
+    ExecutorSettings,
+    InvalidArgument,
+    LogLine,
+    PluginInfo,
+)
 from swarmctl.plugins.engine import Inspection, Listed, LogParser
 from swarmctl.plugins.loader import NoSuchExecutor, Plugins
 from swarmctl.plugins.model import (
@@ -84,6 +90,20 @@ def test_a_terminals_long_lines_are_put_together(step: int) -> None:
         (fake + b"\r", False),
         (b"prompt", True),
     ]
+
+
+@pytest.mark.parametrize("has_tty", [False, True])
+def test_what_the_engine_itself_says_among_output(has_tty: bool) -> None:
+    """An engine that cannot read its own log says so without a time stamp, in a frame of another
+    kind where there are frames: an error in its words, after the lines before."""
+    said = b"Error grabbing logs: unexpected EOF\n"
+    data = STAMP + b"a\n" + said
+    if not has_tty:
+        data = frame(1, b"a\n") + struct.pack(">BxxxI", 3, len(said)) + said
+    found: list[LogLine] = []
+    with pytest.raises(ExecutorError, match="be read: Error grabbing logs: unexpected EOF"):
+        found.extend(LogParser(has_tty=has_tty).feed(data))
+    assert [line.text for line in found] == [b"a"]
 
 
 @pytest.mark.parametrize(

@@ -248,8 +248,8 @@ class Engine:
             is_socket = stat.S_ISSOCK(os.stat(self.socket_path).st_mode)  # noqa: PTH116
         except FileNotFoundError:
             return EngineUnavailable(f"no {title} engine at {place}: there is no such socket")
-        except PermissionError:
-            return EngineUnavailable(f"no {title} engine at {place}: permission denied")
+        except OSError as why:
+            return EngineUnavailable(f"no {title} engine at {place}: {why.strerror}")
         if not is_socket:
             return NotAnEngine(f"no {title} engine at {place}: it is no socket")
         return EngineUnavailable(

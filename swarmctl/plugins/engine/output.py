@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from swarmctl.plugins import LogLine
+from swarmctl.plugins import ExecutorError, LogLine
 from swarmctl.plugins.model import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from swarmctl.plugins.model import Time
 
 HEADER_BYTES = 8
 STDOUT = 1
@@ -39,7 +41,11 @@ class LogParser:
         self._open: dict[int, LogLine] = {}
 
     def feed(self, data: bytes) -> Iterator[LogLine]:
-        """Take the next bytes, in whatever pieces they come; give the lines they complete."""
+        """Take the next bytes, in whatever pieces they come; give the lines they complete.
+
+        Raises:
+            ExecutorError: the engine says that it cannot read on.
+        """
         self._buffer += data
         messages = self._lines_of_terminal() if self._has_tty else self._frames()
         for stream, message in messages:
@@ -83,7 +89,7 @@ class LogParser:
         stamp, _, text = message.partition(b" ")
         before = self._open.pop(stream, None)
         if before is None:
-            line = LogLine(at=parse_time(stamp.decode()), stream=stream, text=text)
+            line = LogLine(at=_time(stamp, message), stream=stream, text=text)
         else:
             line = LogLine(at=before.at, stream=stream, text=before.text + text)
         if message.endswith(b"\n"):
@@ -92,6 +98,15 @@ class LogParser:
             yield msgspec.structs.replace(line, partial=True)
         else:
             self._open[stream] = line
+
+
+def _time(stamp: bytes, message: bytes) -> Time:
+    """Return the time that a message begins with; the engine's own words have none."""
+    try:
+        return parse_time(stamp.decode(errors="replace"))
+    except ValueError:
+        said = message.decode(errors="replace").strip()
+        raise ExecutorError(f"logs cannot be read: {said}") from None
 
 
 def _end_of_piece(data: bytes, piece_end: int) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from swarmctl_podman_exec.health import Prober
 
 from swarmctl.plugins import ExecutorError
 from swarmctl.plugins.model import (
@@ -54,6 +55,28 @@ async def test_a_check_that_hangs_is_killed_and_counts_as_failed(
     status = await task.wait()
     assert status.error == engine.unhealthy
     assert "sleep 4321" not in engine.said_inside("ps", "-eo", "args")
+
+
+async def test_checks_that_hang_hold_up_no_others(node: Node, engine: PrivateEngine) -> None:
+    """Where as many hang as may run at a time, each is killed in its time, and the next has a turn
+    and its whole time."""
+    probe = node.executor._dialect.probe
+    assert isinstance(probe, Prober)
+    probe._places = trio.CapacityLimiter(1)
+    check = HealthConfig(
+        Test=("CMD", "sleep", "4322"), Interval=100 * MS, Timeout=400 * MS, Retries=2
+    )
+    tasks = [
+        node.controller(task_id=f"t{n}", slot=n, Command=("sh", "-c", LOOP), Healthcheck=check)
+        for n in (1, 2, 3)
+    ]
+    for task in tasks:
+        await task.prepare()
+    with trio.fail_after(25):
+        async with trio.open_nursery() as nursery:
+            for task in tasks:
+                nursery.start_soon(task.start)
+    assert [(await task.wait()).error for task in tasks] == [engine.unhealthy] * 3
 
 
 async def test_the_rhythm_of_a_check_is_the_specs(node: Node, engine: PrivateEngine) -> None:

@@ -114,13 +114,14 @@ class Prober:
     async def _once(self, container: Container, seen: Inspection) -> None:
         timeout_s = _config(seen).get("Timeout", DEFAULT_TIMEOUT_NS) / NANOSECONDS_PER_SECOND
         failure: EngineUnavailable | None = None
-        async with trio.open_nursery() as nursery:
+        # The time of a check begins with its turn, and killing it takes none of the places.
+        async with self._places, trio.open_nursery() as nursery:
             nursery.start_soon(self._end_late, container, seen, timeout_s)
             try:
                 await container.engine.ask(
                     "GET",
                     f"/containers/{container.container_id}/healthcheck",
-                    limiter=self._places,
+                    limiter=container.engine.unlimited,
                     patience_s=timeout_s + PATIENCE_S,
                 )
             except Refused as error:  # it has just ended, or the check could not be started
@@ -140,7 +141,8 @@ class Prober:
             for session in now.body.get("ExecIDs") or ():
                 run = await container.engine.get(f"/exec/{session}/json")
                 if command_of(run) == argv(seen):
-                    await trio.to_thread.run_sync(kill_session, session, limiter=self._places)
+                    killing = container.engine.signals
+                    await trio.to_thread.run_sync(kill_session, session, limiter=killing)
 
 
 def pause_s(seen: Inspection, age_s: float) -> float:

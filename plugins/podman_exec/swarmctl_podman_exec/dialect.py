@@ -106,7 +106,7 @@ class PodmanDialect:
         spec = container_spec(assignment)
         name, image = await self._image(engine, spec.Image)
         health, rhythm = health_keys(spec.Healthcheck, image.get("Healthcheck") or {})
-        await trio.to_thread.run_sync(_see_to_binds, spec.Mounts, limiter=self._disk)
+        await trio.to_thread.run_sync(see_to_binds, spec.Mounts, limiter=self._disk)
         own_limits = await trio.to_thread.run_sync(limits_here, limiter=self._disk)
         for volume in volumes_to_make(spec.Mounts):
             await self._make_volume(engine, volume)
@@ -212,7 +212,7 @@ class PodmanDialect:
                 raise ExecutorError(f"volume {volume['Name']} cannot be made: {error}") from error
 
 
-def _see_to_binds(mounts: Sequence[Mount]) -> None:
+def see_to_binds(mounts: Sequence[Mount]) -> None:
     """Check that what is to be bound exists; make what may be made. In a thread.
 
     Raises:
@@ -220,14 +220,15 @@ def _see_to_binds(mounts: Sequence[Mount]) -> None:
     """
     for source in bind_sources(mounts):
         path = Path(source.path)
-        if path.exists():
-            continue
-        if not source.make:
-            raise ExecutorError(
-                'invalid mount config for type "bind": bind source path does not exist: '
-                f"{source.path}"
-            )
         try:
-            path.mkdir(parents=True)
+            if path.exists():
+                continue
+            if source.make:
+                path.mkdir(parents=True)
+                continue
         except OSError as error:
-            raise ExecutorError(f"bind source {source.path} cannot be made: {error}") from error
+            what = "made" if source.make else "seen"
+            raise ExecutorError(f"bind source {source.path} cannot be {what}: {error}") from error
+        raise ExecutorError(
+            f'invalid mount config for type "bind": bind source path does not exist: {source.path}'
+        )

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from swarmctl.plugins.engine import EngineExecutor
 
-from .dialect import PodmanDialect
+from .dialect import OF_ROOT, PodmanDialect
 
 if TYPE_CHECKING:
     from swarmctl.plugins import ExecutorSettings
-
-OF_ROOT = "/run"
 
 
 class PodmanExecutor(EngineExecutor):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from swarmctl_podman_exec.dialect import see_to_binds
 from swarmctl_podman_exec.limits import limits_here, with_limits
 from swarmctl_podman_exec.mounts import bind_sources, volumes_to_make
 from swarmctl_podman_exec.networks import PodmanNetworks
@@ -252,6 +253,15 @@ def test_bind_sources_are_looked_after() -> None:
         Mount(Source="v", Target="/t"),
     )
     assert bind_sources(mounts) == [("/a", False), ("/b", True)]
+
+
+@pytest.mark.parametrize(("make", "word"), [(False, "seen"), (True, "made")])
+def test_a_bind_source_that_cannot_be_looked_at(make: bool, word: str) -> None:
+    """Such as one in a directory that this user may not enter: refused, with the reason."""
+    options = BindOptions(CreateMountpoint=make)
+    mount = Mount(Type="bind", Source="/" + "x" * 300, Target="/t", BindOptions=options)
+    with pytest.raises(ExecutorError, match=rf"cannot be {word}: .*File name too long"):
+        see_to_binds((mount,))
 
 
 PRIVILEGES: list[tuple[Privileges, dict[str, Any]]] = [

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +80,20 @@ class RootlessPodman(PodmanEngine):
         """Start a process of the user's."""
         return super().run_inside([*self._become_user(), *argv], output=output, env=env)
 
+    def stop(self) -> None:
+        """See :class:`PrivateEngine`.
+
+        What Podman leaves behind ends as well: the process that holds the user's namespaces, and
+        the service proper, its child in them, which it often does not tell of its own end.
+        """
+        begun = self._children()
+        super().stop()
+        with suppress(FileNotFoundError, ValueError):
+            begun.append(int((self.podman_home / "tmp" / "pause.pid").read_text()))
+        for pid in begun:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def command_of_user(self) -> list[str]:
         """Return the words before a command that the user runs in the engine's network."""
         return [*self.inside(), *self._become_user()]
@@ -88,6 +104,11 @@ class RootlessPodman(PodmanEngine):
         made.mkdir(mode=0o700)
         os.chown(made, UID, UID)
         return made
+
+    def _children(self) -> list[int]:
+        threads = Path(f"/proc/{self._process.pid}/task") if self._process is not None else Path()
+        listed = " ".join(one.read_text() for one in threads.glob("*/children"))
+        return [int(pid) for pid in listed.split()]
 
     def _become_user(self) -> list[str]:
         script = ENTER.format(uid=UID)

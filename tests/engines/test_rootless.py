@@ -132,9 +132,10 @@ def task_ids(daemon: Daemon, service: str) -> set[str]:
 def test_a_swarm_of_an_ordinary_user(rootless: RootlessPodman, daemon: Daemon) -> None:
     """Its services get secrets, run, are read, outlive the daemon and go. A task that needs what
     such a Podman cannot give waits, and says why; the scheduler tries nothing."""
-    (node,) = json.loads(daemon.command("node", "inspect", "self").stdout)
-    labels = node["Description"]["Engine"]["Labels"]
-    assert labels["swarmctl.executor"] == "podman"
+    form = "--format={{json .Description.Engine.Labels}}"
+    told = partial(daemon.command, "node", "inspect", form, "self")
+    daemon.until(lambda: '"podman"' in told().stdout, "its engine is not described")
+    labels = json.loads(told().stdout)
     lacking = {n: why for n in ASKING if (why := labels.get(f"swarmctl.lacks.{n}"))}
     assert "networks" in lacking
 

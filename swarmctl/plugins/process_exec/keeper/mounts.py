@@ -17,9 +17,11 @@ _ESCAPED = re.compile(rb"\\([0-7]{3})")
 def let_go(path: str) -> bool:
     """Unmount what is mounted at or below ``path``; True when nothing is any more.
 
-    What is in a file system that was mounted there stays in it.
+    What is in a file system that was mounted there stays in it. Where ``path`` itself is a symbolic
+    link, nothing is below it.
     """
-    top = os.fsencode(os.path.realpath(path))
+    folder, name = os.path.split(os.path.abspath(path))
+    top = os.fsencode(os.path.join(os.path.realpath(folder), name))
     for point in reversed(_points(top)):  # the last one is on top
         with contextlib.suppress(OSError):
             call("umount2", point, _MNT_DETACH | _UMOUNT_NOFOLLOW)

@@ -34,7 +34,7 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from ..model.endpoints import EndpointChanges, EndpointTable
     from ..model.task import Task
@@ -82,6 +82,7 @@ class Networking:
         self._sandboxes: dict[str, Sandbox] = {}
         self._failure = ""
         self._works = False
+        self._carrying = trio.CancelScope()
         self._is_current = False
         self._awaited: set[str] = set()
         self._waits = True  # for who is there since before
@@ -115,6 +116,7 @@ class Networking:
         """Run the driver until it fails."""
         try:
             async with trio.open_nursery() as nursery:
+                self._carrying = nursery.cancel_scope
                 await nursery.start(driver.run, identity)
                 self._works, self._failure = True, ""
                 self._tell_driver()
@@ -130,11 +132,21 @@ class Networking:
                 self._failure = f"the network driver {driver.name} does not work here: {failure}"
                 log.warning("%s", self._failure)
             else:
-                self._failure = f"the network driver {driver.name} failed: {failure!r}"
-                log.exception("the network driver %s has a bug", driver.name)
+                self._note_bug(driver, failure)
         finally:
             self._works = False
             self._change()
+
+    def _note_bug(self, driver: NetworkDriver, bug: BaseException) -> None:
+        self._failure = f"the network driver {driver.name} failed: {bug!r}"
+        log.error("the network driver %s has a bug", driver.name, exc_info=bug)
+
+    def _end_driver(self, driver: NetworkDriver, bug: Exception) -> None:
+        """One of the driver's methods raised: it is ended, and started again after a while."""
+        self._note_bug(driver, bug)
+        self._works = False
+        self._carrying.cancel()
+        self._change()
 
     def _change(self) -> None:
         self._changed.set()
@@ -161,7 +173,11 @@ class Networking:
         """A sentence on what does not work, or empty."""
         if self._failure or self._driver is None or not self._works:
             return self._failure
-        problems = self._driver.state().problems
+        try:
+            problems = self._driver.state().problems
+        except Exception as error:  # of a plugin, here and below
+            self._end_driver(self._driver, error)
+            return self._failure
         if self._visitors is not None:
             problems = (*self._visitors.problems, *problems)
         more = len(problems) - PROBLEMS_SHOWN
@@ -176,7 +192,15 @@ class Networking:
         """
         if self._driver is None or not self._works:
             raise Unavailable(self._failure or "the node has no network driver")
-        return await self._driver.doctor(brief=brief, probe=probe)
+        try:
+            return await self._driver.doctor(brief=brief, probe=probe)
+        except SwarmError:
+            raise
+        except Exception as error:
+            log.exception("the network driver %s has a bug", self._driver.name)
+            raise Unavailable(
+                f"the network driver {self._driver.name} failed: {error!r}"
+            ) from error
 
     # --- what it is told ---
 
@@ -209,11 +233,15 @@ class Networking:
     def _tell_driver(self) -> None:
         if self._driver is None or not (self._works and self._is_current) or self._awaited:
             return
-        visitors = self._visitors
-        if visitors is None:
-            self._driver.want(self._table, tuple(self._sandboxes.values()))
-        elif visitors.are_known or not self._waits:
-            self._driver.want(self._table, (*self._sandboxes.values(), *visitors.sandboxes))
+        visitors: Iterable[Sandbox] = ()
+        if self._visitors is not None:
+            if self._waits and not self._visitors.are_known:
+                return
+            visitors = self._visitors.sandboxes
+        try:
+            self._driver.want(self._table, (*self._sandboxes.values(), *visitors))
+        except Exception as error:
+            self._end_driver(self._driver, error)
 
     async def _keep(self) -> None:
         """Remember the table for the next daemon, not oftener than need be."""
@@ -237,7 +265,10 @@ class Networking:
             reached: list[NetworkState] = []
 
             async def wait(driver: NetworkDriver = self._driver, version: int = wanted) -> None:
-                reached.append(await driver.wait_version(version))  # noqa: B023 - awaited here
+                try:
+                    reached.append(await driver.wait_version(version))  # noqa: B023 - awaited here
+                except Exception as error:
+                    self._end_driver(driver, error)
 
             await run_until_first(wait, self._wait_stopped)
             if reached:
@@ -265,7 +296,7 @@ class Networking:
         try:
             with trio.fail_after(REMOVE_S):
                 await self._driver.remove_all()
-        except (SwarmError, trio.TooSlowError) as error:
+        except Exception as error:
             log.warning("networks of the swarm that this node leaves may stay: %s", error)
 
     # --- tasks ---
@@ -312,9 +343,16 @@ class Networking:
         if self._driver is None or not self._works or task_id not in self._sandboxes:
             return
         with trio.move_on_after(SANDBOX_S) as scope:
-            await run_until_first(partial(self._driver.wait_sandbox, task_id), self._wait_stopped)
+            wait = partial(self._wait_sandbox, self._driver, task_id)
+            await run_until_first(wait, self._wait_stopped)
         if scope.cancelled_caught:
             log.warning("task %s runs, but its network is not ready after %g s", task_id, SANDBOX_S)
+
+    async def _wait_sandbox(self, driver: NetworkDriver, task_id: str) -> None:
+        try:
+            await driver.wait_sandbox(task_id)
+        except Exception as error:
+            self._end_driver(driver, error)
 
 
 class Place:

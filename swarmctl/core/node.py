@@ -367,12 +367,14 @@ class LocalNode:
                 return
             if member.is_manager and not member.failure:
                 await member.resign(force=force)
-            with trio.move_on_after(STOP_TASKS_S):
+            with trio.move_on_after(STOP_TASKS_S) as scope:
                 await member.wait_begun()  # a daemon that has just started has tasks to adopt
                 if member.agent is not None:
                     await member.agent.leave()
                 else:
                     await remove_leftovers(self.executor, self._driver, member.node)
+            if scope.cancelled_caught:
+                log.warning("tasks do not stop within %g s and stay behind", STOP_TASKS_S)
             if member.ended.is_set():
                 await self._forget()
                 return

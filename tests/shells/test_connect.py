@@ -12,8 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from swarmctl.core.errors import PermissionDenied, RemoteProtocolError
-from swarmctl.core.wire import tls
+from swarmctl.core.errors import PermissionDenied, RemoteProtocolError, Unavailable
+from swarmctl.core.wire import connect, tls
 from swarmctl.core.wire.calls import LinkClosed
 from swarmctl.core.wire.connect import (
     Unreachable,
@@ -362,3 +362,24 @@ class TestSockets:
             await trio.testing.wait_all_tasks_blocked()
         assert "came to nothing" in caplog.text
         assert "Traceback" not in caplog.text
+
+    async def test_strangers_are_few_and_brief(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who shows no certificate gets one of few places and keeps it for a while; nodes do not
+        compete with them."""
+        monkeypatch.setattr(connect, "STRANGERS_MAX", 1)
+        monkeypatch.setattr(connect, "STRANGER_S", 1.0)
+        stranger = client_context(None)
+        async with listening() as port, trio.open_nursery() as nursery:
+            first = await dial_local(port, stranger)
+            second = await dial_local(port, stranger)
+            with pytest.raises(Unavailable, match="too many nodes without a certificate"):
+                await second.run()
+            node = await dial_local(port)
+            nursery.start_soon(suppressed, Link.run, node)
+            with trio.fail_after(20), pytest.raises(LinkClosed, match="hung up"):
+                await first.run()
+            third = await dial_local(port, stranger)
+            nursery.start_soon(suppressed, Link.run, third)
+            assert await third.call("echo", b"x") == b"x"
+            assert await node.call("echo", b"y") == b"y"
+            nursery.cancel_scope.cancel()

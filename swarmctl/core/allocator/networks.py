@@ -232,9 +232,9 @@ def _with_gateway(config: IPAMConfig) -> IPAMConfig:
     first, last = bounds(config)
     version = ipaddress.ip_network(config.Subnet).version
     address = ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address
-    reserved = set(config.AuxiliaryAddresses.values())
+    reserved = {int(ipaddress.ip_address(one)) for one in config.AuxiliaryAddresses.values()}
     number = first
-    while number < last and str(address(number)) in reserved:
+    while number < last and number in reserved:
         number += 1
     return replace(config, Gateway=str(address(number)))
 

@@ -19,6 +19,7 @@ from ..errors import InvalidArgument
 from ..model.duration import format_duration, parse_duration
 from ..model.labels import SCALE_PREFIX
 from ..model.scaling import ACT, METRIC, OFF, has_aliases, scale_labels, split_secret
+from ..model.validate import MAX_REPLICAS
 from .expression import Comparison, Expression, ExpressionError, comparisons, parse
 from .metrics import CPU, EPSILON, GAUGES, MEM, SECOND, TASK_METRICS, UNITS, Bases
 from .schedule import ScheduleError, TimeWindow, parse_schedule
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from ..model.spec import ServiceSpec
 
-REPLICAS_MAX = 100_000
 TOLERANCE = 0.1
 RULE_UP_NS = 30 * SECOND
 DOWN_NS = 300 * SECOND
@@ -282,6 +282,10 @@ class _Reader:
         for name, needs in (("up.by", policy.up), ("down.by", policy.down)):
             if name in self._labels and needs is None and not policy.targets:
                 raise self._wrong(name, f"it needs {name[:-2]}when or target", 0)
+        if "tolerance" in self._labels and not policy.targets:
+            raise self._wrong("tolerance", "it needs target", 0)
+        if "cooldown" in self._labels and not (policy.targets or policy.up or policy.down):
+            raise self._wrong("cooldown", "it needs target, up.when or down.when", 0)
         unused = sorted(set(policy.sources) - policy.metrics())
         if unused:
             raise self._wrong(METRIC + unused[0], "no rule looks at this metric", 0)
@@ -297,8 +301,8 @@ class _Reader:
         least, most = int(labels.get("min", "1")), int(labels["max"])
         if least < 1:
             raise self._wrong("min", "at least 1; a service that is to have none is stopped", 0)
-        if most > REPLICAS_MAX:
-            raise self._wrong("max", f"a service has {REPLICAS_MAX} tasks at most", 0)
+        if most > MAX_REPLICAS:
+            raise self._wrong("max", f"a service has {MAX_REPLICAS} tasks at most", 0)
         if least > most:
             raise self._wrong(
                 "min" if "min" in labels else "max", f"min is {least} and max is {most}", 0

@@ -35,6 +35,12 @@ MIN_CERT_EXPIRY = HOUR
 PREDEFINED_NETWORKS = frozenset({"bridge", "host", "none", "default"})
 PREDEFINED_LABEL = "com.docker.swarm.predefined"
 
+MTU_OPTION = "com.docker.network.driver.mtu"
+MTU_MIN, MTU6_MIN = 68, 1280  # RFC 791, RFC 8200
+MTU_MAX = 65_485
+"""What the tunnel adds has to fit into a packet, too."""
+
+_DIGITS = re.compile(r"[0-9]{1,9}")
 _FILE_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-_.]{0,62}[a-zA-Z0-9])?")
 _MIN_DATA_PATH_PORT, _MAX_DATA_PATH_PORT = 1024, 49_151
 _ROLES = ("worker", "manager")
@@ -224,8 +230,17 @@ def check_network_spec(spec: NetworkSpec) -> None:
         raise InvalidArgument("ingress network cannot be attachable")
     if spec.EnableIPv4 is False and not spec.EnableIPv6:
         raise InvalidArgument("IPv4 or IPv6 must be enabled")
+    if MTU_OPTION in spec.Options:
+        _check_mtu(spec.Options[MTU_OPTION], MTU6_MIN if spec.EnableIPv6 else MTU_MIN)
     if spec.IPAM is not None:
         _check_ipam(spec, spec.IPAM)
+
+
+def _check_mtu(text: str, least: int) -> None:
+    if not (_DIGITS.fullmatch(text) and least <= int(text) <= MTU_MAX):
+        raise InvalidArgument(
+            f"option {MTU_OPTION}={text}: a number of bytes from {least} to {MTU_MAX} is expected"
+        )
 
 
 def _check_ipam(spec: NetworkSpec, ipam: IPAM) -> None:

@@ -38,6 +38,10 @@ _log = logging.getLogger(__name__)
 MAX_HANDSHAKES: Final = 256
 """Handshakes at once; more wait in the kernel's backlog. Each costs 4-8 ms of CPU."""
 
+STRANGERS_MAX: Final = 256
+"""Links at once with who shows no certificate, and the seconds that each may take: two calls."""
+STRANGER_S: Final = 300.0
+
 ALERT_S: Final = 1.0
 """How long a peer we refuse may take to read why."""
 
@@ -238,19 +242,22 @@ class _Doorway:
         self._on_link = on_link
         self._settings = settings
         self.slots = trio.Semaphore(MAX_HANDSHAKES)
+        self._strangers = 0
 
     async def welcome(self, stream: trio.abc.Stream) -> None:
+        context = self._get_context()
         try:
-            link = await open_link(
-                stream, self._get_context(), dialling=False, settings=self._settings
-            )
+            link = await open_link(stream, context, dialling=False, settings=self._settings)
         except SwarmError as error:
             _log.info("a connection from %s came to nothing: %s", peer_address(stream), error)
             return
         finally:
             self.slots.release()
         try:
-            await self._on_link(link)
+            if context is not None and link.peer_certificate_der is None:
+                await self._serve_stranger(link)
+            else:
+                await self._on_link(link)
         except LinkClosed as error:
             _log.debug("%s", error)
         except SwarmError as error:
@@ -263,6 +270,23 @@ class _Doorway:
                 _log.exception("link from %s failed", link.peer_address)
         finally:
             await link.hang_up()  # noqa: ASYNC102 - shielded and bounded in there
+
+    async def _serve_stranger(self, link: Link) -> None:
+        """Serve who shows no certificate: a node that joins, or whoever else can reach this port.
+
+        Raises:
+            Unavailable: there are enough of them.
+        """
+        if self._strangers >= STRANGERS_MAX:
+            raise Unavailable("too many nodes without a certificate ask at once; try again")
+        self._strangers += 1
+        try:
+            with trio.move_on_after(STRANGER_S) as scope:
+                await self._on_link(link)
+            if scope.cancelled_caught:
+                _log.info("a link without a certificate from %s took too long", link.peer_address)
+        finally:
+            self._strangers -= 1
 
 
 class _Gate(trio.abc.Listener[trio.abc.Stream]):

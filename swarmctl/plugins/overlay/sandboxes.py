@@ -201,6 +201,7 @@ class SandboxSide:
         this = _Pass(Writer(self._nft), Outcome([], []), ready=gone, audit=audit)
         async with trio.open_nursery() as nursery:
             for held in list(self._open.values()):
+                await trio.lowlevel.checkpoint()  # a task's rules take a moment to compute
                 wish = wishes.of(held.sandbox)
                 if held.is_as(wish) and not (audit and wish.has_routes):
                     this.ready.add(held.sandbox.id)

@@ -136,6 +136,15 @@ def test_dual_stack() -> None:
     assert config.Gateway == "fd00:1::1"
 
 
+def test_a_reserved_address_is_no_gateway() -> None:
+    """However it is written."""
+    world = World()
+    add_network(world, "net", "fd00:1::/64", aux={"router": "FD00:1::1"}, EnableIPv6=True)
+    world.settle()
+    (_, config) = network_of(world).api.IPAM.Config or ()
+    assert config.Gateway == "fd00:1::2"
+
+
 def test_a_number_that_was_asked_for() -> None:
     """It is given if it is free; who asks for a taken one waits and says so."""
     world = World()

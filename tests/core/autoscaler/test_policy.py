@@ -108,6 +108,8 @@ def test_a_refusal_shows_the_place() -> None:
         ({"max": "5", "target": "cpu=70%", "up.by": "0"}, "leads nowhere"),
         ({"max": "5", "target": "cpu=70%", "down.by": "150%"}, "no more than 100%"),
         ({"max": "5", "down.when": "cpu < 1", "up.by": "2"}, "needs up.when or target"),
+        ({"max": "5", "up.when": "pids > 9", "tolerance": "5%"}, "needs target"),
+        ({"max": "5", "schedule": "08:00-20:00 min=2", "cooldown": "1m"}, "needs target, up.when"),
         ({"max": "5", "target": "cpu=70%", "tolerance": "100%"}, "nothing would ever happen"),
         ({"max": "5", "target": "cpu=70%", "cooldown": "up=1m,up=2m"}, "up is there twice"),
         ({"max": "5", "target": "cpu=70%", "cooldown": "48h"}, "from 0s to 24h0m0s long"),

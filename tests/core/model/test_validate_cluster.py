@@ -19,6 +19,7 @@ from swarmctl.core.model.objects import (
 )
 from swarmctl.core.model.request import InitRequest
 from swarmctl.core.model.validate_cluster import (
+    MTU_OPTION,
     check_config_spec,
     check_file_update,
     check_init_request,
@@ -236,6 +237,18 @@ def _net(subnet: str, **more: str) -> NetworkSpec:
             400,
             f"{INVALID}ipam configuration: invalid aux address a=10.0.0.9/32",
         ),
+        (
+            lambda: check_network_spec(NetworkSpec(Name="n", Options={MTU_OPTION: "jumbo"})),
+            400,
+            f"{INVALID}option {MTU_OPTION}=jumbo: a number of bytes from 68 to 65485 is expected",
+        ),
+        (
+            lambda: check_network_spec(
+                NetworkSpec(Name="n", EnableIPv6=True, Options={MTU_OPTION: "1279"})
+            ),
+            400,
+            f"{INVALID}option {MTU_OPTION}=1279: a number of bytes from 1280 to 65485 is expected",
+        ),
     ],
 )
 def test_rules(check, status: int, text: str) -> None:
@@ -258,6 +271,7 @@ def test_what_is_right_passes() -> None:
     template = b'{{secret "a"}}{{config "b"}}{{if env "C"}}{{.Task.Slot}}{{end}}'
     check_config_spec(ConfigSpec(Name="a", Data=template, Templating=Driver(Name="golang")))
     check_network_spec(NetworkSpec(Name="n"))
+    check_network_spec(NetworkSpec(Name="n", EnableIPv6=True, Options={MTU_OPTION: "1280"}))
     check_network_spec(_net("10.0.0.0/24", Gateway="10.0.0.1", IPRange="10.0.0.128/25"))
 
 

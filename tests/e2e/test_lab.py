@@ -56,7 +56,7 @@ def test_a_host_sees_only_itself(bare_lab3: Lab) -> None:
     h1, h2, _ = bare_lab3.hosts
     sleeper = h1.popen(["sleep", "1000"])
     assert sleeper.running
-    assert "sleep" in eventually(lambda: h1.run(["ps", "-e"]).stdout, what="ps")
+    eventually(lambda: "sleep" in h1.run(["ps", "-e"]).stdout, what="the program to be seen")
     assert "sleep" not in h2.run(["ps", "-e"]).stdout
     assert sorted(h2.run(["ls", "/sys/class/net"]).stdout.split()) == ["eth0", "lo"]
     h1.run(["touch", "/run/mark"])

@@ -422,10 +422,10 @@ def test_a_fork_that_fails_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) 
 
     loop = Loop()
     monkeypatch.setattr(os, "fork", no_fork)
-    before = sorted(Path("/proc/self/fd").iterdir())
+    before = set(Path("/proc/self/fd").iterdir())
     with pytest.raises(BlockingIOError):
         Probe(loop, {}, {}, (1, 1), 1.0, lambda _: None)
-    assert sorted(Path("/proc/self/fd").iterdir()) == before
+    assert set(Path("/proc/self/fd").iterdir()) <= before  # what others left may go meanwhile
 
 
 def test_records_survive_cut_lines(tmp_path: Path) -> None:

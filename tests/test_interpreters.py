@@ -1,7 +1,7 @@
 """One archive under every interpreter that it serves: 3.10 to 3.13, as far as this host has them.
 
 Where they are looked for: :func:`tests.archive.interpreters`. Fewer than three are no proof, so
-then the first test fails.
+then the first test is skipped, and in CI fails.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def host(request: pytest.FixtureRequest, tmp_path: Path, archive: Path) -> Host:
 
 
 def test_enough_interpreters_are_found() -> None:
-    """The archive is shown to run under at least three of the four."""
-    assert len(interpreters()) >= LEAST, (
-        f"found {interpreters()}; name more in SWARMCTL_TEST_PYTHONS"
-    )
+    """The archive is shown to run under at least three of the four; where that matters, in CI,
+    fewer are a failure like everything that is skipped."""
+    if len(interpreters()) < LEAST:
+        pytest.skip(f"found {interpreters()}; name more in SWARMCTL_TEST_PYTHONS")
 
 
 def test_one_file_is_small(archive: Path) -> None:

@@ -436,7 +436,7 @@ async def test_deploying_a_stack_again_resets_nothing(tmp_path: Path, cli: str) 
         await api.init()
         run = Docker(cli, api, tmp_path)
         stack = tmp_path / "stack.yml"
-        deploy = ("stack", "deploy", "--detach", "--resolve-image=never", "-c", str(stack), "app")
+        deploy = ("stack", "deploy", "--resolve-image=never", "-c", str(stack), "app")
         for replicas in ("", "replicas: 2", "replicas: 3"):
             stack.write_text(STACK.format(replicas=replicas))
             await run(*deploy)

@@ -35,7 +35,7 @@ from .core.model.loaded import LoadedPlugin
 from .core.node import LocalNode, NodeSettings
 from .core.wire.unix_listener import open_unix_listener
 from .plugins.hookspecs import ExecutorSettings, MetricSettings, NetworkDriverSettings
-from .plugins.loader import NoSuchNetworkDriver, load_plugins
+from .plugins.loader import BUILT_INS, FIRST_PARTY, NoSuchNetworkDriver, load_plugins
 from .plugins.outside.choice import Wanted, choose
 
 if sys.version_info < (3, 11):
@@ -57,9 +57,7 @@ OVERLAY = "overlay"
 NO_DRIVER = "none"
 USUAL_DRIVERS = {"null": "null"}
 """By executor; the others' is the overlay."""
-WITHOUT_SETTINGS = frozenset(
-    {"docker", "podman", "process", "overlay", "spread", "binpack", "subnets", "json", "prometheus"}
-)
+WITHOUT_SETTINGS = frozenset({*BUILT_INS, *FIRST_PARTY, "json", "prometheus"} - {"null"})
 
 log = logging.getLogger(__name__)
 

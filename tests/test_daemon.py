@@ -16,7 +16,13 @@ from swarmctl.daemon import (
     run_daemon,
 )
 from swarmctl.plugins import ExecutorSettings
-from swarmctl.plugins.loader import BUILT_INS, NoSuchNetworkDriver, Plugins, load_plugins
+from swarmctl.plugins.loader import (
+    BUILT_INS,
+    FIRST_PARTY,
+    NoSuchNetworkDriver,
+    Plugins,
+    load_plugins,
+)
 from swarmctl.plugins.null_driver import NullDriver
 
 if TYPE_CHECKING:
@@ -84,6 +90,9 @@ def test_settings_that_nobody_reads(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(InvalidArgument, match=said):
         _check_settings({"carbn": {"step": "9"}, "spread": {"width": "3"}}, {"carbon", "spread"})
     assert "[settings.carbn]: no plugin and no strategy has that name here" in caplog.text
+    for name in {*BUILT_INS, *FIRST_PARTY} - {"null"}:
+        with pytest.raises(InvalidArgument, match=f"{name} has no settings"):
+            _check_settings({name: {"a": "b"}}, BUILT_INS)
     caplog.clear()
-    _check_settings({"carbon": {"step": "9"}, "spread": {}}, {"carbon", "spread"})
+    _check_settings({"carbon": {"step": "9"}, "null": {"cpus": "2"}}, {"carbon", "null"})
     assert caplog.text == ""

@@ -19,7 +19,7 @@ from swarmctl.plugins import EngineUnavailable, NodeIdentity
 from swarmctl.plugins.model import SecretFile
 from swarmctl.plugins.process_exec import bundle as bundling
 from swarmctl.plugins.process_exec.bundle import Bundle, bundle, spawn_keeper
-from swarmctl.plugins.process_exec.keeper import procfs, records
+from swarmctl.plugins.process_exec.keeper import mounts, procfs, records
 from swarmctl.plugins.process_exec.keeper.frames import FrameError, FrameReader, encode
 from swarmctl.plugins.process_exec.keeper.loop import Loop
 from swarmctl.plugins.process_exec.keeper.private import PrivateFiles
@@ -426,6 +426,19 @@ def test_a_fork_that_fails_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(BlockingIOError):
         Probe(loop, {}, {}, (1, 1), 1.0, lambda _: None)
     assert set(Path("/proc/self/fd").iterdir()) <= before  # what others left may go meanwhile
+
+
+def test_nothing_is_unmounted_behind_a_link(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A symbolic link in the place of a task's directory leads to no mount of the host's."""
+    done: list[object] = []
+    monkeypatch.setattr(mounts, "call", lambda *words: done.append(words))
+    (tmp_path / "task").symlink_to("/proc")
+    assert mounts.let_go(str(tmp_path / "task"))
+    assert done == []
+    assert not mounts.let_go("/proc")  # which only this test keeps from going
+    assert done
 
 
 def test_records_survive_cut_lines(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ async def test_a_hung_pull_holds_up_nobody(node: Node, silent: str) -> None:
         assert len(nursery.child_tasks) == 1, "the pull should still hang"
         before = time.monotonic()
         nursery.cancel_scope.cancel()
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 1
 
 
 async def test_a_silent_registry_costs_a_replacement_nothing(

@@ -38,11 +38,11 @@ def _answers(client: Netns, address: str, count: int, port: int = 80) -> Counter
 
 
 def _is_refused_at_once(client: Netns, address: str, port: int = 80) -> bool:
-    """Is a connection refused before its first packet would be sent again, after a second?"""
+    """Is a connection refused long before its first packet is sent again, after a second?"""
     began = time.monotonic()
     with pytest.raises(ConnectionRefusedError):
         client.ask(address, port)
-    return time.monotonic() - began < 0.9
+    return time.monotonic() - began < 0.5
 
 
 def test_containers_reach_each_other_across_hosts(scene: Scene) -> None:
@@ -560,7 +560,7 @@ def test_a_task_that_ended_holds_nobody_up(scene: Scene) -> None:
     scene.client.kill()
     began = time.monotonic()
     scene.agree([0])
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 3
 
 
 def test_large_packets_get_through_a_narrow_path(scene: Scene) -> None:

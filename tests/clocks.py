@@ -11,6 +11,7 @@ their tests, would all have to name it. So a mark chooses (tests/conftest.py):
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,22 @@ STEP_S = 0.25
 CUSHION_S = 0.02
 """For so long, of the true clock, everybody has to wait; threads may be at work meanwhile."""
 
+THREADS_S = 10.0
+"""For so long, of the true clock, threads are waited for: a busy machine, or a slow disk."""
+
 _held: set[object] = set()
+
+
+async def all_blocked(cushion_s: float = 0.0) -> None:
+    """Wait until every task is blocked, and no thread works for one (by the common limiter).
+
+    Time that moved while a file is written would be whatever the machine makes of it.
+    """
+    await trio.testing.wait_all_tasks_blocked(cushion_s)
+    threads = trio.to_thread.current_default_thread_limiter()
+    patience = time.monotonic() + THREADS_S
+    while threads.borrowed_tokens and time.monotonic() < patience:
+        await trio.testing.wait_all_tasks_blocked(0.001)
 
 
 @contextmanager
@@ -70,7 +86,7 @@ def run_hurried(
 
 async def _hurry(clock: trio.testing.MockClock) -> None:
     while True:
-        await trio.testing.wait_all_tasks_blocked(cushion=CUSHION_S)
+        await all_blocked(CUSHION_S)
         if not _held:
             clock.jump(STEP_S)
 

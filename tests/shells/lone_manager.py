@@ -35,7 +35,16 @@ from swarmctl.core.manager.manager import Manager
 from swarmctl.core.manager.state import OpenState
 from swarmctl.core.membership import Membership
 from swarmctl.core.model.base import Time
-from swarmctl.core.model.change import Advance, Applied, Change, Create, Entry, Transaction, Update
+from swarmctl.core.model.change import (
+    Advance,
+    Applied,
+    Change,
+    ConflictKind,
+    Create,
+    Entry,
+    Transaction,
+    Update,
+)
 from swarmctl.core.model.cluster import SwarmSpec
 from swarmctl.core.model.objects import ServiceRow, TaskRow
 from swarmctl.core.model.request import InitRequest
@@ -50,6 +59,7 @@ from swarmctl.core.store.store import Store
 from swarmctl.core.wire.connect import serve_links
 from swarmctl.plugins.null_driver import NullDriver, NullKernel
 from swarmctl.plugins.null_exec import NullExecutor, NullWorld
+from tests.clocks import all_blocked
 
 from .memory_disk import MemoryDisk
 
@@ -74,7 +84,7 @@ async def until(condition: Callable[[], object], within_s: float = 120.0) -> Non
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, trio.testing.MockClock), "mark the module still"
     for _ in range(int(within_s / STEP_S) + 1):
-        await trio.testing.wait_all_tasks_blocked()
+        await all_blocked()
         if condition():
             return
         clock.jump(STEP_S)
@@ -88,11 +98,11 @@ async def elapse(seconds: float) -> None:
 
 
 async def _let_time_pass() -> None:
-    """Move time, slowly enough for threads to do what they are at."""
+    """Move time, slowly enough for the task table's thread to do what it is at."""
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, trio.testing.MockClock)
     while True:
-        await trio.testing.wait_all_tasks_blocked(cushion=0.05)
+        await all_blocked(cushion_s=0.05)
         clock.jump(STEP_S)
 
 
@@ -261,7 +271,13 @@ class LoneManager:
         await self.write(Advance(task_id=task_id, desired=state))
 
     async def change_node(self, node_id: str, change: Callable[[NodeRow], NodeRow]) -> None:
-        await self.write(Update(row=change(self.node(node_id))))
+        """Update a node, again as long as somebody else of the manager's changes it meanwhile."""
+        while True:
+            update = Update(row=change(self.node(node_id)))
+            (result,) = await self.manager.propose([Transaction(changes=(update,))])
+            if isinstance(result, Applied):
+                return
+            assert result.kind is ConflictKind.VERSION, result
 
 
 def task_row(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from swarmctl.core.model.objects import NodeRow
     from swarmctl.core.model.scalestatus import ScalingReport
     from swarmctl.core.model.spec import ServiceSpec
     from swarmctl.plugins.null_exec import NullTask
@@ -257,8 +258,9 @@ async def test_of_many_nodes_without_pressure_some_are_named(scaled: Scaled) -> 
     )
     told("x6", Samples(rows=()))
     assert autoscaler.no_psi() == ""
-    node = scaled.cluster.view.node("x6")
-    assert node is not None
-    down = replace(node.api, Status=replace(node.api.Status, State="down"))
-    await scaled.cluster.write(Update(row=replace(node, api=down)))
+
+    def down(row: NodeRow) -> NodeRow:
+        return replace(row, api=replace(row.api, Status=replace(row.api.Status, State="down")))
+
+    await scaled.cluster.change_node("x6", down)
     assert autoscaler.no_psi().endswith("; and 2 nodes more")

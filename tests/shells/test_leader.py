@@ -174,9 +174,11 @@ async def test_roles_wait_for_a_disk_that_has_no_room(monkeypatch: pytest.Monkey
     def promoted(row: NodeRow) -> NodeRow:
         return replace(row, api=replace(row.api, Spec=replace(row.api.Spec, Role="manager")))
 
-    async with cluster.running():
+    async with cluster.running(), trio.open_nursery() as nursery:
         await cluster.admit("node")
-        await cluster.change_node("node", promoted)
+        cluster.disk.delay_s = 0.2
+        nursery.start_soon(cluster.change_node, "node", promoted)
+        await trio.testing.wait_all_tasks_blocked()  # it is accepted, and not yet on the disk
         cluster.disk.complaint = "the disk is nearly full"
         await cluster.elapse(5)
         assert cluster.node("node").private.role == "worker"

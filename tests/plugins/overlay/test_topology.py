@@ -189,7 +189,7 @@ def kernels(draw: st.DrawFn) -> Topology:
         frozenset(entry for entry in kept if entry.device in links) | {_FOREIGN_ENTRY},
         frozenset(entry for entry in left.neighbours if entry.device in links)
         | {_FOREIGN_NEIGHBOUR},
-        left.addresses
+        frozenset(entry for entry in left.addresses if entry.device in links)
         | {InterfaceAddress("eth0", "10.77.0.1/24")}
         | {InterfaceAddress(name, "10.0.9.9/24") for name in links if draw(st.booleans())},
     )

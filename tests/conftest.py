@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import iscoroutinefunction
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for mark, run in RUNS.items():
-            if item.get_closest_marker(mark) is not None:
+            marked = item.get_closest_marker(mark) is not None
+            if marked and iscoroutinefunction(getattr(item, "obj", None)):
                 item.add_marker(pytest.mark.trio(run=run), append=False)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from swarmctl.cli.client import Answer, Client, ClientError
 from swarmctl.core.wire.http1 import Request, Response, error_response
@@ -109,6 +110,7 @@ async def test_a_connection_the_daemon_has_closed_is_replaced(tmp_path: Path) ->
     async def watch() -> None:
         await trio.to_thread.run_sync(first.wait)
         await trio.sleep(0.05)  # real sockets, real time: the server's idle limit is 0.01 s
+        await trio.testing.wait_all_tasks_blocked()  # and it has closed by now
         closed.set()
 
     async with serving(path, HttpLimits(idle_s=0.01)), trio.open_nursery() as nursery:

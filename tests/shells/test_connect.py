@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from contextlib import asynccontextmanager, suppress
 from functools import cache
@@ -193,6 +194,8 @@ class TestTrust:
 
 
 def open_descriptors() -> int:
+    """Count them, without those that other tests left to the garbage collector."""
+    gc.collect()
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
@@ -252,7 +255,7 @@ class TestSockets:
             )
             await stream.do_handshake()
             await stream.send_all(b"x" * 1000)
-            await trio.sleep(0.2)  # real sockets: time enough for the server to have closed
+            await trio.testing.wait_all_tasks_blocked(0.2)  # real sockets: the server has closed
             with pytest.raises(trio.BrokenResourceError) as caught:
                 await stream.receive_some()
             assert isinstance(tls.explain(caught.value), tls.PeerRefused)

@@ -2,6 +2,9 @@
 
 Tests that need root, an engine or the lab skip with a reason where these are absent, so that anyone
 can run the suite. CI provides all of them, hence a skip there means that something was not proved.
+
+What is drawn is drawn alike in CI each time, so that what turns red is the change. Elsewhere each
+run draws anew; what it finds becomes a test of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import os
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+import trio
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
@@ -18,8 +22,6 @@ if TYPE_CHECKING:
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
 # A busy machine is no finding: examples are bounded by their number, not by how long they take.
-# In CI they are the same each time, so that what turns red is the change. Elsewhere each run looks
-# at others; what it finds becomes a test of its own.
 settings.register_profile(
     "swarmctl",
     deadline=None,
@@ -29,7 +31,43 @@ settings.register_profile(
 )
 settings.load_profile("swarmctl")
 
+# trio draws the order in which tasks run that are ready at once: where hypothesis is installed, all
+# of it by this one's shuffle(). It has no public name.
+TASK_ORDER = trio._core._run._r
+
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the order of trio's tasks be chosen."""
+    parser.addoption(
+        "--task-order",
+        metavar="oldest|newest|NUMBER",
+        help="which of the tasks that are ready at once runs first, or a seed to draw it from",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the order that was chosen."""
+    order = config.getoption("task_order")
+    if order in ("oldest", "newest"):
+        # They come sorted by their age, and are taken from the end.
+        shuffle = list.reverse if order == "oldest" else _leave_as_it_is
+        TASK_ORDER.shuffle = shuffle  # type: ignore[method-assign, assignment]
+    elif order is not None and not order.isdecimal():
+        raise pytest.UsageError(f"--task-order {order}: neither oldest nor newest, nor a number")
+
+
+def _leave_as_it_is(_: list[object]) -> None:
+    """Shuffle nothing."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Draw a test's order of tasks from its name, and from a number if one was given."""
+    seed = item.config.getoption("task_order") or ("0" if IN_CI else None)
+    if seed is not None:
+        TASK_ORDER.seed(f"{seed} {item.nodeid}")
 
 
 def _fail_if_skipped(report: Report) -> Report:

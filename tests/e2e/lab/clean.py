@@ -71,14 +71,7 @@ def _empty_engine(engine: Engine) -> None:
     with engine.client() as client:
         if client.call("GET", "/info")["Swarm"]["LocalNodeState"] != "inactive":
             client.call("POST", "/swarm/leave", query={"force": "1"})
-        listed: list[dict[str, Any]] = client.call("GET", "/containers/json", query={"all": "1"})
-        for container in listed:
-            _remove(client, container["Id"])
-        eventually(
-            lambda: not client.call("GET", "/containers/json", query={"all": "1"}),
-            30,
-            what="the engine to be empty",
-        )
+        eventually(lambda: not _remove_all(client), 30, what="the engine to be empty")
         images = client.call("GET", "/images/json")
         for image in {tag for listed in images for tag in listed["RepoTags"] or ()} - {
             *engine.images
@@ -86,6 +79,14 @@ def _empty_engine(engine: Engine) -> None:
             client.call("DELETE", f"/images/{image}", query={"force": "1"})
         client.call("POST", "/networks/prune")
         client.call("POST", "/volumes/prune")
+
+
+def _remove_all(client: UnixClient) -> list[dict[str, Any]]:
+    """Remove what is there, and return it: what a killed daemon asked for may come only now."""
+    listed: list[dict[str, Any]] = client.call("GET", "/containers/json", query={"all": "1"})
+    for container in listed:
+        _remove(client, container["Id"])
+    return listed
 
 
 def _remove(client: UnixClient, container: str) -> None:

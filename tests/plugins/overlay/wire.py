@@ -67,6 +67,11 @@ class Netns(Inside):
         ip("-n", self.name, "link", "set", "lo", "up")
         eventually(self._is_entered)
         super().__init__(stack, self._process.pid, called)
+        # Until an interface's own address is found to be nobody else's, which takes up to two
+        # seconds, no router asks for its neighbours there.
+        self.run(
+            "sysctl", "-qw", *(f"net.ipv6.conf.{of}.dad_transmits=0" for of in ("all", "default"))
+        )
 
     def _is_entered(self) -> bool:
         its_own = Path(f"/proc/{self._process.pid}/ns/net").stat().st_ino

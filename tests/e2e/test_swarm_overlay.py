@@ -47,10 +47,11 @@ def test_containers_on_three_hosts(traffic: Traffic) -> None:
     (stranger,) = traffic.service("stranger", 1, "apart")
     clients = traffic.service("client", 3, "net")
     names = {member.called for member in members}
+    vip = traffic.vip("shop_web")
+    for client in clients:
+        eventually(lambda: is_answered(client, vip), 10)  # noqa: B023
     for task_id, address in traffic.addresses("shop_web", "net").items():
         assert clients[0].ask(address).split()[0] == task_id
-    vip = traffic.vip("shop_web")
-    eventually(lambda: is_answered(clients[0], vip), 10)
     answers = Counter(clients[0].ask(vip).split()[0] for _ in range(3000))
     assert answers.keys() == names
     assert all(900 <= count <= 1100 for count in answers.values()), answers
@@ -324,7 +325,7 @@ def test_a_host_whose_state_was_wiped(traffic: Traffic) -> None:
     swarm.wait_running(late, 1)
     (member,) = traffic.inside("late")
     _assert_all_answer(near, list(traffic.addresses("late", "net").values()))
-    assert call(near, "late") == member.called
+    eventually(lambda: call(near, "late") == member.called, 10)
     eventually(lambda: len(traffic.inside("web")) == 3, 20)  # the wiped node's was replaced
     eventually(lambda: is_answered(member, traffic.vip("web")), 10)
     eventually(lambda: is_answered(traffic.hosts[0], wiped.address, 8081), 10)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 STEP_S = 0.25
 CUSHION_S = 0.02
-"""For so long, of the true clock, everybody has to wait; threads may be at work meanwhile."""
+"""For so long, of the true clock, everybody has to wait; processes may be at work meanwhile."""
 
 THREADS_S = 10.0
 """For so long, of the true clock, threads are waited for: a busy machine, or a slow disk."""

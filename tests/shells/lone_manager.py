@@ -271,13 +271,14 @@ class LoneManager:
         await self.write(Advance(task_id=task_id, desired=state))
 
     async def change_node(self, node_id: str, change: Callable[[NodeRow], NodeRow]) -> None:
-        """Update a node, again as long as somebody else of the manager's changes it meanwhile."""
-        while True:
+        """Update a node, again if somebody else of the manager's changed it meanwhile."""
+        for _ in range(10):
             update = Update(row=change(self.node(node_id)))
             (result,) = await self.manager.propose([Transaction(changes=(update,))])
             if isinstance(result, Applied):
                 return
             assert result.kind is ConflictKind.VERSION, result
+        raise AssertionError(f"{node_id} was changed by somebody else each time")
 
 
 def task_row(

@@ -547,7 +547,7 @@ class TestEnds:
             with suppress(LinkClosed):
                 await asking.call("no such call")
 
-        with trio.fail_after(60):
+        with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(run_to_its_end, asking, None, [])
                 nursery.start_soon(run_to_its_end, link, None, ends)
